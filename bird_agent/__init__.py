@@ -1,0 +1,1 @@
+"""bird_agent: the BGP agent."""

@@ -1,0 +1,1 @@
+"""felix: the node agent."""

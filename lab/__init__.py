@@ -1,0 +1,1 @@
+"""lab: whole fabrics in network namespaces."""

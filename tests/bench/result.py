@@ -1,0 +1,71 @@
+"""What a benchmark reports, and how two contenders are timed beside each other."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One line of the report. `ratio` is ours divided by the rival's; `goal` is the text of the bar."""
+
+    name: str
+    ours: float
+    rival_name: str
+    rival: float
+    unit: str
+    goal: str
+    met: bool
+    spread: str = ""
+
+    @property
+    def ratio(self) -> float:
+        return self.ours / self.rival if self.rival else float("nan")
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "name": self.name,
+            "ours": self.ours,
+            "rival_name": self.rival_name,
+            "rival": self.rival,
+            "unit": self.unit,
+            "ratio": self.ratio,
+            "goal": self.goal,
+            "met": self.met,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Interleaved measurements of two contenders: ours[i] and rival[i] were taken one after the other."""
+
+    ours: Sequence[float]
+    rival: Sequence[float]
+
+    @property
+    def ratios(self) -> list[float]:
+        return [mine / theirs for mine, theirs in zip(self.ours, self.rival, strict=True)]
+
+    @property
+    def median_ratio(self) -> float:
+        return statistics.median(self.ratios)
+
+    def result(
+        self, name: str, rival_name: str, unit: str, goal: str, met: Callable[[float, float], bool]
+    ) -> Result:
+        """`met(median ours, median ratio)` decides whether the goal is reached."""
+        ours, rival = statistics.median(self.ours), statistics.median(self.rival)
+        spread = f"ratio median {self.median_ratio:.3f} [{min(self.ratios):.3f}-{max(self.ratios):.3f}]"
+        return Result(name, ours, rival_name, rival, unit, goal, met(ours, self.median_ratio), spread)
+
+
+def pairs(ours: Callable[[], float], rival: Callable[[], float], n: int = 10) -> Pairs:
+    """Call the two in turn `n` times after one warm-up each; each call returns its own figure."""
+    ours(), rival()
+    mine, theirs = [], []
+    for _ in range(n):
+        mine.append(ours())
+        theirs.append(rival())
+    return Pairs(mine, theirs)
