@@ -111,10 +111,8 @@ def _setns(fd: int) -> None:
 
 def link(left: NetNs, left_name: str, right: NetNs, right_name: str) -> None:
     """Make a veth pair between two namespaces, both ends up."""
-    run(
-        ["ip", "link", "add", left_name, "netns", left.name, "type", "veth"]
-        + ["peer", "name", right_name, "netns", right.name]
-    )
+    peer = ["peer", "name", right_name, "netns", right.name]
+    run(["ip", "link", "add", left_name, "netns", left.name, "type", "veth", *peer])
     left.ip("link", "set", left_name, "up")
     right.ip("link", "set", right_name, "up")
 

@@ -52,9 +52,7 @@ class Pairs:
     def median_ratio(self) -> float:
         return statistics.median(self.ratios)
 
-    def result(
-        self, name: str, rival_name: str, unit: str, goal: str, met: Callable[[float, float], bool]
-    ) -> Result:
+    def result(self, name: str, rival_name: str, unit: str, goal: str, met: Callable[[float, float], bool]) -> Result:
         """`met(median ours, median ratio)` decides whether the goal is reached."""
         ours, rival = statistics.median(self.ours), statistics.median(self.rival)
         spread = f"ratio median {self.median_ratio:.3f} [{min(self.ratios):.3f}-{max(self.ratios):.3f}]"
