@@ -1,0 +1,208 @@
+"""What an agent is told by its environment, parsed once into frozen values.
+
+The names are Calico's where Calico has one, so an existing DaemonSet's environment works unchanged; ours begin
+with WEFT_. A value that makes no sense is refused here with its name and what would be right; nothing behind this
+module reads the environment.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
+from pathlib import Path
+from typing import Literal, TypeVar
+
+T = TypeVar("T")
+
+AUTODETECT = "autodetect"
+NO_ADDRESS = "none"
+AddressSetting = IPv4Interface | IPv6Interface | Literal["autodetect", "none"] | None
+"""An explicit address, "autodetect", "none" (remove it), or None: not set."""
+
+
+class ConfigError(Exception):
+    """A setting of the environment that cannot be used."""
+
+    def __init__(self, name: str, value: str, expected: str) -> None:
+        super().__init__(f"{name}={value!r}: expected {expected}")
+        self.name = name
+        self.value = value
+        self.expected = expected
+
+
+@dataclass(frozen=True, slots=True)
+class EtcdConfig:
+    """Where etcd is and how to prove who we are. Endpoints: http(s)://host:port, host:port, unix:///path."""
+
+    endpoints: tuple[str, ...]
+    ca_cert_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    timeout_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not self.endpoints:
+            raise ConfigError("ETCD_ENDPOINTS", "", "at least one endpoint")
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ConfigError("ETCD_CERT_FILE", str(self.cert_file), "ETCD_CERT_FILE and ETCD_KEY_FILE together")
+        if (self.username is None) != (self.password is None):
+            raise ConfigError("ETCD_USERNAME", str(self.username), "ETCD_USERNAME and ETCD_PASSWORD together")
+
+
+@dataclass(frozen=True, slots=True)
+class PoolConfig:
+    """A pool to create on first start; `cidr` None means: none asked for."""
+
+    cidr: IPv4Network | IPv6Network | None
+    block_size: int
+    nat_outgoing: bool
+    ipip_mode: str
+    vxlan_mode: str
+    node_selector: str
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """Everything the environment says, for every agent of a node."""
+
+    node_name: str
+    etcd: EtcdConfig | None
+    """None: no endpoints are configured, so weft-node runs a private etcd."""
+    ip: AddressSetting
+    ip6: AddressSetting
+    ip_autodetection_method: str
+    ip6_autodetection_method: str
+    as_number: int | None
+    ipv4_pool: PoolConfig
+    ipv6_pool: PoolConfig
+    no_default_pools: bool
+    router_id: IPv4Address | Literal["hash"] | None
+    run_dir: Path
+    state_dir: Path
+    log_level: str
+
+    @classmethod
+    def from_environ(cls, env: Mapping[str, str], hostname: str = "") -> "AgentConfig":
+        """Parse; `hostname` names the node when NODENAME and HOSTNAME are unset. Raises `ConfigError`."""
+        read = _Reader(env)
+        return cls(
+            node_name=read.text("NODENAME") or read.text("HOSTNAME").lower() or hostname.strip().lower(),
+            etcd=_etcd(read),
+            ip=read.get("IP", None, _address_setting(IPv4Interface), "an IPv4 address, autodetect or none"),
+            ip6=read.get("IP6", None, _address_setting(IPv6Interface), "an IPv6 address, autodetect or none"),
+            ip_autodetection_method=read.text("IP_AUTODETECTION_METHOD") or "first-found",
+            ip6_autodetection_method=read.text("IP6_AUTODETECTION_METHOD") or "first-found",
+            as_number=read.get("AS", None, parse_as_number, "1 to 4294967295, or high.low"),
+            ipv4_pool=_pool(read, 4),
+            ipv6_pool=_pool(read, 6),
+            no_default_pools=read.get("NO_DEFAULT_POOLS", False, _boolean, "true or false"),
+            router_id=read.get("CALICO_ROUTER_ID", None, _router_id, "an IPv4 address or hash"),
+            run_dir=Path(read.text("WEFT_RUN_DIR") or "/run/weft"),
+            state_dir=Path(read.text("WEFT_STATE_DIR") or "/var/lib/weft"),
+            log_level=read.get("WEFT_LOG_LEVEL", "INFO", _log_level, "debug, info, warning, error or critical"),
+        )
+
+
+class _Reader:
+    """Look settings up; an empty one counts as unset, as in Calico's manifests."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = env
+
+    def text(self, name: str) -> str:
+        return self._env.get(name, "").strip()
+
+    def get(self, name: str, default: T, parse: Callable[[str], T], expected: str) -> T:
+        value = self.text(name)
+        if not value:
+            return default
+        try:
+            return parse(value)
+        except ValueError:
+            raise ConfigError(name, value, expected) from None
+
+
+def parse_as_number(text: str) -> int:
+    """An AS number in plain or in high.low notation (RFC 5396). Raises ValueError."""
+    high, dot, low = text.partition(".")
+    if dot and not (int(high) <= 0xFFFF and 0 <= int(low) <= 0xFFFF):
+        raise ValueError(text)
+    number = (int(high) << 16) + int(low) if dot else int(text)
+    if not 0 < number <= 0xFFFFFFFF:
+        raise ValueError(text)
+    return number
+
+
+def _etcd(read: _Reader) -> EtcdConfig | None:
+    endpoints = tuple(part.strip() for part in read.text("ETCD_ENDPOINTS").split(",") if part.strip())
+    if not endpoints:
+        return None
+
+    def path(name: str) -> Path | None:
+        return Path(read.text(name)) if read.text(name) else None
+
+    return EtcdConfig(
+        endpoints=endpoints,
+        ca_cert_file=path("ETCD_CA_CERT_FILE"),
+        cert_file=path("ETCD_CERT_FILE"),
+        key_file=path("ETCD_KEY_FILE"),
+        username=read.text("ETCD_USERNAME") or None,
+        password=read.text("ETCD_PASSWORD") or None,
+    )
+
+
+def _pool(read: _Reader, version: Literal[4, 6]) -> PoolConfig:
+    prefix = f"CALICO_IPV{version}POOL"
+    network, bits, default_size = (IPv4Network, 32, 26) if version == 4 else (IPv6Network, 128, 122)
+
+    def block_size(text: str) -> int:
+        size = int(text)
+        if not bits - 12 <= size <= bits:
+            raise ValueError(text)
+        return size
+
+    return PoolConfig(
+        cidr=read.get(f"{prefix}_CIDR", None, network, f"an IPv{version} network"),
+        block_size=read.get(f"{prefix}_BLOCK_SIZE", default_size, block_size, f"{bits - 12} to {bits}"),
+        nat_outgoing=read.get(f"{prefix}_NAT_OUTGOING", version == 4, _boolean, "true or false"),
+        ipip_mode=read.get(f"{prefix}_IPIP", "", _encapsulation, "Always, CrossSubnet, Never or Off")
+        if version == 4
+        else "Never",
+        vxlan_mode=read.get(f"{prefix}_VXLAN", "Never", _encapsulation, "Always, CrossSubnet or Never"),
+        node_selector=read.text(f"{prefix}_NODE_SELECTOR") or "all()",
+    )
+
+
+def _encapsulation(text: str) -> str:
+    modes = {"always": "Always", "crosssubnet": "CrossSubnet", "never": "Never", "off": "Never"}
+    modes["cross-subnet"] = "CrossSubnet"
+    if text.lower() not in modes:
+        raise ValueError(text)
+    return modes[text.lower()]
+
+
+def _address_setting(interface: type[IPv4Interface] | type[IPv6Interface]) -> Callable[[str], AddressSetting]:
+    def parse(text: str) -> AddressSetting:
+        if text.lower() == AUTODETECT:
+            return "autodetect"
+        return "none" if text.lower() == NO_ADDRESS else interface(text)
+
+    return parse
+
+
+def _router_id(text: str) -> IPv4Address | Literal["hash"]:
+    return "hash" if text == "hash" else IPv4Address(text)
+
+
+def _boolean(text: str) -> bool:
+    values = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if text.lower() not in values:
+        raise ValueError(text)
+    return values[text.lower()]
+
+
+def _log_level(text: str) -> str:
+    if text.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
+        raise ValueError(text)
+    return text.upper()
