@@ -1,0 +1,235 @@
+"""Build a fabric out of namespaces and processes, and take it down again.
+
+A step that fails takes down everything that the steps before it made, and is named in the error with the log that
+matters."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from lab import netns as links
+from lab import process, routers
+from lab.netns import CommandError, NetNs
+from lab.process import Process, ProcessEndedError
+from lab.state import LABS, Lab, LabError, State, check_name
+from lab.topology import ETCD_PORT, Host, Role, management_address
+
+PROGRAMS_DIR = Path(sys.executable).parent
+SESSIONS_TIMEOUT_S = 60.0
+
+Progress = Callable[[str], None]
+
+
+def up(name: str, topology: str, nodes: int, progress: Progress) -> Lab:
+    """Start a lab; it is running, with every BGP session established, when this returns. `LabError` otherwise."""
+    check_name(name)
+    if (LABS / name / "state.json").exists():
+        raise LabError(f"lab {name} is up already; take it down with: weft-lab down --name {name}")
+    try:
+        lab = Lab(State(name=name, topology=topology, nodes=nodes))
+    except ValueError as error:
+        raise LabError(str(error)) from error
+    _sweep(lab)
+    lab.save()
+    try:
+        _build(lab, progress)
+    except BaseException as error:
+        down(lab)
+        if isinstance(error, CommandError | ProcessEndedError):
+            raise LabError(str(error)) from error
+        raise
+    return lab
+
+
+def _build(lab: Lab, progress: Progress) -> None:
+    with _step("namespaces and links", progress):
+        _wire(lab)
+    with _step("etcd", progress):
+        _start_etcd(lab)
+        apply(lab, list(lab.topology.resources))
+    with _step("routers", progress):
+        for router in lab.topology.routers:
+            directory = lab.host_directory(router.name)
+            for program in routers.programs(lab.topology, router, directory):
+                _start(lab, router, program.name, program.argv)
+    with _step(f"{len(lab.topology.nodes)} nodes", progress):
+        for node in lab.topology.nodes:
+            start_node(lab, node)
+        for node in lab.topology.nodes:
+            _wait_ready(lab, node)
+    with _step("BGP sessions", progress):
+        _wait_sessions(lab)
+
+
+@contextmanager
+def _step(what: str, progress: Progress) -> Iterator[None]:
+    started = time.monotonic()
+    progress(f"{what} ...")
+    try:
+        yield
+    except LabError as error:
+        raise LabError(f"step '{what}' failed: {error}") from error
+    except (CommandError, ProcessEndedError, OSError, TimeoutError) as error:
+        raise LabError(f"step '{what}' failed: {error}") from error
+    progress(f"{what}: {time.monotonic() - started:.1f} s")
+
+
+def _wire(lab: Lab) -> None:
+    fabric = lab.fabric_netns().create()
+    for segment in lab.topology.segments:
+        links.bridge(fabric, segment)
+    for number, host in enumerate(lab.topology.hosts):
+        there = lab.netns(host.name).create()
+        if host.role is not Role.NODE:
+            there.sysctl(ipv4__ip_forward=1, ipv6__conf__all__forwarding=1)
+        for interface in host.interfaces:
+            port = f"p{number}{interface.name}"
+            links.link(there, interface.name, fabric, port)
+            fabric.ip("link", "set", port, "master", interface.segment)
+            there.ip("addr", "add", str(interface.ipv4), "dev", interface.name)
+            if interface.ipv6 is not None:
+                there.ip("addr", "add", str(interface.ipv6), "dev", interface.name, "nodad")
+        if host.role is Role.CLIENT:
+            _default_route(lab, host, there)
+
+
+def _default_route(lab: Lab, host: Host, there: NetNs) -> None:
+    for router in lab.topology.routers:
+        for interface in router.interfaces:
+            if interface.segment == host.uplink.segment and interface.ipv6 is not None:
+                there.ip("route", "add", "default", "via", str(interface.ipv4.ip))
+                there.ip("-6", "route", "add", "default", "via", str(interface.ipv6.ip))
+
+
+def _start(lab: Lab, host: Host, program: str, argv: tuple[str, ...], environ: dict[str, str] | None = None) -> Process:
+    started = process.start(program, argv, log=lab.log(host.name, program), netns=lab.netns(host.name), environ=environ)
+    lab.state.processes.setdefault(host.name, []).append(started)
+    lab.save()
+    return started
+
+
+def _start_etcd(lab: Lab) -> None:
+    host = lab.topology.host("etcd")
+    url = etcd_url(lab)
+    argv = (
+        "etcd",
+        f"--data-dir={lab.host_directory('etcd')}",
+        f"--listen-client-urls={url}",
+        f"--advertise-client-urls={url}",
+        "--listen-peer-urls=http://127.0.0.1:2380",
+        "--log-level=warn",
+    )
+    started = _start(lab, host, "etcd", argv)
+    _wait(f"etcd answers on {url}", 20, started, lambda: _etcd_healthy(lab, url))
+
+
+def etcd_url(lab: Lab) -> str:
+    return f"http://{management_address(lab.topology.host('etcd')).ip}:{ETCD_PORT}"
+
+
+def _etcd_healthy(lab: Lab, url: str) -> bool:
+    try:
+        lab.netns("etcd").run(["etcdctl", f"--endpoints={url}", "endpoint", "health"], timeout_s=10)
+    except CommandError:
+        return False
+    return True
+
+
+def weftctl(lab: Lab, *arguments: str, stdin: str | None = None) -> str:
+    """Run weftctl beside the lab's etcd, so that it needs no agent."""
+    command = ["env", f"ETCD_ENDPOINTS={etcd_url(lab)}", str(PROGRAMS_DIR / "weftctl"), *arguments]
+    return lab.netns("etcd").run(command, stdin=stdin)
+
+
+def apply(lab: Lab, resources: list[dict[str, object]]) -> str:
+    return weftctl(lab, "apply", "-f", "-", stdin=yaml.safe_dump_all(resources, sort_keys=False))
+
+
+def node_environ(lab: Lab, node: Host) -> dict[str, str]:
+    """What configures the agents of a node: the DaemonSet's variables."""
+    return {
+        "NODENAME": node.name,
+        "ETCD_ENDPOINTS": etcd_url(lab),
+        "IP": "autodetect",
+        "IP6": "autodetect",
+        "IP_AUTODETECTION_METHOD": f"interface={node.uplink.name}",
+        "IP6_AUTODETECTION_METHOD": f"interface={node.uplink.name}",
+        "AS": str(node.as_number),
+        "WEFT_RUN_DIR": str(lab.host_directory(node.name)),
+        "WEFT_STATE_DIR": str(lab.host_directory(node.name) / "state"),
+    }
+
+
+def start_node(lab: Lab, node: Host) -> Process:
+    lab.host_directory(node.name).mkdir(parents=True, exist_ok=True)
+    return _start(lab, node, "weft-node", (str(PROGRAMS_DIR / "weft-node"),), node_environ(lab, node))
+
+
+def _wait_ready(lab: Lab, node: Host) -> None:
+    main = lab.state.processes[node.name][0]
+    cni = lab.host_directory(node.name) / "cni.sock"
+    agent = lab.host_directory(node.name) / "bird-agent.sock"
+    _wait(f"the agents of {node.name} answer", 30, main, lambda: cni.exists() and agent.exists())
+
+
+def _wait_sessions(lab: Lab) -> None:
+    from lab.status import pending_sessions  # status reads what this module builds
+
+    pending: list[str] = []
+
+    def settled() -> bool:
+        pending[:] = pending_sessions(lab)
+        return not pending
+
+    try:
+        _wait("every session is established", SESSIONS_TIMEOUT_S, None, settled)
+    except TimeoutError:
+        first = lab.topology.nodes[0]
+        tail = lab.state.processes[first.name][0].log_tail()
+        raise LabError(
+            f"after {SESSIONS_TIMEOUT_S:.0f} s these sessions are not established: {', '.join(pending)}\n"
+            f"the log of {first.name}:\n{tail}"
+        ) from None
+
+
+def _wait(what: str, timeout_s: float, needed: Process | None, condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if needed is not None:
+            needed.require_alive()
+        if time.monotonic() > deadline:
+            tail = f"; the end of {needed.name}'s log:\n{needed.log_tail()}" if needed is not None else ""
+            raise TimeoutError(f"waited {timeout_s:.0f} s in vain until {what}{tail}")
+        time.sleep(0.05)
+
+
+def down(lab: Lab) -> None:
+    """Take a lab down, whatever is left of it: its processes, its namespaces, its directory."""
+    main = [one for started in lab.state.processes.values() for one in started]
+    process.stop(main, grace_s=5)
+    for netns in _namespaces(lab):
+        process.stop(process.in_netns(netns), grace_s=2)
+    for netns in _namespaces(lab):
+        netns.delete()
+    shutil.rmtree(lab.directory, ignore_errors=True)
+
+
+def _namespaces(lab: Lab) -> list[NetNs]:
+    workloads = [lab.workload_netns(one.node, one.name) for one in lab.state.workloads]
+    return [*workloads, *(lab.netns(host.name) for host in lab.topology.hosts), lab.fabric_netns()]
+
+
+def _sweep(lab: Lab) -> None:
+    """Refuse to build over namespaces that a lab of this name left: they may be somebody else's."""
+    left = [netns.name for netns in _namespaces(lab) if netns.exists()]
+    if left:
+        raise LabError(
+            f"namespaces of this name exist already: {', '.join(left)}; remove them with: ip netns delete NAME"
+        )
