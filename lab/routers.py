@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
@@ -43,7 +44,8 @@ def programs(topology: Topology, router: Host, directory: Path) -> list[Program]
         return [Program("bird", argv)]
     (directory / "zebra.conf").write_text(f"hostname {router.name}\nlog stdout\n")
     (directory / "bgpd.conf").write_text(render_frr(topology, router))
-    common = ("--vty_socket", str(directory), "-z", str(directory / "zserv.api"), "-u", "root", "-g", "root")
+    shutil.chown(directory, "frr", "frr")  # its daemons give up root, then make their sockets and pid files
+    common = ("--vty_socket", str(directory), "-z", str(directory / "zserv.api"))
     return [
         Program(
             name,
