@@ -23,11 +23,11 @@ class Verb(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One document as somebody wrote it, and where: `position` counts the documents of `source` from 1."""
+    """One document as somebody wrote it, and where: `position` is its index in `source`, 0 first."""
 
     document: bytes
     source: str = ""
-    position: int = 1
+    position: int = 0
     default_namespace: str = ""
 
 

@@ -118,12 +118,8 @@ class RemoteResources:
     async def watch(self, kind: str, namespace: str = "", name: str = "") -> AsyncIterator[api.Change]:
         types = {code: type_ for type_, code in CHANGE_TYPES.items()}
         try:
-            async for event in self._stub.Watch(
-                resources_pb2.WatchRequest(kind=kind, namespace=namespace, name=name)
-            ):
-                yield api.Change(
-                    types[event.type], _resource(event.resource) if event.HasField("resource") else None
-                )
+            async for event in self._stub.Watch(resources_pb2.WatchRequest(kind=kind, namespace=namespace, name=name)):
+                yield api.Change(types[event.type], _resource(event.resource) if event.HasField("resource") else None)
         except grpc.aio.AioRpcError as error:
             raise self._client.refusal(error) from error
 
@@ -205,12 +201,8 @@ class RemoteIPAM:
 
 
 def _block(message: ipam_pb2.BlockUsage) -> api.BlockUsage:
-    return api.BlockUsage(
-        ip_network(message.cidr), message.affinity, message.total, message.used, message.reserved
-    )
+    return api.BlockUsage(ip_network(message.cidr), message.affinity, message.total, message.used, message.reserved)
 
 
 def _settings(message: ipam_pb2.IPAMSettings) -> api.IPAMSettings:
-    return api.IPAMSettings(
-        message.strict_affinity, message.auto_allocate_blocks, message.max_blocks_per_host
-    )
+    return api.IPAMSettings(message.strict_affinity, message.auto_allocate_blocks, message.max_blocks_per_host)

@@ -5,7 +5,6 @@ Only WeftErrors travel; anything else is a defect, which gRPC logs and answers a
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -22,6 +21,8 @@ STATUS_CODES: dict[type[errors.WeftError], grpc.StatusCode] = {
     errors.ConflictError: grpc.StatusCode.ABORTED,
     errors.DatastoreUnavailableError: grpc.StatusCode.UNAVAILABLE,
     errors.CompactedError: grpc.StatusCode.OUT_OF_RANGE,
+    errors.NoFreeAddressError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.AddressInUseError: grpc.StatusCode.ALREADY_EXISTS,
 }
 
 
@@ -39,7 +40,9 @@ def to_detail(error: errors.WeftError) -> pb.ErrorDetail:
             detail.value = str(error.value)
             detail.expected = error.expected
         case errors.NotFoundError() | errors.AlreadyExistsError() | errors.ConflictError():
-            detail.key = str(error.key)
+            detail.key = error.key
+        case errors.DatastoreUnavailableError():
+            detail.message = error.reason
         case _:
             pass
     return detail
@@ -61,11 +64,13 @@ def from_detail(detail: pb.ErrorDetail) -> errors.WeftError:
             return errors.AlreadyExistsError(detail.key)
         case "ConflictError":
             return errors.ConflictError(detail.key)
+        case "DatastoreUnavailableError":
+            return errors.DatastoreUnavailableError(detail.message)
         case _:
             return RemoteError(detail.message)
 
 
-class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Turns a WeftError raised by any service into its status, message and detail."""
 
     async def intercept_service(

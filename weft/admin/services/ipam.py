@@ -106,9 +106,12 @@ class IPAMServer(pb_grpc.IPAMServiceServicer):
         return settings_message(await self._ipam.settings())
 
     async def Configure(self, request: pb.ConfigureRequest, context: object) -> pb.IPAMSettings:
-        names = ("strict_affinity", "auto_allocate_blocks", "max_blocks_per_host")
-        given = {name: getattr(request, name) for name in names if request.HasField(name)}
-        return settings_message(await self._ipam.configure(**given))
+        settings = await self._ipam.configure(
+            strict_affinity=request.strict_affinity if request.HasField("strict_affinity") else None,
+            auto_allocate_blocks=request.auto_allocate_blocks if request.HasField("auto_allocate_blocks") else None,
+            max_blocks_per_host=request.max_blocks_per_host if request.HasField("max_blocks_per_host") else None,
+        )
+        return settings_message(settings)
 
     async def Release(self, request: pb.ReleaseRequest, context: object) -> pb.ReleaseResponse:
         result = await self._ipam.release([parse_address(text) for text in request.addresses])

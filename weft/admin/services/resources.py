@@ -60,7 +60,7 @@ class ResourceServer(pb_grpc.ResourceServiceServicer):
         return await self._write(api.Verb.REPLACE, request)
 
     async def _write(self, verb: api.Verb, request: pb.WriteRequest) -> pb.WriteResponse:
-        manifest = api.Manifest(request.document, request.source, request.position or 1, request.default_namespace)
+        manifest = api.Manifest(request.document, request.source, request.position, request.default_namespace)
         return written_message(await self._resources.write(verb, manifest, request.dry_run))
 
     async def Delete(self, request: pb.DeleteRequest, context: object) -> pb.DeleteResponse:
