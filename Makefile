@@ -23,6 +23,8 @@ check: setup ## format, lint, types, import direction, unit tests: no root neede
 	@$(VENV)/ruff check .
 	@$(VENV)/mypy
 	@$(VENV)/lint-imports --no-logo
+	@$(VENV)/hadolint docker/Dockerfile
+	@sh -n docker/run
 	@$(VENV)/pytest -q -n 2 tests/unit
 
 test: check ## everything, against real etcd, kernel and routers
