@@ -1,1 +1,1 @@
-"""bird_agent: the BGP agent."""
+"""The BGP agent: sessions, routes learnt and announced, through a supervised ExaBGP."""

@@ -1,0 +1,1 @@
+"""Everything that knows ExaBGP: its launcher with pinned corrections, its configuration, and the speaker link."""

@@ -1,0 +1,98 @@
+"""Render ExaBGP's configuration: sessions in, text out.
+
+Pure and canonical: the same sessions in any order give the same text. It holds no routes (those go through the process
+API) and no decisions about who peers with whom (bird_agent/peering.py). A value that could end a statement or begin
+another is refused, never quoted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from weft.model.address import IPAddress
+
+PROCESS = "speaker"
+_PASSWORD = re.compile(r"[!#-:<-z|~]{1,80}")  # printable, without space ; { } and the double quote
+
+
+class UnrenderableSessionError(ValueError):
+    """A session that ExaBGP cannot express; carries the peer and what is wrong."""
+
+    def __init__(self, peer: IPAddress, problem: str) -> None:
+        super().__init__(f"session with {peer}: {problem}")
+        self.peer = peer
+        self.problem = problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Neighbor:
+    """One session as ExaBGP has to know it. `router_id` and the two addresses are this node's and the peer's."""
+
+    peer: IPAddress
+    local: IPAddress
+    router_id: IPv4Address
+    local_as: int
+    peer_as: int
+    hold_time_s: int = 90
+    restart_time_s: int = 120
+    passive: bool = False
+    port: int | None = None
+    password: str | None = None
+    ttl_security_hops: int | None = None
+    local_port: int = 179
+
+    def __post_init__(self) -> None:
+        if self.peer.version != self.local.version:
+            raise UnrenderableSessionError(self.peer, f"the local address {self.local} is of the other family")
+        if self.password is not None and not _PASSWORD.fullmatch(self.password):
+            raise UnrenderableSessionError(
+                self.peer, "a password of 1-80 printable characters is needed, without ; { }"
+            )
+        for name, number in (("local", self.local_as), ("peer", self.peer_as)):
+            if not 0 < number < 1 << 32:
+                raise UnrenderableSessionError(self.peer, f"{number} is not a {name} AS number")
+        if self.hold_time_s != 0 and not 3 <= self.hold_time_s <= 65535:
+            raise UnrenderableSessionError(self.peer, f"{self.hold_time_s} s is not a hold time")
+
+
+def render(neighbors: Iterable[Neighbor], helper: Sequence[str]) -> str:
+    """The whole configuration; `helper` is the argument list of the speaker link."""
+    ordered = sorted(neighbors, key=lambda each: (each.peer.version, each.peer))
+    parts = [f"process {PROCESS} {{\n  run {' '.join(helper)};\n  encoder json;\n}}\n"]
+    parts.extend(_neighbor(each) for each in ordered)
+    return "\n".join(parts)
+
+
+def _neighbor(session: Neighbor) -> str:
+    family = "ipv4" if session.peer.version == 4 else "ipv6"
+    optional = []
+    if session.passive:
+        optional.append("passive true;")
+    if session.port is not None:
+        optional.append(f"connect {session.port};")
+    if session.password is not None:
+        optional.append(f'md5-password "{session.password}";')
+    if session.ttl_security_hops is not None:
+        # GTSM (RFC 5082): send with 255, accept what has crossed at most that many routers.
+        optional.append("outgoing-ttl 255;")
+        optional.append(f"incoming-ttl {256 - session.ttl_security_hops};")
+    extra = "".join(f"  {line}\n" for line in optional)
+    return (
+        f"neighbor {session.peer} {{\n"
+        f"  local-address {session.local};\n"
+        f"  router-id {session.router_id};\n"
+        f"  local-as {session.local_as};\n"
+        f"  peer-as {session.peer_as};\n"
+        f"  hold-time {session.hold_time_s};\n"
+        f"{extra}"
+        f"  manual-eor true;\n"
+        f"  adj-rib-in false;\n"
+        f"  adj-rib-out true;\n"
+        f"  family {{ {family} unicast; }}\n"
+        f"  capability {{ route-refresh enable; graceful-restart {session.restart_time_s}; }}\n"
+        f"  api {{ processes [ {PROCESS} ]; neighbor-changes; "
+        f"receive {{ parsed; open; update; refresh; notification; }} }}\n"
+        f"}}\n"
+    )

@@ -1,0 +1,215 @@
+"""Correct the defects of ExaBGP 5.0.15 that touch us, inside its own process (docs/adr/0070).
+
+Each correction names the defect and the functions it replaces or leans on, with a digest of their source. If the
+installed ExaBGP is another version, or one of those functions reads differently, nothing is changed and
+`UnknownExaBGPError` is raised: a correction of code that nobody has read would be a new defect. Nothing here
+decides anything about routing."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from exabgp.configuration.configuration import Configuration, _Configuration
+from exabgp.reactor.api import API
+from exabgp.reactor.api.processes import Processes
+from exabgp.reactor.asynchronous import ASYNC
+from exabgp.reactor.loop import Reactor
+from exabgp.rib.outgoing import OutgoingRIB
+
+KNOWN_VERSION = "5.0.15"
+COMMANDS_PER_TURN = 500
+
+Function = Callable[..., Any]
+
+
+class UnknownExaBGPError(Exception):
+    """The installed ExaBGP is not the one these corrections were written for: do not start it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """One defect: `replaces` maps (class, method) to our function; `digests` are of the source as it was read."""
+
+    defect: str
+    replaces: Mapping[tuple[type, str], Function]
+    digests: Mapping[str, str]
+
+
+def source_digest(function: Function) -> str:
+    """16 hex digits over the function's source text."""
+    return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:16]
+
+
+# B1: changes to one prefix leave in attribute order, so an older announcement may be sent after a newer one.
+_original_update_rib: Function = OutgoingRIB._update_rib
+
+
+def _update_rib(self: Any, change: Any) -> Any:
+    index = change.index()
+    queued = self._new_nlri.get(index)
+    if queued is not None and queued.attributes.index() != change.attributes.index():
+        family = queued.nlri.family().afi_safi()
+        self._new_attr_af_nlri.get(queued.attributes.index(), {}).get(family, {}).pop(index, None)
+    return _original_update_rib(self, change)
+
+
+# B2: a reload asked for while any peer has routes to send is forgotten.
+def _pending_adjribout(self: Any) -> bool:
+    return False
+
+
+# B3: after one syntax error every later reload fails, and the helper processes are taken for removed.
+_original_reload: Function = Configuration.reload
+
+
+def _reload(self: Any) -> Any:
+    neighbors, processes = self.neighbors, self.processes
+    result = _original_reload(self)
+    if result is not True:
+        error = str(self.error)
+        self._cleanup()
+        self.neighbors, self.processes = neighbors, processes
+        self.error.set(error)
+    return result
+
+
+# B7: one asyncio.run() (an epoll and a socketpair) for every 50 steps of the command queue.
+def _run(self: Any) -> bool:
+    for _ in range(COMMANDS_PER_TURN):
+        if not self._async:
+            return False
+        service, steps = self._async.popleft()
+        try:
+            next(steps)
+        except StopIteration:
+            continue
+        except Exception as error:  # as upstream: one bad command must not end the reactor
+            _log_failure(service, error)
+            self._notify_error(service)
+            continue
+        self._async.appendleft((service, steps))
+    return bool(self._async)
+
+
+def _log_failure(service: str, error: Exception) -> None:
+    from exabgp.logger import log
+
+    log.error(lambda: f"command of {service} failed: {error!r}", "reactor")
+
+
+# B7: a command costs the square of the number of peers, and a deep copy of each route for each of them.
+def _inject_change(self: Any, peers: Any, change: Any) -> bool:
+    wanted = set(peers)
+    family = change.nlri.family().afi_safi()
+    resolve_self = change.nlri.nexthop.SELF
+    injected = False
+    for name, neighbor in self.neighbors.items():
+        if name in wanted and family in neighbor._families:
+            neighbor.rib.outgoing.add_to_rib(neighbor.remove_self(change) if resolve_self else change)
+            injected = True
+    return injected
+
+
+# B7: the text of every route is formatted for a log that is switched off.
+def _log_message(self: Any, message: str, level: str = "INFO") -> None:
+    return None
+
+
+# B9: one write to a helper that has just died stops every peer for good; the line is lost, the helper comes back.
+def _write(self: Any, process: str, string: str | None, neighbor: Any = None) -> bool:
+    helper = self._process.get(process)
+    if string is None or helper is None:
+        return string is None
+    try:
+        helper.stdin.write(f"{string}\n".encode("ascii", "backslashreplace"))
+        helper.stdin.flush()
+    except (OSError, ValueError):
+        return False  # the reactor finds the dead helper on its next turn and starts another
+    return True
+
+
+CORRECTIONS: tuple[Correction, ...] = (
+    Correction(
+        "B1 order of changes to one prefix",
+        {(OutgoingRIB, "_update_rib"): _update_rib},
+        {
+            "OutgoingRIB._update_rib": "3c013bdc1a033977",
+            "OutgoingRIB.updates": "49a023385063c86e",
+            "OutgoingRIB.del_from_rib": "ea441a8f2781ba0c",
+        },
+    ),
+    Correction(
+        "B2 reload dropped while routes are pending",
+        {(Reactor, "_pending_adjribout"): _pending_adjribout},
+        {
+            "Reactor._pending_adjribout": "1eca799614b5b01c",
+            "Reactor.run": "2be669a4812a5c6d",
+            "Reactor.reload": "9d31059186ff3252",
+        },
+    ),
+    Correction(
+        "B3 reload after a syntax error",
+        {(Configuration, "reload"): _reload},
+        {
+            "Configuration.reload": "c905df6027bcaf2e",
+            "Configuration._reload": "350d08fbb2bb46b8",
+            "Configuration._rollback_reload": "2ff6d06d4bc79e2b",
+        },
+    ),
+    Correction(
+        "B7 quadratic command loop",
+        {
+            (ASYNC, "run"): _run,
+            (_Configuration, "inject_change"): _inject_change,
+            (API, "log_message"): _log_message,
+        },
+        {
+            "ASYNC.run": "b19e41c01689bade",
+            "ASYNC._run_async": "7640837abdd9df3e",
+            "_Configuration.inject_change": "061dae4651ca234d",
+            "API.log_message": "ffcfabe74e00c1fb",
+        },
+    ),
+    Correction(
+        "B9 a write to a dead helper stops every peer",
+        {(Processes, "write"): _write},
+        {
+            "Processes.write": "59a9a5eb6dfdcd34",
+            "Processes.broken": "6c7c73a211315eed",
+            "Processes._handle_problem": "9f3e80dac1cd0a56",
+        },
+    ),
+)
+
+_CLASSES: Mapping[str, type] = {
+    known.__name__: known for known in (OutgoingRIB, Reactor, Configuration, _Configuration, ASYNC, API, Processes)
+}
+
+
+def verify(version: str, corrections: tuple[Correction, ...] = CORRECTIONS) -> None:
+    """Refuse an ExaBGP that is not the one these corrections know. Raises UnknownExaBGPError."""
+    if version != KNOWN_VERSION:
+        raise UnknownExaBGPError(
+            f"ExaBGP {version} is installed, but the corrections in {__name__} are for {KNOWN_VERSION}: "
+            f"install exabgp=={KNOWN_VERSION}, or review each correction against the new source"
+        )
+    for correction in corrections:
+        for name, digest in correction.digests.items():
+            owner, method = name.split(".")
+            found = source_digest(getattr(_CLASSES[owner], method))
+            if found != digest:
+                raise UnknownExaBGPError(
+                    f"exabgp {version}: {name} is not the source that the correction of {correction.defect!r} "
+                    f"was written for (digest {found}, known {digest}); is the installed package altered?"
+                )
+
+
+def apply(corrections: tuple[Correction, ...] = CORRECTIONS) -> None:
+    """Put the corrections in place; `verify` comes first."""
+    for correction in corrections:
+        for (owner, method), function in correction.replaces.items():
+            setattr(owner, method, function)

@@ -1,0 +1,388 @@
+"""Decode ExaBGP's JSON lines into frozen events.
+
+The closed union `SpeakerEvent` is all the agent ever learns from ExaBGP. A line of a kind we did not ask for, or that
+does not read as expected, becomes `Unrecognised` for the log: one odd line never costs the rest. Times are ExaBGP's
+(seconds since the epoch), because a replayed line was written long before it is read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, ip_address, ip_network
+from typing import Final, TypeVar
+
+import msgspec
+
+from bird_agent.exabgp.commands import Family
+from weft.model.address import IPAddress, IPNetwork
+
+T = TypeVar("T")
+
+ORIGINS: Final = {"igp": 0, "egp": 1, "incomplete": 2}
+_CACHED_ATTRIBUTE_SETS: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class AsSegment:
+    """One segment of an AS_PATH (RFC 4271 4.3, RFC 5065)."""
+
+    kind: str
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PathAttributes:
+    """What a peer said about a path, next hop excepted. Absent attributes are None or empty."""
+
+    origin: int = 2
+    as_path: tuple[AsSegment, ...] = ()
+    local_preference: int | None = None
+    med: int | None = None
+    originator_id: IPv4Address | None = None
+    cluster_list: tuple[IPv4Address, ...] = ()
+    communities: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PeerOpen:
+    """What matters of the peer's OPEN. `restart_families` maps a family of its graceful-restart capability to
+    whether it kept forwarding; None means no such capability (RFC 4724)."""
+
+    asn: int
+    router_id: IPv4Address
+    hold_time_s: int
+    route_refresh: bool
+    enhanced_refresh: bool
+    restart_time_s: int
+    restart_families: Mapping[str, bool] | None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionConnecting:
+    """A TCP connection; whether it becomes a session is open."""
+
+    peer: IPAddress
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOpened:
+    peer: IPAddress
+    at: float
+    opened: PeerOpen
+
+
+@dataclass(frozen=True, slots=True)
+class SessionUp:
+    peer: IPAddress
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SessionDown:
+    """Also said of attempts that never came up. `notification` is (code, subcode) when one was sent or received."""
+
+    peer: IPAddress
+    at: float
+    reason: str
+    notification: tuple[int, int] | None
+    sent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RoutesReceived:
+    """One UPDATE: prefixes with their next hop, and prefixes withdrawn."""
+
+    peer: IPAddress
+    attributes: PathAttributes
+    announced: tuple[tuple[IPNetwork, IPAddress], ...]
+    withdrawn: tuple[IPNetwork, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EndOfRib:
+    peer: IPAddress
+    family: Family
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshMark:
+    """The peer begins or has ended to send a family again (RFC 7313)."""
+
+    peer: IPAddress
+    family: Family
+    begins: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SessionReport:
+    """Answer to `sync`: how a session stands; `opened` only when established."""
+
+    peer: IPAddress
+    state: str
+    since: float
+    opened: PeerOpen | None
+
+
+@dataclass(frozen=True, slots=True)
+class AdvertisedReport:
+    """Answer to `sync`: (part of) what was last announced to a peer."""
+
+    peer: IPAddress
+    prefixes: tuple[IPNetwork, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SyncEnd:
+    """The answer to `sync` is complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadReport:
+    """The configuration with this digest was read."""
+
+    digest: str
+    taken: bool
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unrecognised:
+    """A line we cannot use, and why."""
+
+    line: str
+    problem: str
+
+
+SpeakerEvent = (
+    SessionConnecting
+    | SessionOpened
+    | SessionUp
+    | SessionDown
+    | RoutesReceived
+    | EndOfRib
+    | RefreshMark
+    | SessionReport
+    | AdvertisedReport
+    | SyncEnd
+    | ReloadReport
+    | Unrecognised
+)
+
+
+class _Raw(msgspec.Struct):
+    """Base of the wire shapes below: what they do not name is skipped."""
+
+
+class _Address(_Raw):
+    peer: str
+
+
+class _Capability(_Raw):
+    time: int = 0
+    address_family_flags: dict[str, list[str]] = msgspec.field(default_factory=dict, name="address-family-flags")
+
+
+class _Open(_Raw):
+    asn: int
+    hold_time: int
+    router_id: str
+    capabilities: dict[str, msgspec.Raw] = msgspec.field(default_factory=dict)
+
+
+class _Nlri(_Raw):
+    nlri: str
+
+
+class _Segment(_Raw):
+    element: str
+    value: list[int]
+
+
+class _Attributes(_Raw):
+    origin: str = "incomplete"
+    as_path: dict[str, _Segment] = msgspec.field(default_factory=dict, name="as-path")
+    local_preference: int | None = msgspec.field(default=None, name="local-preference")
+    med: int | None = None
+    originator_id: str | None = msgspec.field(default=None, name="originator-id")
+    cluster_list: list[str] = msgspec.field(default_factory=list, name="cluster-list")
+    community: list[tuple[int, int]] = msgspec.field(default_factory=list)
+
+
+class _Update(_Raw):
+    attribute: msgspec.Raw = msgspec.Raw(b"{}")
+    announce: dict[str, dict[str, list[_Nlri]]] = msgspec.field(default_factory=dict)
+    withdraw: dict[str, list[_Nlri]] = msgspec.field(default_factory=dict)
+
+
+class _Family(_Raw):
+    afi: str
+    safi: str
+    subtype: str = ""
+
+
+class _Message(_Raw):
+    update: _Update | None = None
+    eor: _Family | None = None
+
+
+class _Neighbor(_Raw):
+    address: _Address
+    state: str = ""
+    reason: str = ""
+    open: _Open | None = None
+    message: _Message | None = None
+    route_refresh: _Family | None = msgspec.field(default=None, name="route-refresh")
+
+
+class _Line(_Raw):
+    type: str
+    time: float = 0.0
+    neighbor: _Neighbor | None = None
+    address: str = ""
+    state: str = ""
+    since: float = 0.0
+    open: _Open | None = None
+    prefixes: list[str] = msgspec.field(default_factory=list)
+    digest: str = ""
+    taken: bool = False
+    error: str = ""
+
+
+_line = msgspec.json.Decoder(_Line)
+_attributes = msgspec.json.Decoder(_Attributes)
+_graceful = msgspec.json.Decoder(_Capability)
+_notified = re.compile(r"notification (sent|received) \((\d+),\s*(\d+)\)")
+
+
+class Decoder:
+    """Lines to events. It remembers attribute sets, because a peer sends few of them and many times each."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, PathAttributes] = {}
+
+    def decode(self, line: bytes) -> Iterator[SpeakerEvent]:
+        try:
+            event = self._event(_line.decode(line))
+        except (msgspec.MsgspecError, ValueError, KeyError) as error:
+            event = Unrecognised(line[:400].decode("utf-8", "replace"), str(error))
+        if event is not None:
+            yield event
+
+    def _event(self, line: _Line) -> SpeakerEvent | None:
+        if line.neighbor is None:
+            return _own_report(line)
+        peer = ip_address(line.neighbor.address.peer)
+        match line.type:
+            case "update":
+                return self._update(peer, line.neighbor.message)
+            case "state":
+                return _state(peer, line.time, line.neighbor)
+            case "open":
+                return SessionOpened(peer, line.time, _opened(_required(line.neighbor.open)))
+            case "refresh":
+                return _refresh(peer, _required(line.neighbor.route_refresh))
+            case "notification":
+                return None  # the `down` that follows names it
+        raise ValueError(f"a line of type {line.type!r}")
+
+    def _update(self, peer: IPAddress, message: _Message | None) -> SpeakerEvent:
+        content = _required(message)
+        if content.eor is not None:
+            return EndOfRib(peer, _family(content.eor))
+        update = _required(content.update)
+        announced = [
+            (ip_network(route.nlri), ip_address(next_hop))
+            for by_next_hop in update.announce.values()
+            for next_hop, routes in by_next_hop.items()
+            for route in routes
+        ]
+        withdrawn = [ip_network(route.nlri) for routes in update.withdraw.values() for route in routes]
+        return RoutesReceived(peer, self._path(bytes(update.attribute)), tuple(announced), tuple(withdrawn))
+
+    def _path(self, raw: bytes) -> PathAttributes:
+        known = self._known.get(raw)
+        if known is None:
+            if len(self._known) >= _CACHED_ATTRIBUTE_SETS:
+                self._known.clear()
+            known = self._known[raw] = _path_attributes(_attributes.decode(raw))
+        return known
+
+
+def _path_attributes(raw: _Attributes) -> PathAttributes:
+    return PathAttributes(
+        origin=ORIGINS.get(raw.origin.lower(), 2),
+        as_path=tuple(AsSegment(segment.element, tuple(segment.value)) for segment in raw.as_path.values()),
+        local_preference=raw.local_preference,
+        med=raw.med,
+        originator_id=None if raw.originator_id is None else IPv4Address(raw.originator_id),
+        cluster_list=tuple(IPv4Address(each) for each in raw.cluster_list),
+        communities=tuple(raw.community),
+    )
+
+
+def _state(peer: IPAddress, at: float, neighbor: _Neighbor) -> SpeakerEvent:
+    match neighbor.state:
+        case "connected":
+            return SessionConnecting(peer, at)
+        case "up":
+            return SessionUp(peer, at)
+        case "down":
+            notified = _notified.search(neighbor.reason)
+            if notified is None:
+                return SessionDown(peer, at, neighbor.reason, None)
+            return SessionDown(
+                peer, at, neighbor.reason, (int(notified[2]), int(notified[3])), sent=notified[1] == "sent"
+            )
+    raise ValueError(f"a session state {neighbor.state!r}")
+
+
+def _opened(raw: _Open) -> PeerOpen:
+    graceful = raw.capabilities.get("64")
+    restart = None if graceful is None else _graceful.decode(graceful)
+    return PeerOpen(
+        asn=raw.asn,
+        router_id=IPv4Address(raw.router_id),
+        hold_time_s=raw.hold_time,
+        route_refresh="2" in raw.capabilities,
+        enhanced_refresh="70" in raw.capabilities,
+        restart_time_s=0 if restart is None else restart.time,
+        restart_families=None
+        if restart is None
+        else {family.replace("/", " "): "restart" in flags for family, flags in restart.address_family_flags.items()},
+    )
+
+
+def _refresh(peer: IPAddress, mark: _Family) -> SpeakerEvent | None:
+    if mark.subtype not in ("begin", "end"):
+        return None  # a request of the peer's, which ExaBGP answers itself
+    return RefreshMark(peer, _family(mark), mark.subtype == "begin")
+
+
+def _own_report(line: _Line) -> SpeakerEvent:
+    match line.type:
+        case "weft-session":
+            opened = None if line.open is None else _opened(line.open)
+            return SessionReport(ip_address(line.address), line.state.lower(), line.since, opened)
+        case "weft-advertised":
+            return AdvertisedReport(ip_address(line.address), tuple(ip_network(each) for each in line.prefixes))
+        case "weft-synced":
+            return SyncEnd()
+        case "weft-reload":
+            return ReloadReport(line.digest, line.taken, line.error)
+    raise ValueError(f"a line of type {line.type!r}")
+
+
+def _family(raw: _Family) -> Family:
+    if raw.safi == "unicast" and raw.afi == "ipv4":
+        return "ipv4 unicast"
+    if raw.safi == "unicast" and raw.afi == "ipv6":
+        return "ipv6 unicast"
+    raise ValueError(f"a family {raw.afi} {raw.safi}")
+
+
+def _required(value: T | None) -> T:
+    if value is None:
+        raise ValueError("a part of the line is missing")
+    return value

@@ -1,0 +1,87 @@
+"""What we add to ExaBGP's process API, inside its own process: `weft sync`, and a report of every reload.
+
+`weft sync` answers with how each session stands, what was last announced to each peer, and an end mark, so that an
+agent that attaches knows ExaBGP's state instead of guessing it. Every reload reports the digest of the configuration
+and whether it was taken, because ExaBGP itself says so only in its log. Nothing of ExaBGP's own is changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from exabgp.reactor.api.command.command import Command
+from exabgp.reactor.loop import Reactor
+
+SYNC_COMMAND = "weft sync"
+PREFIXES_PER_LINE = 1000
+
+
+def _sync(api: Any, reactor: Any, service: str, line: str, use_json: bool) -> bool:
+    """Answer behind the commands that are already queued, so that the answer includes them."""
+    reactor.asynchronous.schedule(service, line, _answer_sync(reactor, service))
+    return True
+
+
+def _answer_sync(reactor: Any, service: str) -> Iterator[None]:
+    write, encoder = reactor.processes.write, reactor.processes._encoder[service]
+    for peer in list(reactor._peers.values()):
+        write(service, json.dumps(_session(peer, encoder)))
+        address = str(peer.neighbor["peer-address"].top())
+        for family, prefixes in _advertised(peer).items():
+            for start in range(0, len(prefixes), PREFIXES_PER_LINE):
+                part = prefixes[start : start + PREFIXES_PER_LINE]
+                report = {"type": "weft-advertised", "address": address, "family": family, "prefixes": part}
+                write(service, json.dumps(report))
+        yield
+    write(service, json.dumps({"type": "weft-synced"}))
+
+
+def _session(peer: Any, encoder: Any) -> dict[str, Any]:
+    established = peer.established()
+    report = {
+        "type": "weft-session",
+        "address": str(peer.neighbor["peer-address"].top()),
+        "state": peer.fsm.name(),
+        "since": peer.stats["complete"] if established else peer.stats["reset"],
+    }
+    if established:
+        received = peer.proto.negotiated.received_open
+        line = encoder.open(peer.neighbor, "receive", received, None, b"", b"")
+        report["open"] = json.loads(line)["neighbor"]["open"]
+    return report
+
+
+def _advertised(peer: Any) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for change in peer.neighbor.rib.outgoing.cached_changes():
+        afi, safi = change.nlri.family().afi_safi()
+        found.setdefault(f"{afi} {safi}", []).append(str(change.nlri.cidr.prefix()))
+    return found
+
+
+def install() -> None:
+    """Add the command, and the report to every reload."""
+    Command.register("weft sync", False)(_sync)
+    original = Reactor.reload
+
+    def reload_and_report(self: Any) -> Any:
+        # Read before it is parsed: should the file be replaced in between, an old digest is reported for it, and
+        # the agent, which waits for the new one, asks for one more reload.
+        path = self.configuration._configurations[0]
+        digest = configuration_digest(Path(path).read_bytes())
+        taken = original(self)
+        report = {"type": "weft-reload", "digest": digest, "taken": bool(taken)}
+        report["error"] = "" if taken else str(self.configuration.error)
+        for service in list(self.processes._process):
+            self.processes.write(service, json.dumps(report))
+        return taken
+
+    Reactor.reload = reload_and_report
+
+
+def configuration_digest(content: bytes) -> str:
+    """How a configuration is named in reports: 16 hex digits."""
+    return hashlib.sha256(content).hexdigest()[:16]
