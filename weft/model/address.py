@@ -1,0 +1,69 @@
+"""Address types and their one parser.
+
+`IPAddress`, `IPNetwork` and `IPInterface` stand for either family in annotations; at run time they are
+abstract classes that the stdlib's types are registered with, so that `isinstance` and msgspec's decoder
+take them as one type. The text forms are Go's, because Calico reads what we write."""
+
+from __future__ import annotations
+
+import ipaddress
+from abc import ABC
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    IPAddress = IPv4Address | IPv6Address
+    IPNetwork = IPv4Network | IPv6Network
+    IPInterface = IPv4Interface | IPv6Interface
+else:
+
+    class IPAddress(ABC):  # noqa: B024
+        """An IPv4Address or an IPv6Address."""
+
+    class IPNetwork(ABC):  # noqa: B024
+        """An IPv4Network or an IPv6Network."""
+
+    class IPInterface(ABC):  # noqa: B024
+        """An IPv4Interface or an IPv6Interface."""
+
+    IPAddress.register(IPv4Address)
+    IPAddress.register(IPv6Address)
+    IPNetwork.register(IPv4Network)
+    IPNetwork.register(IPv6Network)
+    IPInterface.register(IPv4Interface)
+    IPInterface.register(IPv6Interface)
+
+
+def parse_address(text: str) -> IPAddress:
+    """An address without a prefix length. Raises ValueError saying what would be right."""
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        raise ValueError("an IPv4 or IPv6 address, such as 10.65.0.1") from None
+
+
+def parse_network(text: str) -> IPNetwork:
+    """A prefix; a bare address is its /32 or /128, as Calico reads it. Host bits are refused."""
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as error:
+        if "host bits" in str(error):
+            masked = ipaddress.ip_network(text, strict=False)
+            raise ValueError(f"a prefix without host bits, such as {masked}") from None
+        raise ValueError("a prefix, such as 10.65.0.0/16 or fd00::/64") from None
+
+
+def parse_masked_network(text: str) -> IPNetwork:
+    """A prefix where Calico masks host bits off instead of refusing them (network sets, reservations)."""
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError("a prefix, such as 10.65.0.0/16 or fd00::/64") from None
+
+
+def parse_interface(text: str) -> IPInterface:
+    """An address with its prefix length; without one it is /32 or /128."""
+    try:
+        return ipaddress.ip_interface(text)
+    except ValueError:
+        raise ValueError("an address with a prefix length, such as 10.0.0.1/24") from None

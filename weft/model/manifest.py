@@ -1,0 +1,168 @@
+"""Manifests: YAML or JSON that people write, to resources and back.
+
+Reading is strict: an unknown field, a wrong type or a contradiction is refused with its file, document,
+field, value and what would be right. What a server adds (managedFields, status, null timestamps) is
+tolerated, so that what was printed can be applied again."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+import yaml
+
+from weft.model import kinds
+from weft.model.base import API_VERSION, Resource
+from weft.model.errors import ValidationError
+from weft.model.resources import CLASSES
+from weft.model.stored import as_validation_error, to_builtins
+from weft.model.wire import Shape, dec_hook, shape_of
+
+_SERVER_METADATA: Final = frozenset({"managedFields", "selfLink", "generateName", "clusterName"})
+_STEP: Final = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
+
+
+class _Loader(yaml.CSafeLoader):
+    """YAML as Kubernetes reads it: no timestamps, no base-60 numbers ("80:30" is a port range)."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("bool", r"^(?:true|True|TRUE|false|False|FALSE|yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF)$", "tTfFyYnNoO"),
+    ("int", r"^(?:[-+]?(?:0|[1-9][0-9]*)|0x[0-9a-fA-F]+)$", "-+0123456789"),
+    ("float", r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
+    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    ("merge", r"^(?:<<)$", ["<"]),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
+
+
+class _DuplicateKeyError(yaml.YAMLError):
+    """The same key twice in one mapping."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if key.tag != "tag:yaml.org,2002:merge":
+            if key.value in seen:
+                raise _DuplicateKeyError(f"{key.value!r} twice, the second time on line {key.start_mark.line + 1}")
+            seen.add(key.value)
+    loader.flatten_mapping(node)
+    return {str(loader.construct_object(key)): loader.construct_object(value, deep=True) for key, value in node.value}
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+
+
+def decode_manifests(text: str | bytes, source: str) -> list[Resource]:
+    """All resources of a text with any number of documents. Raises ValidationError at the first mistake."""
+    resources: list[Resource] = []
+    documents = yaml.load_all(text, Loader=_Loader)
+    index = -1
+    try:
+        for index, tree in enumerate(documents):
+            if tree is not None:
+                resources.extend(_decode_document(tree, source, index))
+    except yaml.YAMLError as error:
+        raise ValidationError(source, index + 1, "$", None, f"YAML or JSON ({_one_line(error)})") from None
+    return resources
+
+
+def _one_line(error: yaml.YAMLError) -> str:
+    return " ".join(str(error).split())
+
+
+def _decode_document(tree: Any, source: str, document: int) -> Iterator[Resource]:
+    if not isinstance(tree, dict):
+        raise ValidationError(source, document, "$", tree, "a resource, with apiVersion, kind, metadata and spec")
+    kind = tree.get("kind")
+    if isinstance(kind, str) and (kind == "List" or kind.removesuffix("List") in CLASSES) and "items" in tree:
+        items = tree["items"] or []
+        if not isinstance(items, list):
+            raise ValidationError(source, document, "items", items, "a list of resources")
+        for index, item in enumerate(items):
+            if isinstance(item, dict) and kind != "List":
+                item = {"kind": kind.removesuffix("List"), "apiVersion": tree.get("apiVersion"), **item}
+            yield _decode_resource(item, source, document, f"items[{index}].")
+        return
+    yield _decode_resource(tree, source, document, "")
+
+
+def _decode_resource(tree: Any, source: str, document: int, where: str) -> Resource:
+    if not isinstance(tree, dict):
+        raise ValidationError(source, document, where.rstrip("."), tree, "a resource")
+    cls = _class_of(tree, source, document, where)
+    tree = {name: item for name, item in tree.items() if name not in ("apiVersion", "kind", "status")}
+    if isinstance(tree.get("metadata"), dict):
+        tree["metadata"] = {k: v for k, v in tree["metadata"].items() if k not in _SERVER_METADATA}
+    tree = _without_nulls(tree)
+    try:
+        _refuse_unknown(tree, shape_of(cls), "")
+        return msgspec.convert(tree, cls, dec_hook=dec_hook)
+    except msgspec.ValidationError as error:
+        found = as_validation_error(error, source, document)
+        value = found.value if found.value is not None else _value_at(tree, found.field)
+        raise ValidationError(source, document, where + found.field, value, found.expected) from None
+    except ValidationError as error:
+        raise ValidationError(source, document, where + error.field, error.value, error.expected) from None
+
+
+def _class_of(tree: dict[str, Any], source: str, document: int, where: str) -> type[Resource]:
+    version, kind = tree.get("apiVersion"), tree.get("kind")
+    if version != API_VERSION:
+        raise ValidationError(source, document, f"{where}apiVersion", version, API_VERSION)
+    if not isinstance(kind, str) or kind not in CLASSES:
+        near = _nearest(str(kind), list(kinds.KINDS))
+        expected = f"{near}?" if near else f"one of {', '.join(kinds.KINDS)}"
+        raise ValidationError(source, document, f"{where}kind", kind, expected)
+    return CLASSES[kind]
+
+
+def _without_nulls(tree: Any) -> Any:
+    """null in a mapping is how Go prints what is not set."""
+    if isinstance(tree, dict):
+        return {name: _without_nulls(item) for name, item in tree.items() if item is not None}
+    if isinstance(tree, list):
+        return [_without_nulls(item) for item in tree]
+    return tree
+
+
+def _refuse_unknown(tree: Any, shape: Shape | None, where: str) -> None:
+    if shape is None:
+        return
+    if isinstance(tree, list):
+        for index, item in enumerate(tree):
+            _refuse_unknown(item, shape, f"{where}[{index}]")
+    if isinstance(tree, dict):
+        for name, item in tree.items():
+            field = f"{where}.{name}" if where else name
+            if name not in shape.fields:
+                near = _nearest(name, list(shape.fields))
+                known = f"did you mean {near}?" if near else f"one of {', '.join(sorted(shape.fields))}"
+                raise ValidationError("", 0, field, item, f"a field that exists here: {known}")
+            _refuse_unknown(item, shape.fields[name], field)
+
+
+def _nearest(word: str, known: list[str]) -> str | None:
+    lower = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), lower, n=1)
+    return lower[near[0]] if near else None
+
+
+def _value_at(tree: Any, field: str) -> Any:
+    """What the tree has at a path such as `spec.ingress[0].action`."""
+    for name, index in _STEP.findall(field):
+        try:
+            tree = tree[name] if name else tree[int(index)]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return tree
+
+
+def to_manifest(resource: Resource) -> dict[str, Any]:
+    """The resource as YAML or JSON prints it: apiVersion and kind first."""
+    return {"apiVersion": API_VERSION, "kind": resource.kind, **to_builtins(resource)}
