@@ -8,6 +8,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+# Address families of the messages that carry addresses.
+AF_UNSPEC = 0
+AF_INET = 2
+AF_INET6 = 10
+
 # Message types that are not a family's own.
 NLMSG_NOOP = 1
 NLMSG_ERROR = 2
