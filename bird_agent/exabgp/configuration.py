@@ -6,6 +6,7 @@ another is refused, never quoted."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,11 @@ def render(neighbors: Iterable[Neighbor], helper: Sequence[str]) -> str:
     parts = [f"process {PROCESS} {{\n  run {' '.join(helper)};\n  encoder json;\n}}\n"]
     parts.extend(_neighbor(each) for each in ordered)
     return "\n".join(parts)
+
+
+def digest_of(content: bytes) -> str:
+    """How a configuration is named in reports: 16 hex digits."""
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _neighbor(session: Neighbor) -> str:

@@ -135,7 +135,9 @@ class AdvertisedReport:
 
 @dataclass(frozen=True, slots=True)
 class SyncEnd:
-    """The answer to `sync` is complete."""
+    """The answer to `sync` is complete; `digest` names the configuration that ExaBGP runs with."""
+
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,7 +370,7 @@ def _own_report(line: _Line) -> SpeakerEvent:
         case "weft-advertised":
             return AdvertisedReport(ip_address(line.address), tuple(ip_network(each) for each in line.prefixes))
         case "weft-synced":
-            return SyncEnd()
+            return SyncEnd(line.digest)
         case "weft-reload":
             return ReloadReport(line.digest, line.taken, line.error)
     raise ValueError(f"a line of type {line.type!r}")

@@ -6,7 +6,6 @@ and whether it was taken, because ExaBGP itself says so only in its log. Nothing
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +14,11 @@ from typing import Any
 from exabgp.reactor.api.command.command import Command
 from exabgp.reactor.loop import Reactor
 
+from bird_agent.exabgp.configuration import digest_of
+
 SYNC_COMMAND = "weft sync"
 PREFIXES_PER_LINE = 1000
+_running = {"digest": ""}  # of the configuration that was last taken; this process is one speaker
 
 
 def _sync(api: Any, reactor: Any, service: str, line: str, use_json: bool) -> bool:
@@ -36,7 +38,7 @@ def _answer_sync(reactor: Any, service: str) -> Iterator[None]:
                 report = {"type": "weft-advertised", "address": address, "family": family, "prefixes": part}
                 write(service, json.dumps(report))
         yield
-    write(service, json.dumps({"type": "weft-synced"}))
+    write(service, json.dumps({"type": "weft-synced", "digest": _running["digest"]}))
 
 
 def _session(peer: Any, encoder: Any) -> dict[str, Any]:
@@ -71,17 +73,14 @@ def install() -> None:
         # Read before it is parsed: should the file be replaced in between, an old digest is reported for it, and
         # the agent, which waits for the new one, asks for one more reload.
         path = self.configuration._configurations[0]
-        digest = configuration_digest(Path(path).read_bytes())
+        digest = digest_of(Path(path).read_bytes())
         taken = original(self)
+        if taken:
+            _running["digest"] = digest
         report = {"type": "weft-reload", "digest": digest, "taken": bool(taken)}
         report["error"] = "" if taken else str(self.configuration.error)
-        for service in list(self.processes._process):
+        for service in list(self.processes._process):  # none at the first reading: they start after it
             self.processes.write(service, json.dumps(report))
         return taken
 
     Reactor.reload = reload_and_report
-
-
-def configuration_digest(content: bytes) -> str:
-    """How a configuration is named in reports: 16 hex digits."""
-    return hashlib.sha256(content).hexdigest()[:16]

@@ -11,10 +11,12 @@ import fcntl
 import os
 import pwd
 import sys
+import time
 from collections.abc import Sequence
 
 EXIT_REFUSED = 64  # not an ExaBGP exit status: starting again will not help
 EXIT_LOCKED = 65
+LOCK_ATTEMPTS = 10
 
 
 def environment(listen: Sequence[str], port: int) -> dict[str, str]:
@@ -49,7 +51,14 @@ def _corrected() -> None:
 def _hold(lock: str) -> int:
     """Take the lock and write our process id into it; BlockingIOError if another speaker has it."""
     fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    for attempt in range(LOCK_ATTEMPTS):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if attempt == LOCK_ATTEMPTS - 1:
+                raise
+            time.sleep(0.02)  # somebody may only be looking whether the lock is held
     os.ftruncate(fd, 0)
     os.write(fd, b"%d\n" % os.getpid())
     return fd

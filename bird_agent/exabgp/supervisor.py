@@ -1,0 +1,271 @@
+"""Keep exactly one speaker running, whoever started it, with the configuration that is desired.
+
+A speaker is found by the lock that its launcher holds, so one left by an agent that was killed is taken over, not
+doubled. One that dies is started again at once; one that keeps dying, after a pause. A configuration is validated
+by ExaBGP itself before it replaces the old one, and a reload counts only when the speaker has reported its digest.
+Ending the agent leaves the speaker running (its sessions survive an upgrade); `stop` ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bird_agent.exabgp.configuration import digest_of
+from bird_agent.exabgp.launcher import EXIT_REFUSED
+from weft.model.address import IPAddress
+
+log = logging.getLogger(__name__)
+
+LAUNCHER = "bird_agent.exabgp.launcher"
+HEALTHY_AFTER_S = 5.0
+LONGEST_PAUSE_S = 5.0
+RELOAD_TIMEOUT_S = 5.0
+STOP_TIMEOUT_S = 5.0
+VALIDATE_TIMEOUT_S = 60.0
+MAX_LOG_BYTES = 4 << 20
+
+
+class SpeakerRefusedError(Exception):
+    """The launcher will not start this ExaBGP; starting again cannot help."""
+
+
+class InvalidConfigurationError(Exception):
+    """ExaBGP does not accept a rendered configuration: a defect of ours. The old one stays in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakerPaths:
+    """Where the speaker's files are, all below the run directory."""
+
+    run_dir: Path
+
+    @property
+    def socket(self) -> Path:
+        return self.run_dir / "speaker.sock"
+
+    @property
+    def configuration(self) -> Path:
+        return self.run_dir / "speaker.conf"
+
+    @property
+    def lock(self) -> Path:
+        return self.run_dir / "speaker.lock"
+
+    @property
+    def log(self) -> Path:
+        return self.run_dir / "speaker.log"
+
+    def helper(self) -> list[str]:
+        """The argument list of the speaker link."""
+        script = Path(__file__).with_name("speaker_link.py")
+        return [sys.executable, "-I", "-S", str(script), str(self.socket)]
+
+
+def running_speaker(lock: Path) -> int | None:
+    """The process id of the speaker that holds the lock, if one does."""
+    try:
+        fd = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = os.read(fd, 32).strip()
+        return int(text) if text.isdigit() else None
+    finally:
+        os.close(fd)
+    return None
+
+
+def stop_speaker(paths: SpeakerPaths) -> bool:
+    """End the speaker, if there is one. Sessions close without NOTIFICATION: peers keep routes for the restart time."""
+    pid = running_speaker(paths.lock)
+    if pid is None:
+        return False
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    while running_speaker(paths.lock) == pid:
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            deadline += STOP_TIMEOUT_S
+        time.sleep(0.02)
+    return True
+
+
+class SpeakerSupervisor:
+    """One speaker: `configure` says what it should be, `run` keeps it so."""
+
+    def __init__(self, paths: SpeakerPaths) -> None:
+        self._paths = paths
+        self._arguments: list[str] | None = None
+        self._desired_digest = ""
+        self._running_digest = ""
+        self._reported = asyncio.Event()
+        self._wake = asyncio.Event()
+        self.last_error = ""
+        self.restarts = 0
+
+    def on_report(self, digest: str, taken: bool, error: str) -> None:
+        """What the speaker says it runs with (ReloadReport, SyncEnd)."""
+        if taken:
+            self._running_digest = digest
+            self.last_error = ""
+        else:
+            self.last_error = f"ExaBGP did not take configuration {digest}: {error}"
+            log.error("%s", self.last_error)
+        self._reported.set()
+
+    async def configure(self, text: str, listen: Sequence[IPAddress], port: int) -> None:
+        """Make this the configuration. Raises InvalidConfigurationError, and changes nothing then."""
+        content = text.encode()
+        digest = digest_of(content)
+        if digest != self._desired_digest:
+            candidate = self._paths.configuration.with_suffix(".new")
+            candidate.write_bytes(content)
+            candidate.chmod(0o600)
+            await self._validate(candidate)
+            candidate.replace(self._paths.configuration)
+            self._desired_digest = digest
+        self._arguments = _launcher_arguments(self._paths, listen, port)
+        self._wake.set()
+
+    async def reload(self) -> bool:
+        """Bring the running speaker to the desired configuration; True once it has said so."""
+        for _ in range(3):
+            if self._running_digest == self._desired_digest:
+                return True
+            pid = running_speaker(self._paths.lock)
+            if pid is None:
+                return False
+            self._reported.clear()
+            os.kill(pid, signal.SIGUSR1)
+            try:
+                await asyncio.wait_for(self._reported.wait(), RELOAD_TIMEOUT_S)
+            except TimeoutError:
+                log.warning("the speaker did not report a reload within %.0f s; asking again", RELOAD_TIMEOUT_S)
+        return self._running_digest == self._desired_digest
+
+    async def run(self) -> None:
+        """For ever. Raises SpeakerRefusedError when the launcher refuses."""
+        pause = 0.0
+        while True:
+            while self._arguments is None:
+                await self._wake.wait()
+                self._wake.clear()
+            arguments = self._arguments
+            began = time.monotonic()
+            pid = running_speaker(self._paths.lock)
+            if pid is None:
+                pid = self._start(arguments)
+                log.info("speaker started as process %d", pid)
+            elif _arguments_of(pid) != arguments:
+                log.info("the running speaker (process %d) listens elsewhere: replacing it", pid)
+                await asyncio.to_thread(stop_speaker, self._paths)
+                continue
+            else:
+                log.info("took over the running speaker, process %d", pid)
+            ended = await self._ended_or_changed(pid, arguments)
+            if not ended:
+                continue
+            self._after_end(pid)
+            pause = 0.0 if time.monotonic() - began > HEALTHY_AFTER_S else min(LONGEST_PAUSE_S, pause * 2 + 0.1)
+            await asyncio.sleep(pause)
+
+    def _after_end(self, pid: int) -> None:
+        self._running_digest = ""
+        self.restarts += 1
+        status = _reap(pid)
+        if status == EXIT_REFUSED:
+            raise SpeakerRefusedError(self._log_tail())
+        self.last_error = f"the speaker (process {pid}) ended{'' if status is None else f' with status {status}'}"
+        log.error("%s; starting it again. Its last words: %s", self.last_error, self._log_tail())
+
+    async def _ended_or_changed(self, pid: int, arguments: list[str]) -> bool:
+        """Wait until the process ends (True) or other arguments are wanted (False)."""
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        try:
+            fd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return True
+        loop.add_reader(fd, ended.set)
+        try:
+            while not ended.is_set() and self._arguments == arguments:
+                self._wake.clear()
+                waits = [asyncio.ensure_future(ended.wait()), asyncio.ensure_future(self._wake.wait())]
+                try:
+                    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    for wait in waits:
+                        wait.cancel()
+            return ended.is_set()
+        finally:
+            loop.remove_reader(fd)
+            os.close(fd)
+
+    def _start(self, arguments: list[str]) -> int:
+        if self._paths.log.exists() and self._paths.log.stat().st_size > MAX_LOG_BYTES:
+            self._paths.log.replace(self._paths.log.with_suffix(".log.1"))
+        with self._paths.log.open("ab") as output:
+            child = subprocess.Popen(
+                arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+        child.returncode = 0  # it outlives us: `_reap` collects it, never Popen
+        return child.pid
+
+    async def _validate(self, candidate: Path) -> None:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            LAUNCHER,
+            "validate",
+            str(candidate),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        _, errors = await asyncio.wait_for(process.communicate(), VALIDATE_TIMEOUT_S)
+        message = errors.decode(errors="replace").strip()
+        if process.returncode == EXIT_REFUSED:
+            raise SpeakerRefusedError(message)
+        if process.returncode != 0:
+            raise InvalidConfigurationError(message)
+
+    def _log_tail(self) -> str:
+        try:
+            lines = self._paths.log.read_text(errors="replace").splitlines()
+        except FileNotFoundError:
+            return "(no log)"
+        return " / ".join(line.strip() for line in lines[-4:])
+
+
+def _launcher_arguments(paths: SpeakerPaths, listen: Sequence[IPAddress], port: int) -> list[str]:
+    arguments = [sys.executable, "-m", LAUNCHER, "serve", str(paths.configuration), "--lock", str(paths.lock)]
+    for address in listen:
+        arguments += ["--listen", str(address)]
+    return [*arguments, "--port", str(port)]
+
+
+def _arguments_of(pid: int) -> list[str] | None:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[:-1]
+    except OSError:
+        return None
+
+
+def _reap(pid: int) -> int | None:
+    """The exit status if the process was our child; a speaker that we took over is init's."""
+    try:
+        _, status = os.waitpid(pid, 0)
+    except ChildProcessError:
+        return None
+    return os.waitstatus_to_exitcode(status)

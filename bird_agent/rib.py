@@ -1,0 +1,189 @@
+"""What each peer has told us (Adj-RIB-In), and the best paths that come of it (Loc-RIB).
+
+Pure and synchronous: what the peers say goes in, and `take_changes` gives the prefixes whose best paths differ from the last time. The
+result depends on the state, never on the order in which it came. Routes of a peer that is restarting stay, marked
+stale, until the peer has sent everything again or `drop_stale` says that its time is over; how long that is, is not
+decided here (bird_agent/sessions.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from bird_agent.bestpath import Local, Path, Peer, select, unusable
+from bird_agent.exabgp.commands import Family, family_of
+from bird_agent.exabgp.events import PathAttributes
+from weft.model.address import IPAddress, IPNetwork
+
+NextHopCost = Callable[[IPAddress], int | None]
+"""Cost of reaching a next hop; None: it cannot be reached."""
+
+Import = Callable[[Peer, IPNetwork, PathAttributes], str | None]
+"""Why a route is not accepted, or None."""
+
+Best = tuple[Path, ...]
+"""The best path and those used beside it; empty: none."""
+
+
+@dataclass(slots=True)
+class AdjRibIn:
+    """The routes of one peer. `stale` are those not heard again since its restart or our refresh."""
+
+    peer: Peer
+    paths: dict[IPNetwork, Path] = field(default_factory=dict)
+    stale: set[IPNetwork] = field(default_factory=set)
+    rejected: dict[IPNetwork, str] = field(default_factory=dict)
+
+
+class Rib:
+    """All peers' routes of both families."""
+
+    def __init__(self, local: Local, accept: Import, cost: NextHopCost) -> None:
+        self._local = local
+        self._accept = accept
+        self._cost = cost
+        self._peers: dict[IPAddress, AdjRibIn] = {}
+        self._candidates: dict[IPNetwork, dict[IPAddress, Path]] = {}
+        self._best: dict[IPNetwork, Best] = {}
+        self._dirty: set[IPNetwork] = set()
+
+    def set_peer(self, peer: Peer) -> None:
+        """The peer of a session that came up. Routes it left behind stay; they are compared anew if it changed."""
+        known = self._peers.get(peer.address)
+        if known is None:
+            self._peers[peer.address] = AdjRibIn(peer)
+        elif known.peer != peer:
+            known.peer = peer
+            for prefix, path in known.paths.items():
+                known.paths[prefix] = self._candidates[prefix][peer.address] = Path(
+                    peer, path.next_hop, path.attributes
+                )
+                self._dirty.add(prefix)
+
+    def update(
+        self,
+        address: IPAddress,
+        attributes: PathAttributes,
+        announced: Iterable[tuple[IPNetwork, IPAddress]],
+        withdrawn: Iterable[IPNetwork],
+    ) -> None:
+        """One UPDATE of a peer that `set_peer` has named; of any other it is ignored."""
+        adj = self._peers.get(address)
+        if adj is None:
+            return
+        for prefix in withdrawn:
+            self._remove(adj, prefix)
+        for prefix, next_hop in announced:
+            path = Path(adj.peer, next_hop, attributes)
+            refusal = unusable(path, self._local) or self._accept(adj.peer, prefix, attributes)
+            if refusal is not None:
+                self._remove(adj, prefix)
+                adj.rejected[prefix] = refusal
+                continue
+            adj.rejected.pop(prefix, None)
+            adj.stale.discard(prefix)
+            if adj.paths.get(prefix) != path:
+                adj.paths[prefix] = path
+                self._candidates.setdefault(prefix, {})[address] = path
+                self._dirty.add(prefix)
+
+    def mark_stale(self, address: IPAddress, family: Family) -> None:
+        """From now on every route of this peer and family has to be heard again."""
+        if adj := self._peers.get(address):
+            adj.stale.update(prefix for prefix in adj.paths if family_of(prefix) == family)
+
+    def drop_stale(self, address: IPAddress, family: Family | None = None) -> int:
+        """Remove what is still marked; how many routes that were."""
+        adj = self._peers.get(address)
+        if adj is None:
+            return 0
+        gone = [prefix for prefix in adj.stale if family is None or family_of(prefix) == family]
+        for prefix in gone:
+            self._remove(adj, prefix)
+        return len(gone)
+
+    def drop(self, address: IPAddress, family: Family | None = None) -> int:
+        """Remove all that a peer said; how many routes that were."""
+        adj = self._peers.get(address)
+        if adj is None:
+            return 0
+        gone = [prefix for prefix in adj.paths if family is None or family_of(prefix) == family]
+        for prefix in gone:
+            self._remove(adj, prefix)
+        for prefix in [prefix for prefix in adj.rejected if family is None or family_of(prefix) == family]:
+            del adj.rejected[prefix]
+        return len(gone)
+
+    def remove_peer(self, address: IPAddress) -> None:
+        """The session is no longer configured."""
+        self.drop(address)
+        self._peers.pop(address, None)
+
+    def reconsider(self, accept: Import | None = None, local: Local | None = None) -> None:
+        """Next hops, policy or this node changed: compare everything again, and judge it again if there is a new
+        policy. Routes that an earlier policy rejected come back only when the peer sends them again."""
+        self._accept, self._local = accept or self._accept, local or self._local
+        if accept is not None or local is not None:
+            for adj in self._peers.values():
+                for prefix, path in list(adj.paths.items()):
+                    refusal = unusable(path, self._local) or self._accept(adj.peer, prefix, path.attributes)
+                    if refusal is not None:
+                        self._remove(adj, prefix)
+                        adj.rejected[prefix] = refusal
+        self._dirty.update(self._candidates)
+        self._dirty.update(self._best)
+
+    def reconsider_through(self, next_hops: Iterable[IPAddress]) -> None:
+        """These next hops may be reached otherwise than before."""
+        changed = set(next_hops)
+        for prefix, paths in self._candidates.items():
+            if any(path.next_hop in changed for path in paths.values()):
+                self._dirty.add(prefix)
+
+    def take_changes(self) -> dict[IPNetwork, Best]:
+        """The prefixes whose best paths are not what they were, with what they are now."""
+        changes: dict[IPNetwork, Best] = {}
+        for prefix in self._dirty:
+            paths = list(self._candidates.get(prefix, {}).values())
+            best = select(paths, [self._cost(path.next_hop) for path in paths])
+            if best != self._best.get(prefix, ()):
+                changes[prefix] = best
+                if best:
+                    self._best[prefix] = best
+                else:
+                    del self._best[prefix]
+        self._dirty.clear()
+        return changes
+
+    @property
+    def best(self) -> Mapping[IPNetwork, Best]:
+        """The Loc-RIB, as of the last `take_changes`."""
+        return self._best
+
+    def next_hops(self) -> set[IPAddress]:
+        """Every next hop that some path names."""
+        return {path.next_hop for paths in self._candidates.values() for path in paths.values()}
+
+    def peers(self) -> Iterator[AdjRibIn]:
+        yield from self._peers.values()
+
+    def received(self, address: IPAddress) -> int:
+        """How many accepted routes the peer has."""
+        adj = self._peers.get(address)
+        return 0 if adj is None else len(adj.paths)
+
+    def _remove(self, adj: AdjRibIn, prefix: IPNetwork) -> None:
+        adj.rejected.pop(prefix, None)
+        adj.stale.discard(prefix)
+        if adj.paths.pop(prefix, None) is None:
+            return
+        candidates = self._candidates[prefix]
+        del candidates[adj.peer.address]
+        if not candidates:
+            del self._candidates[prefix]
+        self._dirty.add(prefix)
+
+
+def sorted_prefixes(prefixes: Iterable[IPNetwork]) -> Sequence[IPNetwork]:
+    """IPv4 first, then by address and length, for output."""
+    return sorted(prefixes, key=lambda prefix: (prefix.version, int(prefix.network_address), prefix.prefixlen))

@@ -1,0 +1,256 @@
+"""The state of each session, and what it means for the peer's routes: the graceful-restart helper (RFC 4724).
+
+Pure: events and the time go in, actions on the RIB come out. A connection lost without a NOTIFICATION keeps the
+peer's routes for the families and the time it advertised; a NOTIFICATION in either direction (a hold timer that
+expired sends one), an interface that went down, or a session we end withdraws at once. After the session is back what was not heard again
+goes at the end-of-RIB, or when the time is over. It never talks to a peer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from bird_agent.exabgp.commands import Family, family_of
+from bird_agent.exabgp.events import PeerOpen, SessionDown
+from weft.model.address import IPAddress
+
+RESYNC_TIMEOUT_S: Final = 120.0  # for the end-of-RIB of a peer that is back, and for a refresh
+QUIET_S: Final = 3.0  # a peer that announces no end-of-RIB has told all after this time
+
+NOTIFICATION_CODES: Final[Mapping[int, str]] = {
+    1: "message header error",
+    2: "OPEN message error",
+    3: "UPDATE message error",
+    4: "hold timer expired",
+    5: "finite state machine error",
+    6: "cease",
+    7: "ROUTE-REFRESH message error",
+}
+CEASE_SUBCODES: Final[Mapping[int, str]] = {
+    1: "maximum number of prefixes reached",
+    2: "administrative shutdown",
+    3: "peer de-configured",
+    4: "administrative reset",
+    5: "connection rejected",
+    6: "other configuration change",
+    7: "connection collision resolution",
+    8: "out of resources",
+    9: "hard reset",
+    10: "BFD down",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MarkStale:
+    """Keep the peer's routes of this family, to be heard again."""
+
+    peer: IPAddress
+    family: Family
+
+
+@dataclass(frozen=True, slots=True)
+class DropStale:
+    """Remove what was not heard again."""
+
+    peer: IPAddress
+    family: Family
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class DropAll:
+    """Remove everything the peer said."""
+
+    peer: IPAddress
+    why: str
+
+
+Action = MarkStale | DropStale | DropAll
+
+
+@dataclass(slots=True)
+class Session:
+    """One session as the agent knows it. `learning` until the peer has told everything once."""
+
+    peer: IPAddress
+    state: str = "idle"
+    since: float = 0.0
+    last_error: str = ""
+    opened: PeerOpen | None = None
+    learning: bool = True
+    up_at: float = 0.0
+    flaps: int = 0
+    stale_until: dict[Family, float] = field(default_factory=dict)
+    deadline: float | None = None
+
+    @property
+    def family(self) -> Family:
+        """The one family the session carries: that of its addresses."""
+        return family_of(self.peer)
+
+    @property
+    def established(self) -> bool:
+        return self.state == "established"
+
+    @property
+    def restarting(self) -> bool:
+        """The peer is away and its routes are kept."""
+        return not self.established and bool(self.stale_until)
+
+
+def explain(down: SessionDown) -> str:
+    """Why a session ended, in a network engineer's words."""
+    if down.notification is None:
+        if down.reason.startswith("closing connection"):
+            return "connection lost"
+        if "removed" in down.reason:
+            return "no longer configured"
+        return down.reason
+    code, subcode = down.notification
+    text = NOTIFICATION_CODES.get(code, f"NOTIFICATION {code}")
+    if code == 6:
+        text = f"cease: {CEASE_SUBCODES.get(subcode, f'subcode {subcode}')}"
+    elif subcode:
+        text = f"{text}, subcode {subcode}"
+    if code == 4 and down.sent:
+        return "hold timer expired"
+    return f"{text} ({'sent to' if down.sent else 'received from'} the peer)"
+
+
+class Sessions:
+    """All configured sessions."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[IPAddress, Session] = {}
+
+    def configure(self, peers: set[IPAddress]) -> list[Action]:
+        """The peers that should be; what those that are no longer wanted have said goes."""
+        actions: list[Action] = []
+        for peer in set(self._sessions) - peers:
+            del self._sessions[peer]
+            actions.append(DropAll(peer, "no longer configured"))
+        for peer in peers - set(self._sessions):
+            self._sessions[peer] = Session(peer)
+        return actions
+
+    def get(self, peer: IPAddress) -> Session | None:
+        return self._sessions.get(peer)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(self._sessions.values())
+
+    def on_open(self, peer: IPAddress, opened: PeerOpen) -> list[Action]:
+        """The peer's OPEN: what it says of its restart decides about routes it left behind (RFC 4724 4.2)."""
+        session = self._sessions.get(peer)
+        if session is None:
+            return []
+        session.opened = opened
+        if not session.stale_until:
+            return []
+        kept = opened.restart_families or {}
+        actions: list[Action] = []
+        for family in [family for family in session.stale_until if not kept.get(family, False)]:
+            del session.stale_until[family]
+            actions.append(DropStale(peer, family, "the peer did not keep forwarding over its restart"))
+        return actions
+
+    def on_up(self, peer: IPAddress, at: float) -> None:
+        session = self._sessions.get(peer)
+        if session is None:
+            return
+        session.state, session.since, session.up_at = "established", at, at
+        session.last_error = ""
+        session.learning = True
+        session.deadline = at + (RESYNC_TIMEOUT_S if _sends_end_of_rib(session.opened) else QUIET_S)
+        for family in session.stale_until:
+            session.stale_until[family] = at + RESYNC_TIMEOUT_S
+
+    def on_heard(self, peer: IPAddress, at: float) -> None:
+        """The peer is still sending: one that announces no end-of-RIB is not done yet."""
+        session = self._sessions.get(peer)
+        if session is not None and session.learning and not _sends_end_of_rib(session.opened):
+            session.deadline = at + QUIET_S
+
+    def on_end_of_rib(self, peer: IPAddress, family: Family) -> list[Action]:
+        """Also the end of a refresh."""
+        session = self._sessions.get(peer)
+        if session is None:
+            return []
+        session.learning, session.deadline = False, None
+        session.stale_until.pop(family, None)
+        return [DropStale(peer, family, "not announced again")]
+
+    def on_refresh(self, peer: IPAddress, at: float) -> list[Action]:
+        """Everything of an established peer is about to be heard again, because we missed something."""
+        session = self._sessions.get(peer)
+        if session is None:
+            return []
+        session.learning = True
+        enhanced = session.opened is not None and session.opened.enhanced_refresh
+        session.deadline = at + (RESYNC_TIMEOUT_S if enhanced else QUIET_S)
+        session.stale_until[session.family] = session.deadline
+        return [MarkStale(peer, session.family)]
+
+    def on_down(self, down: SessionDown) -> list[Action]:
+        """The session ended, or an attempt came to nothing."""
+        session = self._sessions.get(down.peer)
+        if session is None:
+            return []
+        was_up = session.established
+        session.state = "idle" if not was_up else "active"
+        why = explain(down)
+        if was_up or why != "connection lost":
+            session.last_error = why
+        if not was_up:
+            return []
+        session.since, session.deadline = down.at, None
+        session.flaps += 1
+        kept = self._kept_families(session, down)
+        if not kept:
+            session.stale_until.clear()
+            return [DropAll(down.peer, why)]
+        assert session.opened is not None
+        until = down.at + session.opened.restart_time_s
+        session.stale_until = dict.fromkeys(kept, until)
+        return [MarkStale(down.peer, family) for family in kept]
+
+    def on_interface_down(self, peer: IPAddress, at: float) -> list[Action]:
+        """The way to the peer is gone: its routes lead nowhere, whatever the session still believes."""
+        session = self._sessions.get(peer)
+        if session is None or not (session.established or session.stale_until):
+            return []
+        session.state, session.since, session.last_error = "active", at, "interface down"
+        session.stale_until.clear()
+        session.deadline = None
+        return [DropAll(peer, "interface down")]
+
+    def on_connecting(self, peer: IPAddress) -> None:
+        session = self._sessions.get(peer)
+        if session is not None and not session.established:
+            session.state = "connect"
+
+    def on_tick(self, now: float) -> list[Action]:
+        """Times that are over."""
+        actions: list[Action] = []
+        for session in self._sessions.values():
+            if session.deadline is not None and now >= session.deadline:
+                actions += self.on_end_of_rib(session.peer, session.family)
+            for family in [family for family, until in session.stale_until.items() if now >= until]:
+                del session.stale_until[family]
+                actions.append(DropStale(session.peer, family, "its restart time is over"))
+        return actions
+
+    @staticmethod
+    def _kept_families(session: Session, down: SessionDown) -> list[Family]:
+        opened = session.opened
+        if down.notification is not None or opened is None or opened.restart_families is None:
+            return []
+        if not down.reason.startswith("closing connection") or opened.restart_time_s == 0:
+            return []
+        return [session.family] if session.family in opened.restart_families else []
+
+
+def _sends_end_of_rib(opened: PeerOpen | None) -> bool:
+    """Only a peer with the graceful-restart capability promises one (RFC 4724 2)."""
+    return opened is not None and opened.restart_families is not None
