@@ -1,0 +1,74 @@
+"""Labs that the tests of a group share: each is built once a worker and taken down at its end."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from lab import fabric, workloads
+from lab.netns import CommandError, NetNs
+from lab.state import Lab, Workload
+
+
+def _progress(text: str) -> None:
+    print(text)
+
+
+def lab_name(short: str) -> str:
+    """Of at most 12 letters and digits, and of this process alone."""
+    return f"{short}{os.getpid()}"
+
+
+@pytest.fixture(scope="session")
+def flat() -> Iterator[Lab]:
+    lab = fabric.up(lab_name("flat"), "flat", 3, _progress)
+    try:
+        yield lab
+    finally:
+        fabric.down(lab)
+
+
+@pytest.fixture(scope="session")
+def racks() -> Iterator[Lab]:
+    lab = fabric.up(lab_name("rack"), "racks", 4, _progress)
+    try:
+        yield lab
+    finally:
+        fabric.down(lab)
+
+
+WorkloadFactory = Callable[..., Workload]
+
+
+@pytest.fixture
+def workload(request: pytest.FixtureRequest) -> Iterator[WorkloadFactory]:
+    """`workload(lab, node, name, **options)`: gone after the test."""
+    made: list[tuple[Lab, Workload]] = []
+
+    def make(lab: Lab, node: str, name: str, **options: object) -> Workload:
+        made.append((lab, workloads.add(lab, node, name, **options)))  # type: ignore[arg-type]
+        return made[-1][1]
+
+    yield make
+    for lab, one in made:
+        if one in lab.state.workloads:
+            workloads.delete(lab, one)
+
+
+def answers(source: NetNs, address: str, *, wait_s: int = 1) -> bool:
+    """One ping."""
+    try:
+        source.run(["ping", "-c", "1", "-W", str(wait_s), address.partition("/")[0]])
+    except CommandError:
+        return False
+    return True
+
+
+def eventually(condition: Callable[[], object], timeout_s: float = 15, what: str = "") -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what or condition}"
+        time.sleep(0.1)
