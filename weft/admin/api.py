@@ -11,6 +11,11 @@ from enum import Enum
 from typing import Protocol
 
 from weft.model.address import IPAddress, IPNetwork
+from weft.model.errors import WeftError
+
+
+class RefusedError(WeftError):
+    """This may not be done to this resource, however it is asked for."""
 
 
 class Verb(Enum):
@@ -74,7 +79,7 @@ class Change:
 
 
 class ResourceAPI(Protocol):
-    """Every method raises WeftErrors; a name or namespace of "" means all of them, where several may be answered."""
+    """Every method raises WeftErrors. A name or namespace of "" means all, where several may be answered."""
 
     async def get(self, kind: str, namespace: str, name: str) -> StoredResource: ...
 

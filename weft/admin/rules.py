@@ -1,0 +1,206 @@
+"""What may be written, beyond what a document says of itself: fields that never change, neighbours that clash.
+
+Pure: a rule sees the document, what is stored, and its neighbours, and says what is wrong. Reading neighbours and
+writing are the store's. The rules are Calico's (libcalico-go/lib/clientv3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from weft.admin.api import RefusedError
+from weft.model import names
+from weft.model.address import IPNetwork
+from weft.model.base import Metadata, Resource
+from weft.model.bgp import BGPConfiguration
+from weft.model.endpoint import WorkloadEndpoint
+from weft.model.errors import FieldError, ValidationError
+from weft.model.node import ClusterInformation
+from weft.model.policy import TIER_ORDERS, GlobalNetworkPolicy, NetworkPolicy, PolicyType, Profile
+from weft.model.pool import IPAMConfiguration, IPPool
+
+P = TypeVar("P", NetworkPolicy, GlobalNetworkPolicy)
+
+DEFAULT_NAME = "default"
+ALLOW_PROFILE = "projectcalico-default-allow"
+KUBERNETES_POLICY_PREFIX = "knp.default."
+NAMESPACE_LABEL = "projectcalico.org/namespace"
+ORCHESTRATOR_LABEL = "projectcalico.org/orchestrator"
+# Attribute and JSON name of what only the BGPConfiguration named "default" may say.
+CLUSTER_WIDE_BGP = {
+    "node_to_node_mesh_enabled": "nodeToNodeMeshEnabled",
+    "as_number": "asNumber",
+    "service_load_balancer_ips": "serviceLoadBalancerIPs",
+    "service_external_ips": "serviceExternalIPs",
+    "service_cluster_ips": "serviceClusterIPs",
+    "node_mesh_password": "nodeMeshPassword",
+    "node_mesh_max_restart_time": "nodeMeshMaxRestartTime",
+}
+
+
+def wrong(field: str, value: object, expected: str) -> ValidationError:
+    """The writer of the document is added by whoever knows it."""
+    return ValidationError(source="", document=0, field=field, value=value, expected=expected)
+
+
+def prepare(resource: Resource) -> Resource:
+    """The document as it is stored; fills in what follows from the rest. Raises ValidationError, RefusedError."""
+    match resource:
+        case WorkloadEndpoint():
+            return _endpoint(resource)
+        case BGPConfiguration():
+            _check_bgp_configuration(resource)
+        case IPAMConfiguration():
+            if resource.name != DEFAULT_NAME:
+                raise wrong("metadata.name", resource.name, DEFAULT_NAME)
+        case Profile():
+            if resource.name == ALLOW_PROFILE:
+                raise RefusedError(f"the profile {ALLOW_PROFILE!r} is built in and cannot be changed")
+        case NetworkPolicy():
+            _refuse_kubernetes_policy(resource)
+            return _policy(resource)
+        case GlobalNetworkPolicy():
+            return _policy(resource)
+        case _:
+            pass
+    return resource
+
+
+def _endpoint(endpoint: WorkloadEndpoint) -> WorkloadEndpoint:
+    spec = endpoint.spec
+    try:
+        expected = names.endpoint_name(
+            node=spec.node,
+            orchestrator=spec.orchestrator,
+            workload=spec.workload,
+            pod=spec.pod,
+            container_id=spec.container_id,
+            endpoint=spec.endpoint,
+        )
+    except FieldError as error:
+        raise wrong(f"spec.{error.field}", error.value, error.expected) from error
+    if endpoint.name not in ("", expected):
+        raise wrong("metadata.name", endpoint.name, f"{expected}, which follows from spec")
+    labels = {
+        **endpoint.metadata.labels,
+        NAMESPACE_LABEL: endpoint.namespace,
+        ORCHESTRATOR_LABEL: spec.orchestrator,
+    }
+    metadata = msgspec.structs.replace(endpoint.metadata, name=expected, labels=labels)
+    return msgspec.structs.replace(endpoint, metadata=metadata)
+
+
+def _check_bgp_configuration(configuration: BGPConfiguration) -> None:
+    if configuration.name == DEFAULT_NAME:
+        return
+    for attribute, name in CLUSTER_WIDE_BGP.items():
+        value = getattr(configuration.spec, attribute, None)
+        if value is not None and value != ():
+            raise wrong(f"spec.{name}", value, f'left out: only the BGPConfiguration "{DEFAULT_NAME}" has it')
+
+
+def _policy(policy: P) -> P:
+    """With the types that Calico derives from the rules there are; a policy without rules denies ingress."""
+    spec = policy.spec
+    if spec.types:
+        return policy
+    types: list[PolicyType] = ["Ingress"] if spec.ingress or not spec.egress else []
+    if spec.egress:
+        types.append("Egress")
+    return msgspec.structs.replace(policy, spec=msgspec.structs.replace(spec, types=tuple(types)))
+
+
+def _refuse_kubernetes_policy(policy: NetworkPolicy) -> None:
+    if policy.name.startswith(KUBERNETES_POLICY_PREFIX):
+        raise RefusedError("kubernetes network policies must be managed through the kubernetes API")
+
+
+def creation_metadata(given: Metadata, uid: str, now: object) -> Metadata:
+    """Only what a person may say survives; identity is new."""
+    metadata = Metadata(name=given.name, namespace=given.namespace, labels=given.labels, annotations=given.annotations)
+    return msgspec.structs.replace(metadata, uid=uid, creation_timestamp=now)
+
+
+def update_metadata(stored: Metadata, given: Metadata) -> Metadata:
+    """Labels and annotations are the writer's; everything else stays."""
+    return msgspec.structs.replace(stored, labels=given.labels, annotations=given.annotations, resource_version="")
+
+
+def check_update(new: Resource, old: Resource) -> None:
+    """Raises ValidationError for a field that cannot change."""
+    match new, old:
+        case IPPool(), IPPool():
+            if new.spec.cidr != old.spec.cidr:
+                raise wrong("spec.cidr", str(new.spec.cidr), f"{old.spec.cidr}: the CIDR of a pool cannot be modified")
+            if new.spec.block_size != old.spec.block_size:
+                expected = f"{old.spec.block_size}: the block size of a pool cannot be modified"
+                raise wrong("spec.blockSize", new.spec.block_size, expected)
+            use = "LoadBalancer"
+            if use in old.spec.allowed_uses and set(new.spec.allowed_uses) != {use}:
+                raise wrong("spec.allowedUses", list(new.spec.allowed_uses), f"{use}: it cannot be changed to others")
+        case ClusterInformation(), ClusterInformation():
+            if new.spec.cluster_guid != old.spec.cluster_guid:
+                expected = f"{old.spec.cluster_guid}: the identity of a cluster cannot be modified"
+                raise wrong("spec.clusterGUID", new.spec.cluster_guid, expected)
+        case _:
+            pass
+
+
+def check_pool_overlap(pool: IPPool, others: Iterable[IPPool]) -> None:
+    for other in others:
+        if other.name != pool.name and overlap(pool.spec.cidr, other.spec.cidr):
+            expected = f"a CIDR that does not overlap with IPPool({other.name}) CIDR {other.spec.cidr}"
+            raise wrong("spec.cidr", str(pool.spec.cidr), expected)
+
+
+def check_pool_blocks(pool: IPPool, blocks: Iterable[IPNetwork]) -> None:
+    """Blocks that outlived an earlier pool must fit the new one's block size."""
+    for block in blocks:
+        if block.prefixlen != pool.spec.block_size and overlap(block, pool.spec.cidr):
+            expected = f"{block.prefixlen}: block {block} of that size is still in use in this pool"
+            raise wrong("spec.blockSize", pool.spec.block_size, expected)
+
+
+def overlap(left: IPNetwork, right: IPNetwork) -> bool:
+    return left.version == right.version and left.overlaps(right)
+
+
+def check_deletable(resource_kind: str, name: str, policies: Sequence[NetworkPolicy | GlobalNetworkPolicy]) -> None:
+    """Raises RefusedError. `policies` are those there are, asked for only where a tier is deleted."""
+    match resource_kind:
+        case "ClusterInformation":
+            raise RefusedError("operation delete is not supported on ClusterInformation")
+        case "Profile" if name == ALLOW_PROFILE:
+            raise RefusedError(f"the profile {ALLOW_PROFILE!r} is built in and cannot be deleted")
+        case "NetworkPolicy" if name.startswith(KUBERNETES_POLICY_PREFIX):
+            raise RefusedError("kubernetes network policies must be managed through the kubernetes API")
+        case "Tier":
+            if name in TIER_ORDERS:
+                raise RefusedError(f"operation delete is not supported on {name}: cannot delete {name} tier")
+            if any(policy.spec.tier == name for policy in policies):
+                raise RefusedError(f"operation delete is not supported on {name}: cannot delete a non-empty tier")
+        case _:
+            pass
+
+
+def warnings(resource: Resource) -> tuple[str, ...]:
+    """What is stored as asked but will not have the effect one would expect."""
+    return tuple(text for _, text in not_enforced(resource))
+
+
+def not_enforced(resource: Resource) -> tuple[tuple[str, str], ...]:
+    """(subject, what about it has no effect yet), for apply's output and for the node status alike."""
+    if not isinstance(resource, IPPool):
+        return ()
+    subject = f"IPPool/{resource.name}"
+    modes = {"ipipMode": resource.spec.ipip_mode, "vxlanMode": resource.spec.vxlan_mode}
+    return tuple(
+        (
+            subject,
+            f"{subject}: {name} {mode} is not enforced until overlays exist: its traffic is routed unencapsulated",
+        )
+        for name, mode in modes.items()
+        if mode != "Never"
+    )
