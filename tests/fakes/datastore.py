@@ -6,7 +6,7 @@ loser stay. Faults are injected by operation and key; somebody else's writes are
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from weft.datastore.base import (
@@ -125,7 +125,16 @@ class MemoryDatastore:
             watcher.end(DatastoreUnavailableError("disconnected"))
 
     def reconnect(self) -> None:
+        """Answer again."""
         self._down = False
+
+    def restore(self, items: dict[str, bytes]) -> None:
+        """Go back in time, as from a backup: other contents, revisions that start again, watches that end."""
+        self._items, self._history, self._compacted, self.revision = {}, [], 0, 1
+        for key, value in items.items():
+            self.put(key, value)
+        for watcher in self._watchers:
+            watcher.end(DatastoreUnavailableError("restored"))
 
     def send_progress(self) -> None:
         """Tell every watch that it has seen everything up to now."""
@@ -179,11 +188,14 @@ class MemoryDatastore:
             revisions.update((write.key, self.revision) for write in group)
         return CommitResult(revisions)
 
-    async def watch(self, prefix: str, from_revision: int) -> AsyncIterator[Sequence[Event]]:
+    async def watch(self, prefix: str, from_revision: int) -> AsyncGenerator[Sequence[Event], None]:
         self._called("watch", prefix)
         if 0 < from_revision <= self._compacted:
             raise CompactedError(from_revision, self._compacted)
+        if self.revision < from_revision - 1:
+            raise CompactedError(from_revision, self.revision)
         watcher = _Watcher(prefix)
+        watcher.offer((Progress(from_revision - 1),))
         for revision, events in self._history:
             if revision >= from_revision > 0:
                 watcher.offer(events)

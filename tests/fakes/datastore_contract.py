@@ -4,7 +4,8 @@ Run over the fake and over real etcd, so that the fake cannot drift from what it
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 import pytest
 
@@ -20,15 +21,15 @@ from weft.datastore.base import (
     Update,
     Write,
 )
-from weft.model.errors import AlreadyExistsError, ConflictError, NotFoundError
+from weft.model.errors import AlreadyExistsError, CompactedError, ConflictError, NotFoundError
 
 K = "/calico/test/"
 
 
-async def take(watch: AsyncIterator[Sequence[Event]], count: int) -> list[Changed | Removed]:
+async def take(watch: AsyncGenerator[Sequence[Event], None], count: int) -> list[Changed | Removed]:
     """The next `count` events, progress left out."""
     events: list[Changed | Removed] = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(5), aclosing(watch):
         async for batch in watch:
             events.extend(event for event in batch if not isinstance(event, Progress))
             if len(events) >= count:
@@ -128,6 +129,17 @@ class DatastoreContract:
     async def test_an_empty_plan_is_nothing(self, store: Datastore) -> None:
         assert (await store.commit(Plan.of())).revisions == {}
 
+    async def test_a_watch_says_first_that_it_stands(self, store: Datastore) -> None:
+        revision = await store.create(K + "a", b"1")
+        async with asyncio.timeout(5), aclosing(store.watch(K, revision + 1)) as watch:
+            assert await anext(watch) == (Progress(revision),)
+
+    async def test_a_watch_from_the_future_says_that_the_store_went_back(self, store: Datastore) -> None:
+        revision = await store.create(K + "a", b"1")
+        with pytest.raises(CompactedError) as refused:
+            await take(store.watch(K, revision + 100), 1)
+        assert refused.value.compacted < refused.value.requested - 1
+
     async def test_a_watch_replays_from_its_revision_and_goes_on(self, store: Datastore) -> None:
         await store.create(K + "old", b"1")
         snapshot = await store.list(K)
@@ -163,6 +175,8 @@ class TransactionalContract(DatastoreContract):
         snapshot = await store.list(K)
         await store.commit(Plan.of(*(Create(f"{K}{number:02}", b"1") for number in range(40))))
         async with asyncio.timeout(5):
-            async for batch in store.watch(K, snapshot.revision + 1):
-                assert len(batch) == 40
-                break
+            async with aclosing(store.watch(K, snapshot.revision + 1)) as watch:
+                async for batch in watch:
+                    if not isinstance(batch[0], Progress):
+                        assert len(batch) == 40
+                        break

@@ -7,7 +7,7 @@ The port refuses to hide a lost race or a lost connection: both are errors whose
 `DatastoreUnavailableError` from a write means that it may or may not have happened: read before you decide.
 """
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -166,11 +166,12 @@ class Datastore(Protocol):
         """
         ...
 
-    def watch(self, prefix: str, from_revision: int) -> AsyncIterator[Sequence[Event]]:
+    def watch(self, prefix: str, from_revision: int) -> AsyncGenerator[Sequence[Event], None]:
         """Changes under `prefix` from `from_revision` on (inclusive), one transaction never split between batches.
 
-        Ends only with an error: `CompactedError` (take a fresh snapshot) or `DatastoreUnavailableError` (watch again
-        from behind the last event or progress).
+        The first batch is a `Progress` that says that the watch stands. It ends only with an error: `CompactedError`
+        (take a fresh snapshot; if its `compacted` is below `requested - 1` the store is older than what was read from
+        it, and known revisions mean nothing) or `DatastoreUnavailableError` (watch again from behind the last event).
         """
         ...
 

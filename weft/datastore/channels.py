@@ -26,7 +26,8 @@ CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_receive_message_length", 1 << 30),
     ("grpc.max_send_message_length", 1 << 30),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1000),
+    # Also how long one attempt may take: an etcd that starts accepts connections a second before it serves them.
+    ("grpc.min_reconnect_backoff_ms", 5000),
     ("grpc.max_reconnect_backoff_ms", 2000),
     # etcd closes connections that ping more often than every 5 s.
     ("grpc.keepalive_time_ms", 10_000),
@@ -80,15 +81,15 @@ class Connection:
         """Whether a request would go out at once; an idle channel starts to connect."""
         return self.channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY
 
-    async def wait_ready(self, timeout_s: float) -> bool:
-        """Whether the channel got ready in this time; False at once when connecting failed."""
+    async def wait_ready(self, timeout_s: float) -> bool | None:
+        """True as soon as the channel is ready, False as soon as an attempt has failed, None: neither in this time."""
         deadline = time.monotonic() + timeout_s
         attempted = False
         while True:
             state = self.channel.get_state(try_to_connect=True)
             if state is grpc.ChannelConnectivity.READY:
                 return True
-            if state is grpc.ChannelConnectivity.CONNECTING:
+            if state in (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING):
                 attempted = True
             elif state is grpc.ChannelConnectivity.TRANSIENT_FAILURE and attempted:
                 return False
@@ -96,7 +97,7 @@ class Connection:
                 remaining = deadline - time.monotonic()
                 await asyncio.wait_for(self.channel.wait_for_state_change(state), max(remaining, 0.001))
             except TimeoutError:
-                return False
+                return None if attempted else False
 
 
 class ConnectionPool:
@@ -134,15 +135,27 @@ class ConnectionPool:
         if self._closed:
             raise DatastoreUnavailableError("the datastore has been closed")
         await self._drop_stale_certificates()
-        for offset in range(len(self._targets)):
-            index = (self._current + offset) % len(self._targets)
-            connection = self._connections.get(index)
-            if connection is None:
-                connection = self._connections[index] = Connection(self._targets[index], self._credentials(index))
-            if await connection.wait_ready(min(CONNECT_S, self._config.timeout_s)):
-                self._current = index
-                return connection
+        deadline = time.monotonic() + self._config.timeout_s
+        undecided = True
+        while undecided and time.monotonic() < deadline:
+            undecided = False
+            for index in self._preferred():
+                ready = await self._connection(index).wait_ready(min(CONNECT_S, self._config.timeout_s))
+                if ready:
+                    self._current = index
+                    return self._connections[index]
+                undecided = undecided or ready is None
         raise DatastoreUnavailableError(await self._why_not(), self._config.endpoints)
+
+    def _preferred(self) -> list[int]:
+        """The endpoint in use, then the others."""
+        count = len(self._targets)
+        return [(self._current + offset) % count for offset in range(count)]
+
+    def _connection(self, index: int) -> Connection:
+        if index not in self._connections:
+            self._connections[index] = Connection(self._targets[index], self._credentials(index))
+        return self._connections[index]
 
     async def _why_not(self) -> str:
         """Ask for nothing over each dead channel: gRPC's answer says what is wrong with it."""

@@ -6,7 +6,7 @@ broken watch is the syncer's: a watch here ends with the error that says how to 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,7 +108,7 @@ class EtcdDatastore:
             revisions.update((write.key, revision) for write in group)
         return CommitResult(revisions)
 
-    async def watch(self, prefix: str, from_revision: int) -> AsyncIterator[Sequence[Event]]:
+    async def watch(self, prefix: str, from_revision: int) -> AsyncGenerator[Sequence[Event], None]:
         start = prefix.encode()
         request = rpc.WatchRequest(
             create_request=rpc.WatchCreateRequest(
@@ -123,12 +123,14 @@ class EtcdDatastore:
             try:
                 await call.write(request)
                 async for answer in call:
+                    if answer.created and answer.header.revision < from_revision - 1:
+                        # The store went back in time (restored or wiped): the caller's revisions mean nothing here.
+                        raise CompactedError(from_revision, answer.header.revision)
                     if answer.canceled or answer.compact_revision:
                         if attempt == 1 and not answer.compact_revision and self._pool.forget_token(metadata):
                             break
                         raise _watch_ended(prefix, from_revision, answer)
-                    if not answer.created:
-                        yield _events(answer)
+                    yield (Progress(from_revision - 1),) if answer.created else _events(answer)
                 else:
                     raise DatastoreUnavailableError(f"{connection.target.name}: the watch ended")
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:

@@ -1,0 +1,215 @@
+"""The syncer over the fake datastore, and its pure mirror."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.fakes.datastore import MemoryDatastore
+from weft.datastore import syncer as syncer_module
+from weft.datastore.base import KeyValue, Snapshot
+from weft.datastore.syncer import Deleted, InSync, Mirror, Syncer, SyncEvent, Upserted
+from weft.model import keys
+from weft.model.errors import DatastoreUnavailableError
+from weft.model.keys import ResourceKey
+
+POOLS = keys.prefix("IPPool")
+NODES = keys.prefix("Node")
+
+
+def pool(name: str, cidr: str = "10.65.0.0/16") -> tuple[str, bytes]:
+    document = {
+        "kind": "IPPool",
+        "apiVersion": "projectcalico.org/v3",
+        "metadata": {"name": name},
+        "spec": {"cidr": cidr},
+    }
+    return POOLS + name, json.dumps(document).encode()
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(syncer_module, "FIRST_BACK_OFF_S", 0.001)
+
+
+class Consumer:
+    """A sink that keeps what it was told and the state that this amounts to."""
+
+    def __init__(self, store: MemoryDatastore, *prefixes: str) -> None:
+        self.syncer = Syncer(store, prefixes or (POOLS,))
+        self.batches: list[list[SyncEvent]] = []
+        self.state: dict[keys.Key, str] = {}
+
+    def sink(self, batch: Sequence[SyncEvent]) -> None:
+        self.batches.append(list(batch))
+        for event in batch:
+            match event:
+                case Upserted(key, value, _):
+                    self.state[key] = str(value)
+                case Deleted(key):
+                    del self.state[key]  # a deletion of what was never told would be an error
+
+    def take(self) -> list[SyncEvent]:
+        events = [event for batch in self.batches for event in batch]
+        self.batches.clear()
+        return events
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.syncer.run(self.sink))
+        await settle()
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def settle() -> None:
+    await asyncio.sleep(0.02)
+
+
+def names(events: Sequence[SyncEvent]) -> list[str]:
+    return [_name(event) for event in events]
+
+
+def _name(event: SyncEvent) -> str:
+    if isinstance(event, InSync):
+        return "in sync"
+    assert isinstance(event.key, ResourceKey)
+    return f"{'+' if isinstance(event, Upserted) else '-'}{event.key.name}"
+
+
+async def test_everything_stored_comes_first_and_in_one_batch_that_ends_in_sync() -> None:
+    store = MemoryDatastore()
+    store.put(*pool("a"))
+    store.put(*pool("b"))
+    store.put(NODES + "n", b'{"kind":"Node","apiVersion":"projectcalico.org/v3","metadata":{"name":"n"},"spec":{}}')
+    consumer = Consumer(store, POOLS, NODES)
+    async with consumer.running():
+        assert len(consumer.batches) == 1
+        assert names(consumer.take()) == ["+a", "+b", "+n", "in sync"]
+        assert consumer.syncer.status.connected
+
+
+async def test_nothing_is_emitted_until_every_prefix_has_been_read() -> None:
+    store = MemoryDatastore()
+    store.put(*pool("a"))
+    store.fail("list", NODES, times=10_000)
+    consumer = Consumer(store, POOLS, NODES)
+    async with consumer.running():
+        assert consumer.take() == []
+        assert not consumer.syncer.status.in_sync
+        assert consumer.syncer.status.last_error is not None
+
+
+async def test_changes_are_followed() -> None:
+    store = MemoryDatastore()
+    consumer = Consumer(store)
+    async with consumer.running():
+        store.put(*pool("a"))
+        await settle()
+        store.put(*pool("a", "10.66.0.0/16"))
+        store.remove(POOLS + "a")
+        await settle()
+        assert names(consumer.take()) == ["in sync", "+a", "+a", "-a"]
+
+
+@pytest.mark.parametrize("compacted", [False, True], ids=["watch resumed", "history compacted"])
+async def test_after_a_lost_connection_only_the_difference_is_emitted(compacted: bool) -> None:
+    store = MemoryDatastore()
+    for name in ("kept", "changed", "removed"):
+        store.put(*pool(name))
+    consumer = Consumer(store)
+    async with consumer.running():
+        consumer.take()
+        store.disconnect()
+        store.put(*pool("changed", "10.70.0.0/16"))
+        store.remove(POOLS + "removed")
+        store.put(*pool("added"))
+        if compacted:
+            store.compact()
+        await settle()
+        assert not consumer.syncer.status.connected
+        store.reconnect()
+        await asyncio.sleep(0.1)
+        assert sorted(names(consumer.take())) == ["+added", "+changed", "-removed"]
+        assert consumer.syncer.status.connected
+
+
+async def test_a_store_restored_from_a_backup_is_read_again_whole() -> None:
+    store = MemoryDatastore()
+    for number in range(20):
+        store.put(*pool(f"p{number}"))
+    consumer = Consumer(store)
+    async with consumer.running():
+        consumer.take()
+        store.restore(dict([pool("p1", "10.99.0.0/16"), pool("old")]))
+        await asyncio.sleep(0.05)
+        assert {key.name for key in consumer.state if isinstance(key, ResourceKey)} == {"p1", "old"}
+        assert "10.99.0.0" in consumer.state[ResourceKey("IPPool", "p1")]
+
+
+async def test_a_value_that_cannot_be_decoded_is_reported_and_absent() -> None:
+    store = MemoryDatastore()
+    store.put(*pool("a"))
+    store.put(POOLS + "bad", b"{")
+    consumer = Consumer(store)
+    async with consumer.running():
+        assert names(consumer.take()) == ["+a", "in sync"]
+        assert list(consumer.syncer.status.undecodable) == [POOLS + "bad"]
+        store.put(POOLS + "a", b'{"kind":"IPPool"')
+        await settle()
+        assert names(consumer.take()) == ["-a"]
+        store.put(*pool("a"))
+        store.remove(POOLS + "bad")
+        await settle()
+        assert names(consumer.take()) == ["+a"]
+        assert consumer.syncer.status.undecodable == {}
+
+
+async def test_a_key_that_is_not_of_the_model_is_passed_over() -> None:
+    store = MemoryDatastore()
+    store.put("/calico/resources/v3/projectcalico.org/ippools/a/b/c", b"{}")
+    consumer = Consumer(store)
+    async with consumer.running():
+        assert names(consumer.take()) == ["in sync"]
+
+
+async def test_a_sink_that_fails_ends_the_syncer() -> None:
+    def sink(_: Sequence[SyncEvent]) -> None:
+        raise LookupError("consumer is broken")
+
+    with pytest.raises(LookupError):
+        await Syncer(MemoryDatastore(), (POOLS,)).run(sink)
+
+
+async def test_an_unavailable_store_is_asked_again() -> None:
+    store = MemoryDatastore()
+    store.fail("list", error=DatastoreUnavailableError("no leader"), times=3)
+    consumer = Consumer(store)
+    async with consumer.running():
+        await settle()
+        assert names(consumer.take()) == ["in sync"]
+
+
+contents = st.dictionaries(st.sampled_from([POOLS + name for name in "abcde"]), st.integers(1, 4), max_size=5)
+
+
+@given(st.lists(contents, min_size=1, max_size=6))
+def test_whatever_the_history_the_emitted_state_is_the_last_snapshot(history: list[dict[str, int]]) -> None:
+    mirror = Mirror()
+    state: dict[keys.Key, int] = {}
+    for revision, stored in enumerate(history, start=1):
+        items = tuple(KeyValue(path, pool(path[-1])[1], number) for path, number in stored.items())
+        for event in mirror.on_snapshot(Snapshot(items, revision)):
+            if isinstance(event, Upserted):
+                assert state.get(event.key) != event.revision, "emitted without a difference"
+                state[event.key] = event.revision
+            elif isinstance(event, Deleted):
+                del state[event.key]
+    assert {keys.path(key): revision for key, revision in state.items()} == history[-1]

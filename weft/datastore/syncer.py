@@ -1,0 +1,235 @@
+"""Turn a datastore into one ordered stream of decoded events that survives lost connections and compaction.
+
+Nothing is emitted before every prefix has been read; then everything comes as one batch that ends in `InSync`, which
+comes once. After that each batch is what one transaction changed under one prefix. When a watch cannot be resumed a
+fresh snapshot is taken and only what differs from what was emitted before is. A value that cannot be decoded is
+reported in the status and treated as absent; a key that is not of the model is passed over.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import TypeAlias, assert_never
+
+from weft.datastore.base import Changed, Datastore, Event, KeyValue, Progress, Removed, Snapshot
+from weft.model import codec, keys
+from weft.model.codec import Value
+from weft.model.errors import CompactedError, DatastoreUnavailableError, ValidationError
+from weft.model.keys import Key
+
+log = logging.getLogger(__name__)
+
+FIRST_BACK_OFF_S = 0.1
+LONGEST_BACK_OFF_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Upserted:
+    """A key has this value now."""
+
+    key: Key
+    value: Value
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """A key that was upserted before has no (usable) value any more."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class InSync:
+    """Everything that is stored has been emitted: absence means absence from now on."""
+
+
+SyncEvent: TypeAlias = Upserted | Deleted | InSync
+Sink: TypeAlias = Callable[[Sequence[SyncEvent]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class SyncStatus:
+    """How the syncer does; `undecodable` maps the path of each unusable value to what is wrong with it."""
+
+    connected: bool
+    in_sync: bool
+    revision: int
+    last_error: str | None
+    undecodable: dict[str, str]
+
+
+@dataclass(slots=True)
+class Mirror:
+    """What has been emitted for one prefix: pure, so the difference can be tested without a store."""
+
+    known: dict[str, int] = field(default_factory=dict)
+    """Path -> revision of everything stored that is of the model."""
+    undecodable: dict[str, str] = field(default_factory=dict)
+    """Path -> what is wrong with its value; these are known, but not emitted."""
+
+    def on_snapshot(self, snapshot: Snapshot) -> list[SyncEvent]:
+        """The events that lead from what was emitted to the snapshot."""
+        stored = {item.key: item for item in snapshot.items}
+        events: list[SyncEvent] = []
+        for path in [path for path in self.known if path not in stored]:
+            events += self._remove(path)
+        for path, item in stored.items():
+            if self.known.get(path) != item.revision:
+                events += self._put(item)
+        return events
+
+    def on_events(self, batch: Sequence[Event]) -> list[SyncEvent]:
+        """The events of one watch batch; what is already known is not repeated."""
+        events: list[SyncEvent] = []
+        for event in batch:
+            match event:
+                case Changed(kv):
+                    if self.known.get(kv.key, 0) < kv.revision:
+                        events += self._put(kv)
+                case Removed(path, revision):
+                    if self.known.get(path, revision) <= revision:
+                        events += self._remove(path)
+                case Progress():
+                    pass
+                case _:
+                    assert_never(event)
+        return events
+
+    def forget_revisions(self) -> None:
+        """The store went back in time: its revisions no longer compare with ours, so everything counts as new."""
+        self.known = dict.fromkeys(self.known, -1)
+
+    def _put(self, item: KeyValue) -> list[SyncEvent]:
+        key = keys.parse(item.key)
+        if key is None:
+            return []
+        was_emitted = self._is_emitted(item.key)
+        self.known[item.key] = item.revision
+        try:
+            value = codec.decode_stored(key, item.value)
+        except ValidationError as error:
+            log.warning("%s is not usable and treated as absent: %s", item.key, error)
+            self.undecodable[item.key] = str(error)
+            return [Deleted(key)] if was_emitted else []
+        self.undecodable.pop(item.key, None)
+        return [Upserted(key, value, item.revision)]
+
+    def _remove(self, path: str) -> list[SyncEvent]:
+        was_emitted = self._is_emitted(path)
+        self.known.pop(path, None)
+        self.undecodable.pop(path, None)
+        key = keys.parse(path)
+        return [Deleted(key)] if was_emitted and key is not None else []
+
+    def _is_emitted(self, path: str) -> bool:
+        return path in self.known and path not in self.undecodable
+
+
+class Syncer:
+    """Keeps one sink up to date with several prefixes of a datastore."""
+
+    def __init__(self, store: Datastore, prefixes: Sequence[str]) -> None:
+        self._store = store
+        self._mirrors = {prefix: Mirror() for prefix in prefixes}
+        self._revisions = dict.fromkeys(prefixes, 0)
+        self._connected = dict.fromkeys(prefixes, False)
+        self._in_sync = False
+        self._last_error: str | None = None
+
+    @property
+    def status(self) -> SyncStatus:
+        """How it stands now."""
+        return SyncStatus(
+            connected=all(self._connected.values()),
+            in_sync=self._in_sync,
+            revision=min(self._revisions.values(), default=0),
+            last_error=self._last_error,
+            undecodable={path: why for mirror in self._mirrors.values() for path, why in mirror.undecodable.items()},
+        )
+
+    async def run(self, sink: Sink) -> None:
+        """Feed the sink until cancelled. An exception of the sink ends it: a consumer that failed is not consistent."""
+        async with asyncio.TaskGroup() as group:
+            reads = [group.create_task(self._snapshot(prefix)) for prefix in self._mirrors]
+        events: list[SyncEvent] = []
+        for prefix, read in zip(self._mirrors, reads, strict=True):
+            events += self._mirrors[prefix].on_snapshot(read.result())
+        self._in_sync = True
+        sink([*events, InSync()])
+        async with asyncio.TaskGroup() as group:
+            for prefix in self._mirrors:
+                group.create_task(self._follow(prefix, sink))
+
+    async def _snapshot(self, prefix: str) -> Snapshot:
+        """Read a prefix, however long the store stays away."""
+        back_off = _BackOff()
+        while True:
+            try:
+                snapshot = await self._store.list(prefix)
+            except DatastoreUnavailableError as error:
+                self._failed(prefix, error)
+                await asyncio.sleep(back_off.next_s())
+            else:
+                self._revisions[prefix] = snapshot.revision
+                return snapshot
+
+    async def _follow(self, prefix: str, sink: Sink) -> None:
+        """Watch a prefix for ever; from a fresh snapshot when the watch cannot be resumed."""
+        back_off = _BackOff()
+        mirror = self._mirrors[prefix]
+        while True:
+            try:
+                async with aclosing(self._store.watch(prefix, self._revisions[prefix] + 1)) as watch:
+                    async for batch in watch:
+                        self._connected[prefix] = True
+                        back_off.reset()
+                        self._deliver(sink, mirror.on_events(batch))
+                        self._revisions[prefix] = max(self._revisions[prefix], *map(_revision, batch))
+            except DatastoreUnavailableError as error:
+                self._failed(prefix, error)
+                await asyncio.sleep(back_off.next_s())
+            except CompactedError as error:
+                self._failed(prefix, error)
+                if error.compacted < error.requested - 1:
+                    log.warning("%s: the datastore is older than what was read from it; reading all again", prefix)
+                    mirror.forget_revisions()
+                self._deliver(sink, mirror.on_snapshot(await self._snapshot(prefix)))
+
+    @staticmethod
+    def _deliver(sink: Sink, events: list[SyncEvent]) -> None:
+        if events:
+            sink(events)
+
+    def _failed(self, prefix: str, error: Exception) -> None:
+        if self._connected[prefix] or str(error) != self._last_error:
+            log.warning("%s: %s", prefix, error)
+        self._connected[prefix] = False
+        self._last_error = str(error)
+
+
+class _BackOff:
+    """Doubling waits with jitter, so that a thousand nodes do not come back in step."""
+
+    def __init__(self) -> None:
+        self._wait_s = FIRST_BACK_OFF_S
+
+    def next_s(self) -> float:
+        wait_s, self._wait_s = self._wait_s, min(self._wait_s * 2, LONGEST_BACK_OFF_S)
+        return wait_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter is no secret
+
+    def reset(self) -> None:
+        self._wait_s = FIRST_BACK_OFF_S
+
+
+def _revision(event: Event) -> int:
+    match event:
+        case Changed(kv):
+            return kv.revision
+        case Removed(_, revision) | Progress(revision):
+            return revision
+        case _:
+            assert_never(event)
