@@ -1,0 +1,147 @@
+"""The calculation graph: from what the datastore says, change by change, to what this node must have.
+
+Synchronous and pure. Input may come in any order, twice, or in pieces: the output depends on the state alone. Nothing
+is reported before the datastore's snapshot is complete. Whoever owns the loop feeds it and calls `flush`."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from felix.calc.delta import NodeDelta
+from felix.calc.endpoints import LocalEndpoints
+from felix.calc.ip_sets import IPSets, Member, as_member
+from felix.calc.output import Output
+from felix.calc.policies import Policies
+from felix.calc.routes import LocalRoutes
+from felix.calc.settings import FelixSettings, Pools
+from weft.model.endpoint import HostEndpoint, WorkloadEndpoint
+from weft.model.ipam import AffinityValue
+from weft.model.keys import AffinityKey, Key, Owner, ResourceKey
+from weft.model.policy import GlobalNetworkSet, NetworkSet, Profile, Tier
+from weft.policy.selectors import endpoint_labels, network_set_labels
+
+Handler = Callable[[ResourceKey, Any], None]
+
+
+class Graph:
+    """For one node. `on_update(key, None)` is a deletion; keys and values are those of `weft.model`."""
+
+    def __init__(self, node: str) -> None:
+        self._node = node
+        self._self = Owner("host", node)
+        self._in_sync = False
+        self._sets = IPSets()
+        self._policies = Policies(self._sets, self._on_endpoint_policy)
+        self._endpoints = LocalEndpoints(self._policies.endpoint_policy)
+        self._routes = LocalRoutes()
+        self._pools = Pools()
+        self._settings = FelixSettings(node)
+        self._own_host_endpoints: set[ResourceKey] = set()
+        self._host_problems: Output[ResourceKey, tuple[str, ...]] = Output(self._host_endpoint_problems)
+        self._handlers: dict[str, Handler] = {
+            "WorkloadEndpoint": self._on_workload_endpoint,
+            "HostEndpoint": self._on_host_endpoint,
+            "NetworkSet": self._on_network_set,
+            "GlobalNetworkSet": self._on_network_set,
+            "NetworkPolicy": self._policies.set_policy,
+            "GlobalNetworkPolicy": self._policies.set_policy,
+            "Profile": self._on_profile,
+            "Tier": self._on_tier,
+            "IPPool": self._pools.set_pool,
+            "FelixConfiguration": self._settings.set_configuration,
+        }
+
+    def on_update(self, key: Key, value: Any | None) -> None:
+        """A value was written, or deleted (None). What the graph has no use for is ignored."""
+        if isinstance(key, ResourceKey):
+            handler = self._handlers.get(key.kind)
+            if handler is not None:
+                handler(key, value)
+        elif isinstance(key, AffinityKey):
+            self._on_affinity(key, value)
+
+    def on_in_sync(self) -> None:
+        """The snapshot is complete: from now on `flush` reports."""
+        self._in_sync = True
+
+    def flush(self) -> NodeDelta:
+        """What changed since the last flush; nothing before the snapshot is complete."""
+        if not self._in_sync:
+            return NodeDelta()
+        policies = self._policies.flush()  # before the sets: it says which of them are in use
+        return NodeDelta(
+            policies=policies,
+            endpoints=self._endpoints.output.flush(),
+            sets=self._sets.flush(),
+            routes=self._routes.output.flush(),
+            blackholes=self._routes.blackholes.flush(),
+            pools=self._pools.output.flush(),
+            settings=self._settings.flush(),
+            not_enforced={
+                **self._policies.flush_problems(),
+                **self._endpoints.problems.flush(),
+                **self._pools.problems.flush(),
+                **self._settings.problems.flush(),
+                **self._host_problems.flush(),
+            },
+        )
+
+    # --- input by kind ------------------------------------------------------------------------------------------
+
+    def _on_workload_endpoint(self, key: ResourceKey, endpoint: WorkloadEndpoint | None) -> None:
+        if endpoint is None:
+            self._sets.remove_item(key)
+            self._set_local(key, None)
+            return
+        spec = endpoint.spec
+        members = _unique(as_member(network) for network in spec.ip_networks)
+        self._sets.set_item(key, endpoint_labels(endpoint), spec.profiles, members)
+        self._set_local(key, endpoint if spec.node == self._node else None)
+
+    def _set_local(self, key: ResourceKey, endpoint: WorkloadEndpoint | None) -> None:
+        before = self._endpoints.set_endpoint(key, endpoint)
+        self._routes.set_endpoint(key, before, endpoint)
+        if endpoint is not None:
+            self._policies.set_endpoint(key, endpoint_labels(endpoint), endpoint.spec.profiles)
+        elif before is not None:
+            self._policies.remove_endpoint(key)
+
+    def _on_endpoint_policy(self, key: ResourceKey) -> None:
+        self._endpoints.on_policy(key)
+
+    def _on_host_endpoint(self, key: ResourceKey, endpoint: HostEndpoint | None) -> None:
+        if endpoint is None:
+            self._sets.remove_item(key)
+            self._own_host_endpoints.discard(key)
+        else:
+            spec = endpoint.spec
+            self._sets.set_item(key, endpoint.metadata.labels, spec.profiles, _unique(spec.expected_ips))
+            if spec.node == self._node:
+                self._own_host_endpoints.add(key)
+            else:
+                self._own_host_endpoints.discard(key)
+        self._host_problems.touch(key)
+
+    def _host_endpoint_problems(self, key: ResourceKey) -> tuple[str, ...] | None:
+        return ("host endpoints are not enforced yet",) if key in self._own_host_endpoints else None
+
+    def _on_network_set(self, key: ResourceKey, networks: NetworkSet | GlobalNetworkSet | None) -> None:
+        if networks is None:
+            self._sets.remove_item(key)
+        else:
+            members = _unique(as_member(network) for network in networks.spec.nets)
+            self._sets.set_item(key, network_set_labels(networks), (), members)
+
+    def _on_profile(self, key: ResourceKey, profile: Profile | None) -> None:
+        self._policies.set_profile(key, profile)
+        self._sets.set_parent(key.name, profile.spec.labels_to_apply if profile else {})
+
+    def _on_tier(self, key: ResourceKey, tier: Tier | None) -> None:
+        self._policies.set_tier(key.name, tier)
+
+    def _on_affinity(self, key: AffinityKey, affinity: AffinityValue | None) -> None:
+        if key.owner == self._self:
+            self._routes.set_block(key.cidr, affinity is not None and affinity.state == "confirmed")
+
+
+def _unique(members: Iterable[Member]) -> tuple[Member, ...]:
+    return tuple(dict.fromkeys(members))

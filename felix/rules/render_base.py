@@ -1,0 +1,110 @@
+"""Our base chains, the same for every node up to the settings: which traffic is looked at, and where.
+
+Only traffic of interfaces that are ours is ever refused. Our `accept` ends only its own base chain, so a packet
+from one workload to another passes forward-from-endpoint (its sender's egress policy) and then forward-to-endpoint
+(its receiver's ingress policy), with no marks between. An interface of ours that is in no map passes nothing."""
+
+from ipaddress import IPv6Network
+from typing import Literal
+
+from felix.calc.delta import Settings
+from felix.rules import render_names as names
+from felix.rules.values import (
+    ICMPV6,
+    Accept,
+    Address,
+    AddressInSet,
+    Chain,
+    ConntrackState,
+    Drop,
+    Hook,
+    IcmpType,
+    Interface,
+    InterfaceVerdict,
+    L4Protocol,
+    Masquerade,
+    NetworkProtocol,
+    ReversePath,
+    Rule,
+    Side,
+    Way,
+    rule,
+)
+
+WORKLOADS = "cali*"
+DELETED = "weftdel*"
+
+# What a workload may always say to its router (RFC 4861, 2710, 3810): multicast listener queries and reports,
+# router and neighbour solicitations, neighbour advertisements. Not router advertisements (134) and redirects
+# (137).
+_ICMPV6_TO_ROUTER = (130, 131, 132, 133, 135, 136, 143)
+
+_ESTABLISHED = rule(ConntrackState(("established", "related")), Accept())
+DROP_INVALID = rule(ConntrackState(("invalid",)), Drop())
+
+
+def _only_known(way: Way, verdicts: str) -> tuple[Rule, ...]:
+    """What the map says about the interface; nothing for interfaces of ours that it does not know."""
+    return (
+        rule(InterfaceVerdict(way, verdicts)),
+        rule(Interface(way, WORKLOADS), Drop(), comment="no policy computed"),
+        rule(Interface(way, DELETED), Drop(), comment="being deleted"),
+    )
+
+
+def base_chains(settings: Settings, masquerade: tuple[Literal[4, 6], ...]) -> dict[str, Chain | None]:
+    """`masquerade`: the address families that have a pool with natOutgoing."""
+    chains = (
+        _prerouting_raw(),
+        Chain(
+            names.FORWARD_FROM_ENDPOINT,
+            (_ESTABLISHED, *_only_known(Way.IN, names.FROM_ENDPOINTS)),
+            Hook("filter", "forward", 0),
+        ),
+        Chain(
+            names.FORWARD_TO_ENDPOINT,
+            (_ESTABLISHED, *_only_known(Way.OUT, names.TO_ENDPOINTS)),
+            Hook("filter", "forward", 1),
+        ),
+        Chain(names.INPUT, _only_known(Way.IN, names.ENDPOINTS_TO_HOST), Hook("filter", "input", 0)),
+        Chain(names.OUTPUT, _only_known(Way.OUT, names.HOST_TO_ENDPOINTS), Hook("filter", "output", 0)),
+        _workload_to_host(settings),
+    )
+    nat = _postrouting_nat(masquerade) if masquerade else None
+    return {**{chain.name: chain for chain in chains}, names.POSTROUTING_NAT: nat}
+
+
+def _prerouting_raw() -> Chain:
+    """IPv4 senders are checked by rp_filter, which IPv6 has not.
+
+    The unspecified and the link-local addresses are exempt: a packet with one of them is never forwarded."""
+    spoofed = rule(
+        Interface(Way.IN, WORKLOADS),
+        NetworkProtocol(6),
+        Address(Side.SOURCE, (IPv6Network("::/128"),), negated=True),
+        Address(Side.SOURCE, (IPv6Network("fe80::/10"),), negated=True),
+        ReversePath(exists=False),
+        Drop(),
+        comment="sender is not this workload",
+    )
+    return Chain(names.PREROUTING_RAW, (spoofed,), Hook("filter", "prerouting", -300))
+
+
+def _workload_to_host(settings: Settings) -> Chain:
+    """Unless the administrator opens the host (defaultEndpointToHostAction), a workload reaches only what IPv6
+    needs of a router and the answers to what the host asked. Opened, its egress policy decides."""
+    neighbour_discovery = [rule(L4Protocol(ICMPV6), IcmpType(one), Accept()) for one in _ICMPV6_TO_ROUTER]
+    policy = [] if settings.endpoint_to_host == "Drop" else [rule(InterfaceVerdict(Way.IN, names.FROM_ENDPOINTS))]
+    return Chain(names.WORKLOAD_TO_HOST, (_ESTABLISHED, *neighbour_discovery, DROP_INVALID, *policy, rule(Drop())))
+
+
+def _postrouting_nat(masquerade: tuple[Literal[4, 6], ...]) -> Chain:
+    rules = (
+        rule(
+            AddressInSet(Side.SOURCE, names.masqueraded_pools(version), version),
+            AddressInSet(Side.DESTINATION, names.all_pools(version), version, negated=True),
+            Masquerade(fully_random=True),
+        )
+        for version in masquerade
+    )
+    return Chain(names.POSTROUTING_NAT, tuple(rules), Hook("nat", "postrouting", 100))

@@ -1,0 +1,68 @@
+"""The names our chains, sets and maps have in the kernel: readable, and a function of what they hold alone.
+
+A restarted agent gives everything the same name again, so what is already right stays as it is."""
+
+import re
+from hashlib import sha256
+
+import msgspec
+
+from felix.calc.ip_sets import SetKey, SetKind
+from weft.model.keys import ResourceKey
+from weft.policy.values import Direction, TierPolicies
+
+FROM_ENDPOINTS = "from_endpoints"
+"""Host interface -> egress chain of the workload behind it."""
+TO_ENDPOINTS = "to_endpoints"
+"""Host interface -> ingress chain of the workload behind it."""
+ENDPOINTS_TO_HOST = "endpoints_to_host"
+"""Host interface -> the chain for what the workload sends to this node itself."""
+HOST_TO_ENDPOINTS = "host_to_endpoints"
+"""Host interface -> accept: what this node itself sends to its workloads."""
+
+PREROUTING_RAW = "prerouting-raw"
+FORWARD_FROM_ENDPOINT = "forward-from-endpoint"
+FORWARD_TO_ENDPOINT = "forward-to-endpoint"
+INPUT = "input"
+OUTPUT = "output"
+POSTROUTING_NAT = "postrouting-nat"
+WORKLOAD_TO_HOST = "workload-to-host"
+
+_SAFE = re.compile(r"[A-Za-z0-9/\-_.]{1,100}\Z")
+_SHORT_KINDS = {"NetworkPolicy": "np", "GlobalNetworkPolicy": "gnp", "Profile": "profile"}
+
+
+def policy_chain(direction: Direction, key: ResourceKey) -> str:
+    """`ingress/np/default/allow-web`; with a hash instead of a name that nft would not take."""
+    name = f"{key.namespace}/{key.name}" if key.namespace else key.name
+    if not _SAFE.match(name):
+        name = f"{_hash(name)}.hash"
+    return f"{direction.value}/{_SHORT_KINDS[key.kind]}/{name}"
+
+
+def tier_chain(direction: Direction, tier: TierPolicies) -> str:
+    """Shared by every endpoint to which the same policies of the tier apply."""
+    return f"{direction.value}/tier/{_hash(tier.name, tier.default_action, tier.policies(direction))}"
+
+
+def endpoint_chain(direction: Direction, tiers: tuple[TierPolicies, ...], profiles: tuple[ResourceKey, ...]) -> str:
+    """Shared by every endpoint to which the same policies and profiles apply."""
+    asked = [(tier.name, tier.default_action, tier.policies(direction)) for tier in tiers]
+    return f"{direction.value}/endpoint/{_hash(asked, profiles)}"
+
+
+def selector_set(key: SetKey, kind: SetKind) -> str:
+    """The kind is part of the name: a set cannot change what it is, so one of another kind takes its place."""
+    return f"{key.id}-{kind.value}{key.version}"
+
+
+def all_pools(version: int) -> str:
+    return f"pools{version}"
+
+
+def masqueraded_pools(version: int) -> str:
+    return f"masqueraded-pools{version}"
+
+
+def _hash(*parts: object) -> str:
+    return sha256(msgspec.json.encode(parts)).hexdigest()[:16]

@@ -1,0 +1,104 @@
+"""What the selectors of a policy choose from, and the labels they are matched against.
+
+A namespaced policy chooses in its namespace. So do its rules' selectors, unless a rule has a namespace selector;
+those look at labels that endpoints inherit from the profile of their namespace (`pcns.`) or service account
+(`pcsa.`). Calico's rules, restated: libcalico-go/lib/backend/syncersv1/updateprocessors (3.32.1)."""
+
+from dataclasses import replace
+from hashlib import sha256
+
+from weft.model.base import Resource
+from weft.model.endpoint import WorkloadEndpoint
+from weft.model.policy import EntityRule, GlobalNetworkPolicy, NetworkPolicy, ServiceAccountMatch
+from weft.policy.values import SelectorSet
+from weft.selector import Selector, conjunction, parse
+from weft.selector.nodes import Compare, Everything, Has, Junction, Labels, Member, Node, Not
+
+NAMESPACE = "projectcalico.org/namespace"
+ORCHESTRATOR = "projectcalico.org/orchestrator"
+SERVICE_ACCOUNT = "projectcalico.org/serviceaccount"
+NAMESPACE_PREFIX = "pcns."
+SERVICE_ACCOUNT_PREFIX = "pcsa."
+
+
+def endpoint_labels(endpoint: WorkloadEndpoint) -> Labels:
+    """Its own labels and those that follow from what it is; inherited ones are not here."""
+    labels = {**endpoint.metadata.labels, NAMESPACE: endpoint.namespace, ORCHESTRATOR: endpoint.spec.orchestrator}
+    if endpoint.spec.service_account_name:
+        labels[SERVICE_ACCOUNT] = endpoint.spec.service_account_name
+    return labels
+
+
+def network_set_labels(networks: Resource) -> Labels:
+    """A NetworkSet is in its namespace, a GlobalNetworkSet in none."""
+    labels = networks.metadata.labels
+    return {**labels, NAMESPACE: networks.namespace} if networks.namespace else labels
+
+
+def policy_selector(policy: NetworkPolicy | GlobalNetworkPolicy) -> Selector:
+    """Which endpoints a policy applies to. Raises SelectorError."""
+    spec = policy.spec
+    parts = [parse(spec.selector)]
+    if isinstance(policy, NetworkPolicy):
+        parts.insert(0, _in_namespace(policy.namespace))
+    elif policy.spec.namespace_selector:
+        parts.insert(0, _namespaces(policy.spec.namespace_selector))
+    if spec.service_account_selector:
+        root = parse(spec.service_account_selector).prefixed(SERVICE_ACCOUNT_PREFIX).root
+        parts.append(Selector(_with_everything_as(root, Has(SERVICE_ACCOUNT))))
+    return conjunction(*parts)
+
+
+def entity_selector(entity: EntityRule, namespace: str) -> Selector | None:
+    """Which endpoints and network sets one end of a rule chooses; None if it does not choose by labels.
+
+    `namespace` is the policy's. As soon as any selector is used, `notSelector` too, the namespace limits it.
+    Raises SelectorError."""
+    parts = []
+    if entity.service_accounts is not None:
+        parts += _service_accounts(entity.service_accounts)
+    if entity.selector:
+        parts.append(parse(entity.selector))
+    if entity.namespace_selector:
+        return conjunction(_namespaces(entity.namespace_selector), *parts)
+    if namespace and (parts or entity.not_selector):
+        return conjunction(_in_namespace(namespace), *parts)
+    return conjunction(*parts) if parts else None
+
+
+def selector_set(selector: Selector) -> SelectorSet:
+    """The set of a selector, named by its canonical form."""
+    return SelectorSet("s" + sha256(str(selector).encode()).hexdigest()[:16], selector)
+
+
+def _in_namespace(namespace: str) -> Selector:
+    return Selector(Compare(NAMESPACE, "==", namespace))
+
+
+def _namespaces(text: str) -> Selector:
+    """`all()` is every namespace, `global()` what is in none."""
+    root = parse(text).prefixed(NAMESPACE_PREFIX).root
+    return Selector(_with_everything_as(root, Has(NAMESPACE)))
+
+
+def _with_everything_as(node: Node, present: Has) -> Node:
+    match node:
+        case Everything("all"):
+            return present
+        case Everything():
+            return Not(present)
+        case Not(operand):
+            return Not(_with_everything_as(operand, present))
+        case Junction(_, operands):
+            return replace(node, operands=tuple(_with_everything_as(operand, present) for operand in operands))
+        case _:
+            return node
+
+
+def _service_accounts(match: ServiceAccountMatch) -> list[Selector]:
+    parts = []
+    if match.selector:
+        parts.append(parse(match.selector).prefixed(SERVICE_ACCOUNT_PREFIX))
+    if match.names:
+        parts.append(Selector(Member(SERVICE_ACCOUNT, "in", tuple(sorted(set(match.names))))))
+    return parts
