@@ -13,7 +13,9 @@ Document = Mapping[str, Any]
 Cell = Callable[[Document], str]
 
 LONGEST_LIST = 80
+# Stands where a node without an AS number of its own shows the cluster's; whoever prints fills it in.
 CLUSTER_AS = "({asnumber})"
+DEFAULT_AS = 64512
 
 
 class Listing(NamedTuple):
@@ -234,7 +236,6 @@ def render(
     documents: Sequence[Document],
     headings: Sequence[str],
     with_namespace: bool = False,
-    default_as: str = "64512",
 ) -> str:
     """The documents of one kind as columns. Raises ValueError for a heading the kind has not."""
     cells = dict(LISTINGS.get(kind, ONLY_NAME).cells)
@@ -244,9 +245,5 @@ def render(
     for heading in headings:
         if heading not in cells:
             raise ValueError(f"unknown heading {heading}, valid values are: {', '.join(cells)}")
-    # A node without an AS number of its own has the cluster's, shown in parentheses.
-    rows = [
-        [cells[heading](document).replace(CLUSTER_AS, f"({default_as})") for heading in headings]
-        for document in documents
-    ]
+    rows = [[cells[heading](document) for heading in headings] for document in documents]
     return columns(headings, rows)

@@ -1,0 +1,15 @@
+"""The gRPC services that every agent with a datastore serves."""
+
+from __future__ import annotations
+
+from weft.admin.assembly import datastore_api
+from weft.admin.server import AdminService
+from weft.admin.services.ipam import IPAMServer
+from weft.admin.services.resources import ResourceServer
+from weft.datastore.base import Datastore
+
+
+def datastore_services(store: Datastore) -> list[AdminService]:
+    """ResourceService and IPAMService on `store`."""
+    offered = datastore_api(store)
+    return [ResourceServer(offered.resources), IPAMServer(offered.ipam)]

@@ -1,0 +1,112 @@
+"""The command line of weftctl; flags are those of calicoctl where it has one. Parses, decides nothing."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+DESCRIPTION = "Read and change the resources, the addresses and the state of a weft fabric."
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="weftctl", description=DESCRIPTION)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_get(commands)
+    for verb, text in (
+        ("apply", "create resources, or update those that exist"),
+        ("create", "create resources; refuse those that exist"),
+        ("replace", "replace resources; refuse those that do not exist"),
+    ):
+        command = _resource_command(commands, verb, text)
+        _add_files(command, required=True)
+        if verb == "create":
+            command.add_argument("--skip-exists", action="store_true", help="pass over resources that exist")
+    delete = _resource_command(commands, "delete", "delete resources by name or by file")
+    _add_files(delete, required=False)
+    _add_names(delete)
+    delete.add_argument("-s", "--skip-not-exists", action="store_true", help="pass over resources that do not exist")
+    _add_ipam(commands)
+    _add_node(commands)
+    version = commands.add_parser("version", help="print the versions of weftctl and of the cluster")
+    version.add_argument("--client", action="store_true", help="only that of weftctl")
+    _add_connection(version)
+    return parser
+
+
+def _add_connection(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-c", "--config", type=Path, metavar="FILE", help="file of kind CalicoAPIConfig")
+    command.add_argument("--socket", type=Path, metavar="PATH", help="ask the agent on this socket")
+    command.add_argument("--allow-version-mismatch", action="store_true", help=argparse.SUPPRESS)
+
+
+def _resource_command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=f"{name.capitalize()}: {text}.")
+    command.add_argument("-n", "--namespace", default="", help="namespace of the resources (default: default)")
+    _add_connection(command)
+    return command
+
+
+def _add_files(command: argparse.ArgumentParser, required: bool) -> None:
+    command.add_argument(
+        "-f",
+        "--filename",
+        action="append",
+        default=[],
+        required=required,
+        metavar="FILE",
+        help="file or directory with YAML or JSON documents, or - for stdin; may be given several times",
+    )
+    command.add_argument("-R", "--recursive", action="store_true", help="also the directories inside a directory")
+    command.add_argument("--skip-empty", action="store_true", help="do not fail where a file has no resources")
+
+
+def _add_names(command: argparse.ArgumentParser) -> None:
+    command.add_argument("kind", nargs="?", metavar="KIND", help="such as node, ippool, bgppeer, networkpolicy")
+    command.add_argument("names", nargs="*", metavar="NAME")
+
+
+def _add_get(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    get = _resource_command(commands, "get", "print resources by kind, by name or by file")
+    _add_files(get, required=False)
+    _add_names(get)
+    get.add_argument(
+        "-o",
+        "--output",
+        default="ps",
+        metavar="FORMAT",
+        help="ps (a table, the default), wide, yaml, json, name, custom-columns=HEADING,...",
+    )
+    get.add_argument("-A", "-a", "--all-namespaces", action="store_true", help="of every namespace")
+    get.add_argument("-w", "--watch", action="store_true", help="go on printing changes")
+    get.add_argument("--export", action="store_true", help="leave out what only this cluster knows")
+
+
+def _add_ipam(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    ipam = commands.add_parser("ipam", help="addresses: who has which, how many are left, the settings")
+    actions = ipam.add_subparsers(dest="action", required=True, metavar="ACTION")
+    show = actions.add_parser("show", help="use of pools, of blocks, or of one address")
+    show.add_argument("--ip", metavar="ADDRESS", help="who holds this address")
+    show.add_argument("--show-blocks", action="store_true", help="also each block")
+    show.add_argument("--show-borrowed", action="store_true", help="addresses held in another node's block")
+    show.add_argument("--show-configuration", action="store_true", help="the settings")
+    show.add_argument("-o", "--output", default="ps", choices=("ps", "json", "yaml"))
+    configure = actions.add_parser("configure", help="change the settings")
+    configure.add_argument("--strictaffinity", metavar="BOOL", help="nodes take addresses only from their own blocks")
+    configure.add_argument("--auto-allocate-blocks", metavar="BOOL", help="nodes may take blocks for themselves")
+    configure.add_argument("--max-blocks-per-host", metavar="COUNT", help="0: no limit")
+    configure_actions = configure.add_subparsers(dest="configure_action", metavar="ACTION")
+    configure_show = configure_actions.add_parser("show", help="print the settings")
+    release = actions.add_parser("release", help="free an address that nobody uses any more")
+    release.add_argument("--ip", required=True, metavar="ADDRESS")
+    for command in (show, configure, configure_show, release):
+        _add_connection(command)
+
+
+def _add_node(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    node = commands.add_parser("node", help="this node: its agents, sessions, routes and endpoints")
+    actions = node.add_subparsers(dest="action", required=True, metavar="ACTION")
+    status = actions.add_parser("status", help="what the agents on this machine say")
+    status.add_argument("-o", "--output", default="ps", choices=("ps", "wide", "json", "yaml"))
+    status.add_argument("--socket", type=Path, metavar="PATH", help="ask only the agent on this socket")

@@ -1,0 +1,270 @@
+"""get, apply, create, replace and delete.
+
+Every document of every file is read and checked before the first is written; after that each is written on its own
+and one failure does not stop the others."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from weft.admin.api import ChangeType, Manifest, ResourceAPI, StoredResource, Verb
+from weft.ctl import listing, output
+from weft.ctl.backend import connect
+from weft.ctl.config import Target
+from weft.ctl.errors import CommandError, UsageError
+from weft.ctl.messages import describe, summary
+from weft.ctl.sources import Document, read_documents
+from weft.model.errors import AlreadyExistsError, NotFoundError, WeftError
+from weft.model.kinds import KINDS, find
+
+DEFAULT_NAMESPACE = "default"
+FORMATS = ("ps", "wide", "yaml", "json", "name")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What get and delete are about; an empty name means all of the kind, an empty namespace every one."""
+
+    kind: str
+    namespace: str
+    name: str
+
+
+async def write(arguments: Namespace, target: Target) -> int:
+    documents = read_documents(arguments.filename, arguments.recursive, arguments.skip_empty)
+    if not documents:
+        print("No resources specified")
+        return 0
+    manifests = [_manifest(document, arguments.namespace) for document in documents]
+    verb = Verb(arguments.command)
+    failures = []
+    async with connect(target) as backend:
+        for manifest in manifests:
+            try:
+                written = await backend.resources.write(verb, manifest)
+            except AlreadyExistsError as error:
+                if not getattr(arguments, "skip_exists", False):
+                    failures.append(describe(error))
+            except WeftError as error:
+                failures.append(describe(error))
+            else:
+                for warning in written.warnings:
+                    print(f"Warning: {warning}", file=sys.stderr)
+    return _report(arguments.command, [document.resource.kind for document in documents], failures)
+
+
+def _manifest(document: Document, namespace: str) -> Manifest:
+    from weft.model.codec import to_manifest
+
+    _namespace_of(document, namespace)
+    text = json.dumps(to_manifest(document.resource)).encode()
+    return Manifest(text, document.source, document.position, namespace)
+
+
+def _namespace_of(document: Document, asked: str) -> str:
+    """The document's namespace, checked against the one asked for. Raises CommandError."""
+    resource = document.resource
+    where = f"{document.source}, document {document.position + 1}"
+    if not KINDS[resource.kind].namespaced:
+        if resource.namespace:
+            raise CommandError(f"{where}: metadata.namespace: {resource.kind} is not a namespaced resource")
+        if asked:
+            raise CommandError(f"{where}: {resource.kind} is not namespaced")
+        return ""
+    if resource.namespace and asked and resource.namespace != asked:
+        raise CommandError(
+            f"{where}: resource namespace does not match client namespace. {resource.namespace} != {asked}"
+        )
+    return resource.namespace or asked or DEFAULT_NAMESPACE
+
+
+def _report(verb: str, kinds: Sequence[str], failures: Sequence[str]) -> int:
+    print(summary(verb, kinds, failures), file=sys.stderr if failures else sys.stdout)
+    return 1 if failures else 0
+
+
+async def delete(arguments: Namespace, target: Target) -> int:
+    wanted = _wanted(arguments)
+    if any(not one.name for one in wanted):
+        raise UsageError("name what to delete, or give a file with -f")
+    failures = []
+    async with connect(target) as backend:
+        for one in wanted:
+            try:
+                await backend.resources.delete(one.kind, one.namespace, one.name)
+            except NotFoundError as error:
+                if not arguments.skip_not_exists:
+                    failures.append(describe(error))
+            except WeftError as error:
+                failures.append(describe(error))
+    return _report("delete", [one.kind for one in wanted], failures)
+
+
+def _wanted(arguments: Namespace) -> list[Wanted]:
+    """From a file or from kind and names. Raises UsageError, CommandError, ValidationError."""
+    if bool(arguments.filename) == bool(arguments.kind):
+        raise UsageError("give either a kind or a file with -f")
+    if arguments.filename:
+        documents = read_documents(arguments.filename, arguments.recursive, arguments.skip_empty)
+        return [
+            Wanted(document.resource.kind, _namespace_of(document, arguments.namespace), document.resource.name)
+            for document in documents
+        ]
+    kind = find(arguments.kind)
+    if kind is None:
+        raise UsageError(f"resource type '{arguments.kind}' is not supported")
+    every = getattr(arguments, "all_namespaces", False)
+    if every and arguments.namespace:
+        raise UsageError("cannot use both --namespace and --all-namespaces flags at the same time")
+    if not kind.namespaced and (every or arguments.namespace):
+        raise UsageError(f"{kind.name} is not namespaced")
+    if every and arguments.names:
+        raise UsageError("cannot use --all-namespaces flag for getting a single resource")
+    if "" in arguments.names:
+        raise UsageError("resource name may not be empty")
+    namespace = "" if every or not kind.namespaced else arguments.namespace or DEFAULT_NAMESPACE
+    return [Wanted(kind.name, namespace, name) for name in arguments.names or ("",)]
+
+
+async def get(arguments: Namespace, target: Target) -> int:
+    wanted = _wanted(arguments)
+    headings = _headings(arguments.output)
+    async with connect(target) as backend:
+        if arguments.watch:
+            if len(wanted) != 1:
+                raise UsageError("watch one kind or one resource at a time")
+            await _watch(backend.resources, wanted[0], arguments, headings)
+            return 0
+        found: list[Any] = []
+        kinds: list[str] = []
+        revision = 0
+        failures = []
+        for one in wanted:
+            try:
+                if one.name:
+                    items: Sequence[StoredResource] = [await backend.resources.get(one.kind, one.namespace, one.name)]
+                else:
+                    answer = await backend.resources.list(one.kind, one.namespace)
+                    items, revision = answer.items, answer.revision
+            except WeftError as error:
+                failures.append(describe(error))
+                continue
+            found.extend(json.loads(item.json) for item in items)
+            kinds.append(one.kind)
+        if arguments.export and all(one.name for one in wanted):
+            found = [output.exported(document) for document in found]
+        if found or kinds:
+            text = _render(arguments, wanted, found, revision, headings)
+            text = text.replace(listing.CLUSTER_AS, f"({await _cluster_as(backend.resources, text)})")
+            sys.stdout.write(text)
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _headings(format_: str) -> tuple[str, ...]:
+    """Of custom-columns; empty for every other format. Raises UsageError for an unknown format."""
+    name, _, value = format_.partition("=")
+    if name == "custom-columns":
+        if not value:
+            raise UsageError("need to specify at least one column")
+        return tuple(value.split(","))
+    if format_ not in FORMATS:
+        raise UsageError(f"unrecognized output format '{format_}', expected {', '.join(FORMATS)} or custom-columns=...")
+    return ()
+
+
+async def _cluster_as(resources: ResourceAPI, text: str) -> str:
+    """The AS number of nodes that have none of their own; asked only where it is shown."""
+    if listing.CLUSTER_AS not in text:
+        return ""
+    try:
+        document = json.loads((await resources.get("BGPConfiguration", "", "default")).json)
+    except WeftError:
+        return str(listing.DEFAULT_AS)
+    return str(document.get("spec", {}).get("asNumber") or listing.DEFAULT_AS)
+
+
+def _render(
+    arguments: Namespace,
+    wanted: Sequence[Wanted],
+    found: Sequence[Mapping[str, Any]],
+    revision: int,
+    headings: Sequence[str],
+) -> str:
+    match arguments.output:
+        case "yaml":
+            return output.to_yaml(_tree(wanted, found, revision))
+        case "json":
+            return output.to_json(_tree(wanted, found, revision))
+        case "name":
+            return "".join(f"{one['kind'].lower()}/{one['metadata']['name']}\n" for one in found)
+        case _:
+            return _tables(arguments, wanted, found, headings)
+
+
+def _tree(wanted: Sequence[Wanted], found: Sequence[Mapping[str, Any]], revision: int) -> Mapping[str, Any]:
+    if len(wanted) == 1 and wanted[0].name:
+        return found[0]
+    if len(wanted) == 1:
+        return output.as_list(wanted[0].kind, found, revision)
+    return output.as_mixed_list(found)
+
+
+def _tables(
+    arguments: Namespace, wanted: Sequence[Wanted], found: Sequence[Mapping[str, Any]], headings: Sequence[str]
+) -> str:
+    """A table for each kind, each with an empty line after it."""
+    with_namespace = bool(getattr(arguments, "all_namespaces", False) or arguments.namespace)
+    tables = []
+    for kind in dict.fromkeys(one.kind for one in wanted):
+        of_kind = [document for document in found if document["kind"] == kind]
+        columns = headings or listing.headings_of(kind, wide=arguments.output == "wide")
+        try:
+            tables.append(listing.render(kind, of_kind, columns, with_namespace and KINDS[kind].namespaced))
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+    return "".join(f"{table}\n" for table in tables)
+
+
+async def _watch(resources: ResourceAPI, one: Wanted, arguments: Namespace, headings: Sequence[str]) -> None:
+    """Print what is there, then each change, until interrupted."""
+    show = _change_printer(arguments, one, headings)
+    async for change in resources.watch(one.kind, one.namespace, one.name):
+        if change.resource is not None:
+            await asyncio.to_thread(show, change.type, change.resource)
+
+
+def _change_printer(
+    arguments: Namespace, one: Wanted, headings: Sequence[str]
+) -> Callable[[ChangeType, StoredResource], None]:
+    columns = headings or listing.headings_of(one.kind, wide=arguments.output == "wide")
+    first = True
+
+    def show(type_: ChangeType, resource: StoredResource) -> None:
+        nonlocal first
+        metadata = {"name": resource.name} | ({"namespace": resource.namespace} if resource.namespace else {})
+        document = json.loads(resource.json or json.dumps({"kind": resource.kind, "metadata": metadata}))
+        match arguments.output:
+            case "json":
+                print(json.dumps({"type": type_.value, "object": document}), flush=True)
+            case "yaml":
+                sys.stdout.write(f"---\n{output.to_yaml({'type': type_.value, 'object': document})}")
+                sys.stdout.flush()
+            case "name":
+                print(f"{type_.value} {resource.kind.lower()}/{resource.name}", flush=True)
+            case _:
+                with_namespace = bool(resource.namespace) and not one.namespace
+                table = listing.render(resource.kind, [document], columns, with_namespace)
+                heading, row = table.splitlines()
+                lines = ([f"{'EVENT':<11}{heading}"] if first else []) + [f"{type_.value:<11}{row}"]
+                print("\n".join(lines), flush=True)
+        first = False
+
+    return show

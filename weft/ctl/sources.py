@@ -1,0 +1,88 @@
+"""Files, directories and stdin to checked documents; nothing is written before all of them are read.
+
+A document keeps its file and its place in it, so that every complaint can name them."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from weft.ctl.errors import CommandError
+
+if TYPE_CHECKING:
+    from weft.model.base import Resource
+
+SUFFIXES = (".yaml", ".yml", ".json")
+SEPARATOR = re.compile(r"^---(?=\s|$)", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One resource, and where it was written (`position` counts documents from 0)."""
+
+    resource: Resource
+    source: str
+    position: int
+
+
+def read_documents(filenames: Sequence[str], recursive: bool, skip_empty: bool) -> list[Document]:
+    """Every resource of every file. Raises CommandError, and ValidationError for a document that is wrong."""
+    documents: list[Document] = []
+    for filename in filenames:
+        found = False
+        for source, text in _texts(filename, recursive):
+            inside = list(split(text, source))
+            if not inside and not skip_empty:
+                raise CommandError(f"No resources specified in file {source}")
+            documents.extend(inside)
+            found = True
+        if not found and not skip_empty:
+            raise CommandError(f"No resources specified in directory {filename}")
+    return documents
+
+
+def _texts(filename: str, recursive: bool) -> Iterator[tuple[str, str]]:
+    if filename == "-":
+        yield "<stdin>", sys.stdin.read()
+        return
+    path = Path(filename)
+    files = sorted(_inside(path, recursive)) if path.is_dir() else [path]
+    for file in files:
+        try:
+            yield str(file), file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise CommandError(f"{file}: not UTF-8 text") from error
+        except OSError as error:
+            raise CommandError(f"{file}: {error.strerror}") from error
+
+
+def _inside(directory: Path, recursive: bool) -> Iterator[Path]:
+    entries = directory.rglob("*") if recursive else directory.iterdir()
+    return (entry for entry in entries if entry.suffix in SUFFIXES and entry.is_file())
+
+
+def split(text: str, source: str) -> Iterator[Document]:
+    """The documents of one text."""
+    from weft.model.codec import decode_manifests
+    from weft.model.errors import ValidationError
+
+    ends = [match.start() for match in SEPARATOR.finditer(text)]
+    starts = [0, *(end + len("---") for end in ends)]
+    position = 0
+    for start, end in zip(starts, [*ends, len(text)], strict=True):
+        part = text[start:end]
+        if not any(line.split("#", 1)[0].strip() for line in part.splitlines()):
+            continue
+        # Lines before the document keep their number in what the parser says.
+        padded = "\n" * text.count("\n", 0, start) + part
+        try:
+            resources = decode_manifests(padded, source)
+        except ValidationError as error:
+            raise ValidationError(source, position, error.field, error.value, error.expected) from error
+        for resource in resources:
+            yield Document(resource, source, position)
+        position += 1
