@@ -1,9 +1,9 @@
 """What each peer has told us (Adj-RIB-In), and the best paths that come of it (Loc-RIB).
 
-Pure and synchronous: what the peers say goes in, and `take_changes` gives the prefixes whose best paths differ from the last time. The
-result depends on the state, never on the order in which it came. Routes of a peer that is restarting stay, marked
-stale, until the peer has sent everything again or `drop_stale` says that its time is over; how long that is, is not
-decided here (bird_agent/sessions.py)."""
+Pure and synchronous: what the peers say goes in, and `take_changes` gives the prefixes whose best paths differ from
+the last time. The result depends on the state, never on the order in which it came. Routes of a peer that is
+restarting stay, marked stale, until the peer has sent everything again or `drop_stale` says that its time is over;
+how long that is, is not decided here (bird_agent/sessions.py)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ Best = tuple[Path, ...]
 
 @dataclass(slots=True)
 class AdjRibIn:
-    """The routes of one peer. `stale` are those not heard again since its restart or our refresh."""
+    """All routes of one peer. `rejected` says why those that are not considered are not; `stale` are those not heard
+    again since its restart or our refresh."""
 
     peer: Peer
     paths: dict[IPNetwork, Path] = field(default_factory=dict)
@@ -48,17 +49,14 @@ class Rib:
         self._dirty: set[IPNetwork] = set()
 
     def set_peer(self, peer: Peer) -> None:
-        """The peer of a session that came up. Routes it left behind stay; they are compared anew if it changed."""
+        """The peer of a session that came up. Routes it left behind stay; they are judged anew if it changed."""
         known = self._peers.get(peer.address)
         if known is None:
             self._peers[peer.address] = AdjRibIn(peer)
         elif known.peer != peer:
             known.peer = peer
-            for prefix, path in known.paths.items():
-                known.paths[prefix] = self._candidates[prefix][peer.address] = Path(
-                    peer, path.next_hop, path.attributes
-                )
-                self._dirty.add(prefix)
+            for prefix, path in list(known.paths.items()):
+                self._place(known, prefix, Path(peer, path.next_hop, path.attributes))
 
     def update(
         self,
@@ -74,18 +72,28 @@ class Rib:
         for prefix in withdrawn:
             self._remove(adj, prefix)
         for prefix, next_hop in announced:
-            path = Path(adj.peer, next_hop, attributes)
-            refusal = unusable(path, self._local) or self._accept(adj.peer, prefix, attributes)
-            if refusal is not None:
-                self._remove(adj, prefix)
-                adj.rejected[prefix] = refusal
-                continue
-            adj.rejected.pop(prefix, None)
             adj.stale.discard(prefix)
+            path = Path(adj.peer, next_hop, attributes)
             if adj.paths.get(prefix) != path:
-                adj.paths[prefix] = path
-                self._candidates.setdefault(prefix, {})[address] = path
-                self._dirty.add(prefix)
+                self._place(adj, prefix, path)
+
+    def _place(self, adj: AdjRibIn, prefix: IPNetwork, path: Path) -> None:
+        """Keep a path, and consider it unless it is refused."""
+        adj.paths[prefix] = path
+        refusal = unusable(path, self._local) or self._accept(adj.peer, prefix, path.attributes)
+        if refusal is None:
+            adj.rejected.pop(prefix, None)
+            self._candidates.setdefault(prefix, {})[adj.peer.address] = path
+        else:
+            adj.rejected[prefix] = refusal
+            self._unplace(adj, prefix)
+        self._dirty.add(prefix)
+
+    def _unplace(self, adj: AdjRibIn, prefix: IPNetwork) -> None:
+        candidates = self._candidates.get(prefix, {})
+        candidates.pop(adj.peer.address, None)
+        if not candidates:
+            self._candidates.pop(prefix, None)
 
     def mark_stale(self, address: IPAddress, family: Family) -> None:
         """From now on every route of this peer and family has to be heard again."""
@@ -110,8 +118,6 @@ class Rib:
         gone = [prefix for prefix in adj.paths if family is None or family_of(prefix) == family]
         for prefix in gone:
             self._remove(adj, prefix)
-        for prefix in [prefix for prefix in adj.rejected if family is None or family_of(prefix) == family]:
-            del adj.rejected[prefix]
         return len(gone)
 
     def remove_peer(self, address: IPAddress) -> None:
@@ -120,16 +126,12 @@ class Rib:
         self._peers.pop(address, None)
 
     def reconsider(self, accept: Import | None = None, local: Local | None = None) -> None:
-        """Next hops, policy or this node changed: compare everything again, and judge it again if there is a new
-        policy. Routes that an earlier policy rejected come back only when the peer sends them again."""
-        self._accept, self._local = accept or self._accept, local or self._local
+        """Policy, this node or what can be reached changed: judge and compare everything again."""
         if accept is not None or local is not None:
+            self._accept, self._local = accept or self._accept, local or self._local
             for adj in self._peers.values():
-                for prefix, path in list(adj.paths.items()):
-                    refusal = unusable(path, self._local) or self._accept(adj.peer, prefix, path.attributes)
-                    if refusal is not None:
-                        self._remove(adj, prefix)
-                        adj.rejected[prefix] = refusal
+                for prefix, path in adj.paths.items():
+                    self._place(adj, prefix, path)
         self._dirty.update(self._candidates)
         self._dirty.update(self._best)
 
@@ -168,20 +170,16 @@ class Rib:
         yield from self._peers.values()
 
     def received(self, address: IPAddress) -> int:
-        """How many accepted routes the peer has."""
+        """How many routes the peer has announced and not withdrawn, those that were not accepted included."""
         adj = self._peers.get(address)
         return 0 if adj is None else len(adj.paths)
 
     def _remove(self, adj: AdjRibIn, prefix: IPNetwork) -> None:
         adj.rejected.pop(prefix, None)
         adj.stale.discard(prefix)
-        if adj.paths.pop(prefix, None) is None:
-            return
-        candidates = self._candidates[prefix]
-        del candidates[adj.peer.address]
-        if not candidates:
-            del self._candidates[prefix]
-        self._dirty.add(prefix)
+        if adj.paths.pop(prefix, None) is not None:
+            self._unplace(adj, prefix)
+            self._dirty.add(prefix)
 
 
 def sorted_prefixes(prefixes: Iterable[IPNetwork]) -> Sequence[IPNetwork]:

@@ -2,8 +2,8 @@
 
 Pure: events and the time go in, actions on the RIB come out. A connection lost without a NOTIFICATION keeps the
 peer's routes for the families and the time it advertised; a NOTIFICATION in either direction (a hold timer that
-expired sends one), an interface that went down, or a session we end withdraws at once. After the session is back what was not heard again
-goes at the end-of-RIB, or when the time is over. It never talks to a peer."""
+expired sends one), an interface that went down, or a session we end withdraws at once. After the session is back
+what was not heard again goes at the end-of-RIB, or when the time is over. It never talks to a peer."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ NOTIFICATION_CODES: Final[Mapping[int, str]] = {
     6: "cease",
     7: "ROUTE-REFRESH message error",
 }
+# How ExaBGP names a lost connection, and one it ends itself to establish it anew with changed settings.
+_WITHOUT_NOTIFICATION: Final = ("closing connection", "graceful restarted negotiated")
 CEASE_SUBCODES: Final[Mapping[int, str]] = {
     1: "maximum number of prefixes reached",
     2: "administrative shutdown",
@@ -104,6 +106,8 @@ def explain(down: SessionDown) -> str:
     if down.notification is None:
         if down.reason.startswith("closing connection"):
             return "connection lost"
+        if down.reason.startswith("graceful restarted negotiated"):
+            return "session settings changed"
         if "removed" in down.reason:
             return "no longer configured"
         return down.reason
@@ -211,9 +215,13 @@ class Sessions:
             session.stale_until.clear()
             return [DropAll(down.peer, why)]
         assert session.opened is not None
+        # What is still stale from an earlier loss is not kept a second time (RFC 4724 4.2).
+        actions: list[Action] = [
+            DropStale(down.peer, family, "lost again before it was announced again") for family in session.stale_until
+        ]
         until = down.at + session.opened.restart_time_s
         session.stale_until = dict.fromkeys(kept, until)
-        return [MarkStale(down.peer, family) for family in kept]
+        return actions + [MarkStale(down.peer, family) for family in kept]
 
     def on_interface_down(self, peer: IPAddress, at: float) -> list[Action]:
         """The way to the peer is gone: its routes lead nowhere, whatever the session still believes."""
@@ -246,7 +254,7 @@ class Sessions:
         opened = session.opened
         if down.notification is not None or opened is None or opened.restart_families is None:
             return []
-        if not down.reason.startswith("closing connection") or opened.restart_time_s == 0:
+        if not down.reason.startswith(_WITHOUT_NOTIFICATION) or opened.restart_time_s == 0:
             return []
         return [session.family] if session.family in opened.restart_families else []
 

@@ -1,0 +1,164 @@
+"""How next hops are reached: over a connected network, or one step further through another route.
+
+Pure: a snapshot of the kernel's other routes and of what BGP has learnt goes in. A next hop on a connected network is
+a gateway on that link. One that is not is reached as the most specific other route says: a static one, DHCP's, another
+routing daemon's, or one learnt by BGP whose own next hop is connected. One step and no more, as deep as a fabric is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from typing import Final
+
+from weft.model.address import IPAddress, IPNetwork
+from weft.netlink.route import RTN_UNICAST, Hop, Route, Target
+
+CONNECTED_COST: Final = 0
+RECURSIVE_COST: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Underlay:
+    """The routes that are not ours: connected networks by link, and others by prefix; links that carry traffic."""
+
+    connected: Mapping[IPNetwork, frozenset[int]] = field(default_factory=dict)
+    others: Mapping[IPNetwork, Target] = field(default_factory=dict)
+    links_up: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How a next hop is reached. `through` is the BGP prefix that leads there, if one does."""
+
+    cost: int
+    hops: tuple[Hop, ...]
+    through: IPNetwork | None = None
+
+
+class NextHops:
+    """Answers, remembered until something that they depend on changes."""
+
+    def __init__(self) -> None:
+        self._underlay = Underlay()
+        self._lengths: dict[int, list[int]] = {4: [], 6: []}
+        self._learnt: Mapping[IPNetwork, Sequence[IPAddress]] = {}
+        self._known: dict[IPAddress, Reach | None] = {}
+
+    def set_underlay(self, underlay: Underlay) -> set[IPAddress]:
+        """New routes below ours; the known next hops that are now reached otherwise."""
+        self._underlay = underlay
+        for version in (4, 6):
+            prefixes: Iterable[IPNetwork] = {*underlay.connected, *underlay.others}
+            lengths = {each.prefixlen for each in prefixes if each.version == version}
+            self._lengths[version] = sorted(lengths, reverse=True)
+        return self._answer_again(self._known)
+
+    def set_learnt(self, learnt: Mapping[IPNetwork, Sequence[IPAddress]]) -> None:
+        """Where to look BGP's own routes up: prefix -> next hops of its best paths. Kept by reference."""
+        self._learnt = learnt
+
+    def on_learnt_changed(self, prefixes: Iterable[IPNetwork]) -> set[IPAddress]:
+        """These BGP routes changed; the known next hops that are now reached otherwise."""
+        indirect = [address for address, reach in self._known.items() if reach is None or reach.cost]
+        if not indirect:
+            return set()
+        touched = {address for prefix in prefixes for address in indirect if address in prefix}
+        return self._answer_again(touched)
+
+    def reach(self, next_hop: IPAddress) -> Reach | None:
+        """None: it cannot be reached."""
+        if next_hop not in self._known:
+            self._known[next_hop] = self._find(next_hop)
+        return self._known[next_hop]
+
+    def cost(self, next_hop: IPAddress) -> int | None:
+        found = self.reach(next_hop)
+        return None if found is None else found.cost
+
+    def keep_only(self, next_hops: Iterable[IPAddress]) -> None:
+        """Forget what nobody asks for any more."""
+        wanted = set(next_hops)
+        for address in [address for address in self._known if address not in wanted]:
+            del self._known[address]
+
+    def connected_link(self, address: IPAddress) -> int | None:
+        """The link of the connected network an address is in."""
+        for length in self._lengths[address.version]:
+            links = self._underlay.connected.get(_network(address, length))
+            if links:
+                return min(links & self._underlay.links_up or links)
+        return None
+
+    def _answer_again(self, addresses: Iterable[IPAddress]) -> set[IPAddress]:
+        changed: set[IPAddress] = set()
+        for address in list(addresses):
+            found = self._find(address)
+            if found != self._known.get(address):
+                changed.add(address)
+            self._known[address] = found
+        return changed
+
+    def _find(self, next_hop: IPAddress) -> Reach | None:
+        learnt = self._learnt_way(next_hop)
+        for length in self._lengths[next_hop.version]:
+            if learnt is not None and learnt.through is not None and learnt.through.prefixlen > length:
+                return learnt
+            network = _network(next_hop, length)
+            links = self._underlay.connected.get(network, frozenset()) & self._underlay.links_up
+            if links:
+                return Reach(CONNECTED_COST, (Hop(next_hop, min(links)),))
+            other = self._underlay.others.get(network)
+            if other is not None:
+                return self._recursive(other)
+        return learnt
+
+    def _recursive(self, target: Target) -> Reach | None:
+        """Through another route: its gateways are ours."""
+        hops = tuple(
+            hop._replace(weight=1)
+            for hop in target.hops
+            if hop.gateway is not None and (hop.link is None or hop.link in self._underlay.links_up)
+        )
+        return Reach(RECURSIVE_COST, hops) if target.kind == RTN_UNICAST and hops else None
+
+    def _learnt_way(self, next_hop: IPAddress) -> Reach | None:
+        if not self._learnt:
+            return None
+        width = 32 if next_hop.version == 4 else 128
+        for length in range(width, 0, -1):
+            prefix = _network(next_hop, length)
+            gateways = self._learnt.get(prefix)
+            if not gateways:
+                continue
+            hops = []
+            for gateway in gateways:
+                link = self.connected_link(gateway)
+                if link is not None and link in self._underlay.links_up and gateway != next_hop:
+                    hops.append(Hop(gateway, link))
+            return Reach(RECURSIVE_COST, tuple(hops), prefix) if hops else None
+        return None
+
+
+def underlay(routes: Iterable[Route], links_up: Iterable[int], own_protocols: frozenset[int]) -> Underlay:
+    """Sort the main table's routes. `own_protocols` are the fabric's, which lead to workloads or come of this very
+    calculation. Of several routes to a prefix the one with the lowest metric counts."""
+    connected: dict[IPNetwork, set[int]] = {}
+    others: dict[IPNetwork, tuple[int, Target]] = {}
+    for route in routes:
+        if route.protocol in own_protocols:
+            continue
+        if all(hop.gateway is None for hop in route.target.hops) and route.target.kind == RTN_UNICAST:
+            links = {hop.link for hop in route.target.hops if hop.link is not None}
+            connected.setdefault(route.destination, set()).update(links)
+        elif route.destination not in others or route.metric < others[route.destination][0]:
+            others[route.destination] = route.metric, route.target
+    return Underlay(
+        {prefix: frozenset(links) for prefix, links in connected.items()},
+        {prefix: target for prefix, (_, target) in others.items()},
+        frozenset(links_up),
+    )
+
+
+def _network(address: IPAddress, length: int) -> IPNetwork:
+    return ip_network((address, length), strict=False)

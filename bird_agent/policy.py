@@ -1,0 +1,85 @@
+"""What this node announces, and what it accepts.
+
+Pure. Announced are this node's blocks as aggregates and its workloads' addresses that lie in a pool but in none of
+its blocks (borrowed ones), unless their pool says `disableBGPExport`; nothing else, above all nothing learnt.
+Accepted is everything but routes that can only be a mistake: a default route, link-local, loopback and multicast,
+this node's own addresses and blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from bird_agent.bestpath import Peer
+from bird_agent.exabgp.commands import Announcement
+from bird_agent.exabgp.events import PathAttributes
+from bird_agent.peering import SessionConfig
+from weft.model.address import IPAddress, IPNetwork
+from weft.model.pool import IPPool
+
+HOST_LENGTH: Final = {4: 32, 6: 128}
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What is this node's: its addresses, its confirmed blocks, the routes to its workloads."""
+
+    addresses: frozenset[IPAddress] = frozenset()
+    blocks: frozenset[IPNetwork] = frozenset()
+    workloads: frozenset[IPNetwork] = frozenset()
+
+
+class Networks:
+    """A set of networks that answers whether one of them contains a given one, in a step per prefix length."""
+
+    def __init__(self, networks: Iterable[IPNetwork]) -> None:
+        self._known = frozenset(networks)
+        self._lengths = {
+            version: sorted({each.prefixlen for each in self._known if each.version == version}) for version in (4, 6)
+        }
+
+    def covers(self, prefix: IPNetwork) -> bool:
+        for length in self._lengths[prefix.version]:
+            if length > prefix.prefixlen:
+                return False
+            if prefix.supernet(new_prefix=length) in self._known:
+                return True
+        return False
+
+
+def exports(own: Own, pools: Iterable[IPPool]) -> frozenset[IPNetwork]:
+    """The prefixes this node announces to every peer."""
+    all_pools = list(pools)
+    inside = Networks(pool.spec.cidr for pool in all_pools)
+    kept_private = Networks(pool.spec.cidr for pool in all_pools if pool.spec.disable_bgp_export)
+    blocks = Networks(own.blocks)
+    announced = {block for block in own.blocks if not kept_private.covers(block)}
+    for workload in own.workloads:
+        if inside.covers(workload) and not kept_private.covers(workload) and not blocks.covers(workload):
+            announced.add(workload)
+    return frozenset(announced)
+
+
+def announcements(session: SessionConfig, prefixes: Iterable[IPNetwork]) -> Mapping[IPNetwork, Announcement]:
+    """What one peer is told: the prefixes of the session's family, by way of this node."""
+    attributes = Announcement(next_hop=session.local)
+    return {prefix: attributes for prefix in prefixes if prefix.version == session.peer.version}
+
+
+def importer(own: Own) -> Callable[[Peer, IPNetwork, PathAttributes], str | None]:
+    """The import policy: why a route is not accepted, or None."""
+
+    def judge(peer: Peer, prefix: IPNetwork, attributes: PathAttributes) -> str | None:
+        if prefix.prefixlen == 0:
+            return "a default route is not taken from a peer"
+        address = prefix.network_address
+        if address.is_link_local or address.is_loopback or address.is_multicast:
+            return "link-local, loopback and multicast prefixes are not routed"
+        if prefix.prefixlen == HOST_LENGTH[prefix.version] and address in own.addresses:
+            return "an address of this node"
+        if prefix in own.blocks:
+            return "a block of this node"
+        return None
+
+    return judge
