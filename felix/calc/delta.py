@@ -12,7 +12,6 @@ from weft.model.address import IPNetwork
 from weft.model.keys import ResourceKey
 from weft.policy.values import EndpointPolicy, Policy
 
-
 EndpointToHost = Literal["Drop", "Return", "Accept"]
 
 

@@ -3,6 +3,7 @@
 Two endpoints that claim one interface (a leftover, another tool's mistake) cannot both have it: the first by namespace
 and name does, the other is reported."""
 
+import re
 from collections.abc import Callable, Iterator
 
 from felix.calc.delta import LocalEndpoint
@@ -12,9 +13,18 @@ from weft.model.endpoint import WorkloadEndpoint, WorkloadEndpointSpec
 from weft.model.keys import ResourceKey
 from weft.policy.values import EndpointPolicy
 
+WORKLOAD_INTERFACE = re.compile(r"cali[^\s/*\"]{1,11}\Z")
+"""What the host side of a workload may be called: policy for any other interface would be policy for the node."""
+
 
 def rank(key: ResourceKey) -> tuple[str, ...]:
     return (key.namespace, key.name)
+
+
+def interface_of(endpoint: WorkloadEndpoint | None) -> str:
+    """The endpoint's host interface, "" if it has none that we may touch."""
+    name = endpoint.spec.interface_name if endpoint else ""
+    return name if WORKLOAD_INTERFACE.match(name) else ""
 
 
 class LocalEndpoints:
@@ -27,19 +37,18 @@ class LocalEndpoints:
         self.output: Output[str, LocalEndpoint] = Output(self._compute)
         self.problems: Output[ResourceKey, tuple[str, ...]] = Output(self._compute_problems)
 
-    def set_endpoint(self, key: ResourceKey, endpoint: WorkloadEndpoint | None) -> WorkloadEndpoint | None:
-        """Returns what was there before."""
-        before = self._endpoints.pop(key, None)
-        if before is not None and before.spec.interface_name:
-            self._touch_interface(before.spec.interface_name)
-            self._interfaces.release(before.spec.interface_name, key)
+    def set_endpoint(self, key: ResourceKey, endpoint: WorkloadEndpoint | None) -> None:
+        before = interface_of(self._endpoints.pop(key, None))
+        if before:
+            self._touch_interface(before)
+            self._interfaces.release(before, key)
+        interface = interface_of(endpoint)
         if endpoint is not None:
             self._endpoints[key] = endpoint
-            if endpoint.spec.interface_name:
-                self._interfaces.claim(endpoint.spec.interface_name, key)
-                self._touch_interface(endpoint.spec.interface_name)
+        if interface:
+            self._interfaces.claim(interface, key)
+            self._touch_interface(interface)
         self.problems.touch(key)
-        return before
 
     def on_policy(self, key: ResourceKey) -> None:
         """What applies to this endpoint may have changed."""
@@ -64,11 +73,11 @@ class LocalEndpoints:
         return tuple(self._find_problems(key, endpoint.spec)) or None if endpoint else None
 
     def _find_problems(self, key: ResourceKey, spec: WorkloadEndpointSpec) -> Iterator[str]:
-        if not spec.interface_name:
-            yield "interfaceName: none, so nothing passes"
-        elif self._interfaces.winner(spec.interface_name) != key:
-            winner = self._interfaces.winner(spec.interface_name)
-            yield f"interfaceName: {spec.interface_name} belongs to {winner.namespace}/{winner.name}" if winner else ""
+        winner = self._interfaces.winner(spec.interface_name)
+        if winner is None:
+            yield f"interfaceName: {spec.interface_name!r} is no workload's interface (cali…), so nothing passes"
+        elif winner != key:
+            yield f"interfaceName: {spec.interface_name} belongs to {winner.namespace}/{winner.name}"
         usable = usable_profiles(spec.profiles)
         if len(usable) < len(spec.profiles):
             yield f"profiles: {spec.profiles[len(usable)]!r} cannot exist, so nothing after it is asked"

@@ -98,11 +98,11 @@ class Graph:
         self._set_local(key, endpoint if spec.node == self._node else None)
 
     def _set_local(self, key: ResourceKey, endpoint: WorkloadEndpoint | None) -> None:
-        before = self._endpoints.set_endpoint(key, endpoint)
-        self._routes.set_endpoint(key, before, endpoint)
+        self._endpoints.set_endpoint(key, endpoint)
+        self._routes.set_endpoint(key, endpoint)
         if endpoint is not None:
             self._policies.set_endpoint(key, endpoint_labels(endpoint), endpoint.spec.profiles)
-        elif before is not None:
+        else:
             self._policies.remove_endpoint(key)
 
     def _on_endpoint_policy(self, key: ResourceKey) -> None:

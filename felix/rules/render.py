@@ -1,0 +1,237 @@
+"""From what changed on this node to what changes in the table: chains, sets and map entries.
+
+Keeps what it needs to know which chains a change concerns: a policy's rules are one chain however many
+endpoints use it, endpoints with the same policies share one chain, and a set of another kind concerns the
+chains that look into it. What it returns depends on the node's state alone, not on how the node got there.
+
+A policy with a Pass rule has no chain of its own: passing means to leave the tier, so its rules are written
+into the tier's chain, where `return` does that (docs/design/policy.md)."""
+
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+from felix.calc.delta import NodeDelta, Settings
+from felix.calc.ip_sets import SetChange, SetKey, SetKind
+from felix.calc.output import Output
+from felix.rules import render_names as names
+from felix.rules import values as nft
+from felix.rules.changes import Changes, MemberChange
+from felix.rules.render_base import base_chains
+from felix.rules.render_chains import PolicyPlan, SharedPlan, endpoint_plan, passes, render_plan
+from weft.delta import diff
+from weft.model.address import IPNetwork
+from weft.model.keys import ResourceKey
+from weft.policy.values import Direction, EndpointPolicy, Policy
+
+KEY_TYPES = {
+    (SetKind.ADDRESSES, 4): nft.KeyType.ADDRESS_V4,
+    (SetKind.ADDRESSES, 6): nft.KeyType.ADDRESS_V6,
+    (SetKind.NETWORKS, 4): nft.KeyType.NETWORK_V4,
+    (SetKind.NETWORKS, 6): nft.KeyType.NETWORK_V6,
+}
+MAPS = (names.FROM_ENDPOINTS, names.TO_ENDPOINTS, names.ENDPOINTS_TO_HOST, names.HOST_TO_ENDPOINTS)
+VERSIONS: tuple[Literal[4, 6], ...] = (4, 6)
+
+
+class Renderer:
+    """One for the life of the process; `render` is given every delta of the graph, in order."""
+
+    def __init__(self) -> None:
+        self._settings = Settings()
+        self.policies: dict[ResourceKey, Policy] = {}
+        self._kinds: dict[SetKey, SetKind] = {}
+        self._looking_into: dict[str, set[ResourceKey]] = {}
+        self._policy_plans: dict[str, PolicyPlan] = {}
+        self._shared_plans: dict[str, SharedPlan] = {}
+        self._plan_users: dict[str, set[str]] = {}
+        self._plans_with: dict[ResourceKey, set[str]] = {}
+        self._endpoints: dict[str, EndpointPolicy] = {}
+        self._pools: dict[IPNetwork, bool] = {}
+        self._pool_sets: dict[str, nft.Set] = {}
+        self._maps: dict[str, nft.VerdictMap | None] = {name: nft.VerdictMap(name) for name in MAPS}
+        self._base: Mapping[str, nft.Chain | None] = {}
+        self._chains: Output[str, nft.Chain] = Output(self._render_chain)
+        self._entries: Output[tuple[str, str], nft.Verdict] = Output(self._render_entry)
+        self._on_settings(self._settings)
+
+    @property
+    def log_prefix(self) -> str:
+        return _log_prefix(self._settings.log_prefix)
+
+    def kind_of(self, key: SetKey) -> SetKind | None:
+        return self._kinds.get(key)
+
+    def render(self, delta: NodeDelta) -> Changes:
+        sets: dict[str, nft.Set | None] = {}
+        members: dict[str, MemberChange] = {}
+        for set_key, change in delta.sets.items():
+            self._on_set(set_key, change, sets, members)
+        for key, policy in delta.policies.items():
+            self._on_policy(key, policy)
+        for interface, endpoint in delta.endpoints.items():
+            self._on_endpoint(interface, endpoint.policy if endpoint else None)
+        if delta.pools:
+            self._on_pools(delta.pools, sets)
+        if delta.settings is not None:
+            self._on_settings(delta.settings)
+        entries: dict[str, dict[str, nft.Verdict | None]] = {}
+        for (name, interface), verdict in self._entries.flush().items():
+            entries.setdefault(name, {})[interface] = verdict
+        return Changes(self._chains.flush(), sets, self._new_maps(), members, entries)
+
+    def _new_maps(self) -> dict[str, nft.VerdictMap | None]:
+        """The verdict maps, once: they are there for good, whoever is in them."""
+        maps, self._maps = self._maps, {}
+        return maps
+
+    # --- input --------------------------------------------------------------------------------------------------
+
+    def _on_set(
+        self,
+        key: SetKey,
+        change: SetChange,
+        sets: dict[str, nft.Set | None],
+        members: dict[str, MemberChange],
+    ) -> None:
+        before = self._kinds.get(key)
+        if change.kind is before and before is not None:
+            members[names.selector_set(key, before)] = MemberChange(change.added, change.removed)
+            return
+        if before is not None:
+            del self._kinds[key]
+            sets[names.selector_set(key, before)] = None
+        if change.kind is not None:
+            self._kinds[key] = change.kind
+            name = names.selector_set(key, change.kind)
+            sets[name] = nft.Set(name, KEY_TYPES[change.kind, key.version], change.added)
+        for policy in self._looking_into.get(key.id, ()):
+            self._touch_policy(policy)
+
+    def _on_policy(self, key: ResourceKey, policy: Policy | None) -> None:
+        self._touch_policy(key)
+        before = self.policies.pop(key, None)
+        for set_id in before.selector_sets() if before else ():
+            users = self._looking_into[set_id]
+            users.remove(key)
+            if not users:
+                del self._looking_into[set_id]
+        plans = [PolicyPlan(direction, key) for direction in Direction]
+        if policy is None:
+            for plan in plans:
+                self._policy_plans.pop(plan.name, None)
+            return
+        self.policies[key] = policy
+        self._policy_plans.update({plan.name: plan for plan in plans})
+        for set_id in policy.selector_sets():
+            self._looking_into.setdefault(set_id, set()).add(key)
+        self._touch_policy(key)
+
+    def _touch_policy(self, key: ResourceKey) -> None:
+        """Its own chains; and, if it passes, those in which its rules are written."""
+        policy = self.policies.get(key)
+        for direction in Direction:
+            self._chains.touch(names.policy_chain(direction, key))
+            if passes(policy, direction):
+                for name in self._plans_with.get(key, ()):
+                    self._chains.touch(name)
+
+    def _on_endpoint(self, interface: str, policy: EndpointPolicy | None) -> None:
+        before = self._endpoints.pop(interface, None)
+        if policy is not None:
+            self._endpoints[interface] = policy
+            for plan in _plans(policy):
+                self._use(plan, interface)
+        if before is not None:
+            kept = {plan.name for plan in _plans(policy)} if policy else set()
+            for plan in _plans(before):
+                if plan.name not in kept:
+                    self._leave(plan, interface)
+        for name in MAPS:
+            self._entries.touch((name, interface))
+
+    def _use(self, plan: SharedPlan, interface: str) -> None:
+        users = self._plan_users.setdefault(plan.name, set())
+        if not users:
+            self._shared_plans[plan.name] = plan
+            self._chains.touch(plan.name)
+            for key in plan.asked():
+                self._plans_with.setdefault(key, set()).add(plan.name)
+        users.add(interface)
+
+    def _leave(self, plan: SharedPlan, interface: str) -> None:
+        users = self._plan_users[plan.name]
+        users.remove(interface)
+        if users:
+            return
+        del self._plan_users[plan.name], self._shared_plans[plan.name]
+        self._chains.touch(plan.name)
+        for key in set(plan.asked()):
+            plans = self._plans_with[key]
+            plans.remove(plan.name)
+            if not plans:
+                del self._plans_with[key]
+
+    def _on_pools(self, pools: Mapping[IPNetwork, bool | None], sets: dict[str, nft.Set | None]) -> None:
+        for cidr, masquerade in pools.items():
+            if masquerade is None:
+                self._pools.pop(cidr, None)
+            else:
+                self._pools[cidr] = masquerade
+        before, self._pool_sets = self._pool_sets, {one.name: one for one in _pool_sets(self._pools)}
+        delta = diff(self._pool_sets, before)
+        sets.update({**delta.create, **delta.update, **dict.fromkeys(delta.delete)})
+        self._render_base()
+
+    def _on_settings(self, settings: Settings) -> None:
+        self._settings = settings
+        self._chains.touch_all()
+        self._render_base()
+
+    def _render_base(self) -> None:
+        masquerading = [version for version in VERSIONS if names.masqueraded_pools(version) in self._pool_sets]
+        self._base = base_chains(self._settings, tuple(masquerading))
+        for name in self._base:
+            self._chains.touch(name)
+
+    # --- output -------------------------------------------------------------------------------------------------
+
+    def _render_chain(self, name: str) -> nft.Chain | None:
+        if name in self._base:
+            return self._base[name]
+        plan = self._policy_plans.get(name) or self._shared_plans.get(name)
+        return render_plan(plan, self) if plan else None
+
+    def _render_entry(self, key: tuple[str, str]) -> nft.Verdict | None:
+        name, interface = key
+        policy = self._endpoints.get(interface)
+        if policy is None:
+            return None
+        if name == names.HOST_TO_ENDPOINTS:
+            return nft.Accept()
+        if name == names.ENDPOINTS_TO_HOST:
+            return nft.Goto(names.WORKLOAD_TO_HOST)
+        direction = Direction.EGRESS if name == names.FROM_ENDPOINTS else Direction.INGRESS
+        return nft.Goto(endpoint_plan(direction, policy).name)
+
+
+def _plans(policy: EndpointPolicy) -> Iterator[SharedPlan]:
+    for direction in Direction:
+        plan = endpoint_plan(direction, policy)
+        yield plan
+        yield from plan.tier_plans()
+
+
+def _pool_sets(pools: Mapping[IPNetwork, bool]) -> Iterator[nft.Set]:
+    """None for a family that masquerades nothing."""
+    for version in VERSIONS:
+        key = KEY_TYPES[SetKind.NETWORKS, version]
+        masqueraded = frozenset(c for c, masquerade in pools.items() if c.version == version and masquerade)
+        if masqueraded:
+            yield nft.Set(names.masqueraded_pools(version), key, masqueraded)
+            yield nft.Set(names.all_pools(version), key, frozenset(c for c in pools if c.version == version))
+
+
+def _log_prefix(configured: str) -> str:
+    """As the kernel log shows it, with what nft would not take left out; at most 127 bytes."""
+    printable = "".join(c for c in configured if c.isascii() and c.isprintable() and c not in '"\\')
+    return f"{printable[:125]}: "

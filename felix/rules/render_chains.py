@@ -1,0 +1,153 @@
+"""The chains that endpoints with policy need, and what is in each.
+
+A plan says what a chain is for; its name follows from it alone. Three kinds: the rules of one policy or profile,
+the policies of one tier (only where one of them passes), and everything that applies to an endpoint in one
+direction."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from msgspec import Struct
+
+from felix.calc.ip_sets import SetKey, SetKind
+from felix.rules import render_names as names
+from felix.rules import values as nft
+from felix.rules.render_base import DROP_INVALID
+from felix.rules.render_match import render_rule
+from weft.model.keys import ResourceKey
+from weft.policy.values import Action, Direction, EndpointPolicy, Policies, Policy, TierPolicies
+
+
+class Context(Protocol):
+    """What the content of a chain depends on besides its plan."""
+
+    @property
+    def policies(self) -> Policies: ...
+    @property
+    def log_prefix(self) -> str: ...
+    def kind_of(self, key: SetKey) -> SetKind | None: ...
+
+
+class PolicyPlan(Struct, frozen=True):
+    direction: Direction
+    key: ResourceKey
+
+    @property
+    def name(self) -> str:
+        return names.policy_chain(self.direction, self.key)
+
+
+class TierPlan(Struct, frozen=True):
+    direction: Direction
+    tier: TierPolicies
+
+    @property
+    def name(self) -> str:
+        return names.tier_chain(self.direction, self.tier)
+
+    def asked(self) -> Iterator[ResourceKey]:
+        yield from self.tier.policies(self.direction)
+
+
+class EndpointPlan(Struct, frozen=True):
+    """`tiers` are those with a policy for the direction."""
+
+    direction: Direction
+    tiers: tuple[TierPolicies, ...]
+    profiles: tuple[ResourceKey, ...]
+
+    @property
+    def name(self) -> str:
+        return names.endpoint_chain(self.direction, self.tiers, self.profiles)
+
+    def asked(self) -> Iterator[ResourceKey]:
+        """The policies whose Pass rules decide what the chain looks like."""
+        for tier in self.tiers:
+            yield from tier.policies(self.direction)
+
+    def tier_plans(self) -> Iterator[TierPlan]:
+        """Each has a chain only while a policy of it passes."""
+        for tier in self.tiers:
+            yield TierPlan(self.direction, tier)
+
+
+SharedPlan = TierPlan | EndpointPlan
+
+
+def endpoint_plan(direction: Direction, policy: EndpointPolicy) -> EndpointPlan:
+    return EndpointPlan(direction, policy.tiers_of(direction), policy.profiles)
+
+
+def passes(policy: Policy | None, direction: Direction) -> bool:
+    """Whether one of its rules leaves the tier."""
+    rules = policy.rules(direction) if policy else None
+    return any(rule.effect is Action.PASS for rule in rules or ())
+
+
+def render_plan(plan: PolicyPlan | SharedPlan, context: Context) -> nft.Chain | None:
+    """None: the plan needs no chain now."""
+    match plan:
+        case PolicyPlan(direction, key):
+            return _policy_chain(plan.name, direction, key, context)
+        case TierPlan(direction, tier):
+            return _tier_chain(plan.name, direction, tier, context)
+        case EndpointPlan():
+            return _endpoint_chain(plan, context)
+
+
+def _policy_chain(name: str, direction: Direction, key: ResourceKey, context: Context) -> nft.Chain | None:
+    """Of a profile, passing means to go on with the next one."""
+    policy = context.policies.get(key)
+    if policy is None or policy.rules(direction) is None:
+        return None
+    if passes(policy, direction) and key.kind != "Profile":
+        return None
+    return nft.Chain(name, tuple(_rules(policy, direction, context)))
+
+
+def _tier_chain(name: str, direction: Direction, tier: TierPolicies, context: Context) -> nft.Chain | None:
+    """`return` leaves the tier: by a Pass rule, or at its end if that is its default action."""
+    keys = tier.policies(direction)
+    if not any(passes(context.policies.get(key), direction) for key in keys):
+        return None
+    rules: list[nft.Rule] = []
+    for key in keys:
+        policy = context.policies.get(key)
+        if policy is not None and passes(policy, direction):
+            rules += _rules(policy, direction, context)
+        else:
+            rules.append(nft.rule(nft.Jump(names.policy_chain(direction, key))))
+    return nft.Chain(name, (*rules, *_end_of_tier(tier)))
+
+
+def _endpoint_chain(plan: EndpointPlan, context: Context) -> nft.Chain:
+    """Ends in drop, so that nothing falls back into the base chain. What no packet reaches is left out."""
+    direction = plan.direction
+    rules = [DROP_INVALID]
+    for tier in plan.tiers:
+        keys = tier.policies(direction)
+        if any(passes(context.policies.get(key), direction) for key in keys):
+            rules.append(nft.rule(nft.Jump(names.tier_chain(direction, tier)), comment=_comment("tier", tier.name)))
+            continue
+        rules += [nft.rule(nft.Jump(names.policy_chain(direction, key))) for key in keys]
+        end = _end_of_tier(tier)
+        if end:
+            return nft.Chain(plan.name, (*rules, *end))
+    rules += [nft.rule(nft.Jump(names.policy_chain(direction, key))) for key in plan.profiles]
+    return nft.Chain(plan.name, (*rules, nft.rule(nft.Drop(), comment="nothing allowed it")))
+
+
+def _rules(policy: Policy, direction: Direction, context: Context) -> Iterator[nft.Rule]:
+    for rule in policy.rules(direction) or ():
+        yield from render_rule(rule, context.kind_of, context.log_prefix, on_pass=nft.Return())
+
+
+def _end_of_tier(tier: TierPolicies) -> tuple[nft.Rule, ...]:
+    if tier.default_action is Action.PASS:
+        return ()
+    return (nft.rule(nft.Drop(), comment=_comment("end of tier", tier.name)),)
+
+
+def _comment(what: str, name: str) -> str:
+    printable = "".join(c for c in name if c.isprintable() and c not in '"\\' and c.isascii())
+    return f"{what} {printable}"[:120]
