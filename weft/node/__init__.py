@@ -1,0 +1,1 @@
+"""weft-node: the node's entry point. It registers the node, prepares the datastore and starts the agents."""
