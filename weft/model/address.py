@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     IPAddress = IPv4Address | IPv6Address
     IPNetwork = IPv4Network | IPv6Network
     IPInterface = IPv4Interface | IPv6Interface
+    MaskedNetwork = IPNetwork
 else:
 
     class IPAddress(ABC):  # noqa: B024
@@ -26,12 +27,17 @@ else:
     class IPInterface(ABC):  # noqa: B024
         """An IPv4Interface or an IPv6Interface."""
 
+    class MaskedNetwork(ABC):  # noqa: B024
+        """An IPNetwork where host bits are masked off when it is read, as Calico does for some fields."""
+
     IPAddress.register(IPv4Address)
     IPAddress.register(IPv6Address)
     IPNetwork.register(IPv4Network)
     IPNetwork.register(IPv6Network)
     IPInterface.register(IPv4Interface)
     IPInterface.register(IPv6Interface)
+    MaskedNetwork.register(IPv4Network)
+    MaskedNetwork.register(IPv6Network)
 
 
 def parse_address(text: str) -> IPAddress:
@@ -54,7 +60,7 @@ def parse_network(text: str) -> IPNetwork:
 
 
 def parse_masked_network(text: str) -> IPNetwork:
-    """A prefix where Calico masks host bits off instead of refusing them (network sets, reservations)."""
+    """A prefix; host bits are masked off."""
     try:
         return ipaddress.ip_network(text, strict=False)
     except ValueError:

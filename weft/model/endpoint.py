@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address
 from typing import ClassVar
 
-from weft.model.address import IPAddress, IPNetwork
+from weft.model.address import IPAddress, IPNetwork, MaskedNetwork
 from weft.model.base import Resource, Value, written
 from weft.model.errors import FieldError
 from weft.model.values import Dscp, Protocol
@@ -79,7 +79,7 @@ class WorkloadEndpointSpec(Value, frozen=True, kw_only=True):
     interface_name: str = ""
     mac: str = ""
     ports: tuple[WorkloadEndpointPort, ...] = ()
-    allow_spoofed_source_prefixes: tuple[IPNetwork, ...] = ()
+    allow_spoofed_source_prefixes: tuple[MaskedNetwork, ...] = ()
     qos_controls: QoSControls | None = None
 
     def __post_init__(self) -> None:

@@ -113,7 +113,7 @@ class IPAMConfigValue(Value, frozen=True, kw_only=True):
     strict_affinity: bool = msgspec.field(default=False, name="strict_affinity")
     auto_allocate_blocks: bool = msgspec.field(default=False, name="auto_allocate_blocks")
     max_blocks_per_host: int = 0
-    kube_virt_vm_address_persistence: str | None = None
+    kube_virt_vm_address_persistence: Literal["Enabled", "Disabled"] | None = None
 
 
 DEFAULT_CONFIG: Final = IPAMConfigValue(auto_allocate_blocks=True)
@@ -132,14 +132,13 @@ def to_stored(resource: IPAMConfiguration) -> IPAMConfigValue:
 
 def from_stored(value: IPAMConfigValue) -> IPAMConfiguration:
     """The stored form as a resource, always named `default`."""
-    persistence = value.kube_virt_vm_address_persistence
     return IPAMConfiguration(
         metadata=Metadata(name="default"),
         spec=IPAMConfigurationSpec(
             strict_affinity=value.strict_affinity,
             auto_allocate_blocks=value.auto_allocate_blocks,
             max_blocks_per_host=value.max_blocks_per_host,
-            kube_virt_vm_address_persistence="Disabled" if persistence == "Disabled" else None,
+            kube_virt_vm_address_persistence=value.kube_virt_vm_address_persistence,
         ),
     )
 

@@ -16,9 +16,11 @@ import yaml
 
 from weft.model import kinds
 from weft.model.base import API_VERSION, Resource
-from weft.model.errors import ValidationError
+from weft.model.defaults import DEFAULT_NAMESPACE, with_defaults
+from weft.model.errors import FieldError, ValidationError
 from weft.model.resources import CLASSES
 from weft.model.stored import as_validation_error, to_builtins
+from weft.model.validation import problems
 from weft.model.wire import Shape, dec_hook, shape_of
 
 _SERVER_METADATA: Final = frozenset({"managedFields", "selfLink", "generateName", "clusterName"})
@@ -58,15 +60,17 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 
-def decode_manifests(text: str | bytes, source: str) -> list[Resource]:
-    """All resources of a text with any number of documents. Raises ValidationError at the first mistake."""
+def decode_manifests(text: str | bytes, source: str, namespace: str = DEFAULT_NAMESPACE) -> list[Resource]:
+    """All resources of a text with any number of documents, with what Calico's client fills in.
+
+    `namespace` is for namespaced resources that name none. Raises ValidationError at the first mistake."""
     resources: list[Resource] = []
     documents = yaml.load_all(text, Loader=_Loader)
     index = -1
     try:
         for index, tree in enumerate(documents):
             if tree is not None:
-                resources.extend(_decode_document(tree, source, index))
+                resources.extend(_decode_document(tree, source, index, namespace))
     except yaml.YAMLError as error:
         raise ValidationError(source, index + 1, "$", None, f"YAML or JSON ({_one_line(error)})") from None
     return resources
@@ -76,7 +80,7 @@ def _one_line(error: yaml.YAMLError) -> str:
     return " ".join(str(error).split())
 
 
-def _decode_document(tree: Any, source: str, document: int) -> Iterator[Resource]:
+def _decode_document(tree: Any, source: str, document: int, namespace: str) -> Iterator[Resource]:
     if not isinstance(tree, dict):
         raise ValidationError(source, document, "$", tree, "a resource, with apiVersion, kind, metadata and spec")
     kind = tree.get("kind")
@@ -87,12 +91,12 @@ def _decode_document(tree: Any, source: str, document: int) -> Iterator[Resource
         for index, item in enumerate(items):
             if isinstance(item, dict) and kind != "List":
                 item = {"kind": kind.removesuffix("List"), "apiVersion": tree.get("apiVersion"), **item}
-            yield _decode_resource(item, source, document, f"items[{index}].")
+            yield _decode_resource(item, source, document, namespace, f"items[{index}].")
         return
-    yield _decode_resource(tree, source, document, "")
+    yield _decode_resource(tree, source, document, namespace, "")
 
 
-def _decode_resource(tree: Any, source: str, document: int, where: str) -> Resource:
+def _decode_resource(tree: Any, source: str, document: int, namespace: str, where: str) -> Resource:
     if not isinstance(tree, dict):
         raise ValidationError(source, document, where.rstrip("."), tree, "a resource")
     cls = _class_of(tree, source, document, where)
@@ -102,13 +106,18 @@ def _decode_resource(tree: Any, source: str, document: int, where: str) -> Resou
     tree = _without_nulls(tree)
     try:
         _refuse_unknown(tree, shape_of(cls), "")
-        return msgspec.convert(tree, cls, dec_hook=dec_hook)
+        resource = with_defaults(msgspec.convert(tree, cls, dec_hook=dec_hook), namespace)
     except msgspec.ValidationError as error:
-        found = as_validation_error(error, source, document)
+        found = as_validation_error(error, cls, source, document)
         value = found.value if found.value is not None else _value_at(tree, found.field)
         raise ValidationError(source, document, where + found.field, value, found.expected) from None
     except ValidationError as error:
         raise ValidationError(source, document, where + error.field, error.value, error.expected) from None
+    except FieldError as error:
+        raise ValidationError(source, document, where + error.field, error.value, error.expected) from None
+    for problem in problems(resource):
+        raise ValidationError(source, document, where + problem.field, problem.value, problem.expected)
+    return resource
 
 
 def _class_of(tree: dict[str, Any], source: str, document: int, where: str) -> type[Resource]:

@@ -18,6 +18,9 @@ DELETED_INTERFACE_PREFIX: Final = "weftdel"
 _ID_LENGTH: Final = 11
 
 
+_MIDDLE: Final = {"k8s": "pod", "cni": "containerID", "libnetwork": "orchestrator"}
+
+
 class EndpointName(msgspec.Struct, frozen=True):
     """The parts of a workload endpoint's name; `workload` is the container id, the pod, or the workload."""
 
@@ -28,7 +31,7 @@ class EndpointName(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         parts = (self.node, self.orchestrator, self.workload, self.endpoint)
-        fields = ("node", "orchestrator", "workload", "endpoint")
+        fields = ("node", "orchestrator", _MIDDLE.get(self.orchestrator, "workload"), "endpoint")
         return "-".join(_escape(field, part) for field, part in zip(fields, parts, strict=True))
 
 

@@ -9,10 +9,10 @@ from typing import ClassVar, Final, Literal
 
 import msgspec
 
-from weft.model.address import IPNetwork
+from weft.model.address import IPNetwork, MaskedNetwork
 from weft.model.base import Resource, Value, written
 from weft.model.errors import FieldError
-from weft.model.values import Port, Protocol
+from weft.model.values import Number, Port, Protocol
 
 Action = Literal["Allow", "Deny", "Log", "Pass"]
 PolicyType = Literal["Ingress", "Egress"]
@@ -105,7 +105,7 @@ class NetworkPolicySpec(Value, frozen=True, kw_only=True):
     """`order` None sorts after every number. `types` empty means: see `weft.model.defaults.policy_types`."""
 
     tier: str = written(DEFAULT_TIER)
-    order: float | None = None
+    order: Number | None = None
     ingress: tuple[Rule, ...] = ()
     egress: tuple[Rule, ...] = ()
     selector: str = ""
@@ -125,7 +125,7 @@ class GlobalNetworkPolicySpec(Value, frozen=True, kw_only=True):
     """As NetworkPolicySpec, and what only host endpoints know."""
 
     tier: str = written(DEFAULT_TIER)
-    order: float | None = None
+    order: Number | None = None
     ingress: tuple[Rule, ...] = ()
     egress: tuple[Rule, ...] = ()
     selector: str = ""
@@ -148,7 +148,7 @@ class GlobalNetworkPolicy(Resource, frozen=True, kw_only=True):
 class TierSpec(Value, frozen=True, kw_only=True):
     """`order` None sorts after every number; `default_action` is for endpoints a tier's policy selects."""
 
-    order: float | None = None
+    order: Number | None = None
     default_action: Literal["Deny", "Pass"] = written("Deny")
 
 
@@ -173,7 +173,7 @@ class Profile(Resource, frozen=True, kw_only=True):
 class NetworkSetSpec(Value, frozen=True, kw_only=True):
     """Prefixes that selectors find by the set's labels; host bits are masked off, as Calico does."""
 
-    nets: tuple[IPNetwork, ...] = ()
+    nets: tuple[MaskedNetwork, ...] = ()
 
 
 class NetworkSet(Resource, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from typing import ClassVar, Final, Literal
 
 import msgspec
 
-from weft.model.address import IPNetwork
+from weft.model.address import IPNetwork, MaskedNetwork
 from weft.model.base import Resource, Value, written
 from weft.model.errors import FieldError
 
@@ -58,7 +58,7 @@ class IPPool(Resource, frozen=True, kw_only=True):
 class IPReservationSpec(Value, frozen=True, kw_only=True):
     """Addresses that automatic assignment never hands out."""
 
-    reserved_cidrs: tuple[IPNetwork, ...] = ()
+    reserved_cidrs: tuple[MaskedNetwork, ...] = ()
 
 
 class IPReservation(Resource, frozen=True, kw_only=True):

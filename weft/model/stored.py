@@ -5,6 +5,7 @@ policy whose action we do not know) is refused as unusable; guessing would open 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
@@ -18,11 +19,12 @@ from weft.model.keys import AffinityKey, BlockKey, HandleKey, IPAMConfigKey, Key
 from weft.model.policy import DEFAULT_TIER
 from weft.model.pool import IPAMConfiguration
 from weft.model.resources import CLASSES
-from weft.model.wire import Shape, dec_hook, enc_hook, shape_of
+from weft.model.wire import Shape, dec_hook, enc_hook, expected_at, lenient_dec_hook, shape_of
 
 StoredValue = Resource | ipam.BlockValue | ipam.AffinityValue | ipam.HandleValue | ipam.IPAMConfigValue
 
 _ENCODER: Final = msgspec.json.Encoder(enc_hook=enc_hook)
+_MISSING: Final = re.compile(r"Object missing required field `(.*)`")
 _NAME_ANNOTATION: Final = "projectcalico.org/metadata"
 _POLICIES: Final = ("NetworkPolicy", "GlobalNetworkPolicy")
 
@@ -66,10 +68,12 @@ def decode_stored(key: Key, raw: bytes) -> StoredValue:
 def _decode_slowly(key: Key, cls: type[StoredValue], raw: bytes) -> StoredValue:
     """Again, with what Go's decoder forgives: null for anything, and "" for a value that is not a string."""
     try:
-        tree = msgspec.json.decode(raw)
-        return msgspec.convert(without_unset(tree, shape_of(cls)), cls, dec_hook=dec_hook, strict=False)
+        tree = without_unset(msgspec.json.decode(raw), shape_of(cls))
+        if isinstance(tree, dict) and isinstance(key, ResourceKey):
+            tree.setdefault("metadata", {})
+        return msgspec.convert(tree, cls, dec_hook=lenient_dec_hook, strict=False)
     except msgspec.ValidationError as error:
-        raise as_validation_error(error, keys.path(key), 0) from None
+        raise as_validation_error(error, cls, keys.path(key), 0) from None
     except msgspec.DecodeError as error:
         raise ValidationError(keys.path(key), 0, "$", raw[:80], f"JSON ({error})") from None
 
@@ -87,16 +91,21 @@ def without_unset(tree: Any, shape: Shape | None) -> Any:
     return tree
 
 
-def as_validation_error(error: msgspec.ValidationError, source: str, document: int) -> ValidationError:
-    """msgspec's `<message> - at `$.spec.cidr`` as our error."""
+def as_validation_error(error: msgspec.ValidationError, cls: type, source: str, document: int) -> ValidationError:
+    """msgspec's `<message> - at `$.spec.cidr`` as our error; `value` is left None where we do not know it."""
     message, _, place = str(error).rpartition(" - at `")
     if not message:
         message, place = str(error), "$`"
     field = place.rstrip("`").removeprefix("$").removeprefix(".")
-    if isinstance(error.__cause__, FieldError):
-        cause = error.__cause__
+    cause = error.__cause__
+    if isinstance(cause, FieldError):
         return ValidationError(source, document, _join(field, cause.field), cause.value, cause.expected)
-    return ValidationError(source, document, field or "$", None, message)
+    if cause is not None:
+        return ValidationError(source, document, field or "$", None, message)
+    missing = _MISSING.match(message)
+    if missing is not None:
+        return ValidationError(source, document, _join(field, missing[1]), None, "a value: it must be given")
+    return ValidationError(source, document, field or "$", None, expected_at(cls, field))
 
 
 def _join(parent: str, field: str) -> str:

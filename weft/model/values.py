@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Any, ClassVar, Final, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 
 PROTOCOL_NUMBERS: Final = {"ICMP": 1, "TCP": 6, "UDP": 17, "ICMPv6": 58, "SCTP": 132, "UDPLite": 136}
 _PROTOCOL_NAMES: Final = {name.lower(): name for name in PROTOCOL_NUMBERS}
@@ -75,6 +75,23 @@ class AsNumber(int):
 
     def to_json(self) -> int:
         return int(self)
+
+
+if TYPE_CHECKING:
+    Number = float
+else:
+
+    class Number(float):
+        """A float that is written without a fraction where it has none, as Go does."""
+
+        @classmethod
+        def parse(cls, raw: object) -> Number:
+            if isinstance(raw, (int, float)) and not isinstance(raw, bool):
+                return cls(raw)
+            raise ValueError("a number")
+
+        def to_json(self) -> int | float:
+            return int(self) if self.is_integer() else float(self)
 
 
 class Protocol(_Scalar):

@@ -5,6 +5,7 @@ manifests and to keep them in stored values. No resource is named here."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import lru_cache
@@ -25,11 +26,15 @@ from weft.model.address import (
     IPAddress,
     IPInterface,
     IPNetwork,
+    MaskedNetwork,
     parse_address,
     parse_interface,
+    parse_masked_network,
     parse_network,
 )
-from weft.model.values import AsNumber, Dscp, Duration, Port, Protocol
+from weft.model.values import AsNumber, Dscp, Duration, Number, Port, Protocol
+
+_STEP: Final = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 
 
 def _only(parse: Callable[[str], Any], cls: Any, expected: str) -> Callable[[object], Any]:
@@ -52,10 +57,12 @@ _PARSERS: Final[Mapping[Any, Callable[[Any], Any]]] = {
     IPNetwork: _only(parse_network, IPNetwork, "a prefix, such as 10.65.0.0/16 or fd00::/64"),
     IPv4Network: _only(parse_network, IPv4Network, "an IPv4 prefix, such as 10.65.0.0/16"),
     IPv6Network: _only(parse_network, IPv6Network, "an IPv6 prefix, such as fd00::/64"),
+    MaskedNetwork: _only(parse_masked_network, MaskedNetwork, "a prefix, such as 10.65.0.0/16 or fd00::/64"),
     IPInterface: _only(parse_interface, IPInterface, "an address with a prefix length, such as 10.0.0.1/24"),
     IPv4Interface: _only(parse_interface, IPv4Interface, "an IPv4 address with a prefix length, such as 10.0.0.1/24"),
     IPv6Interface: _only(parse_interface, IPv6Interface, "an IPv6 address with a prefix length, such as fd00::1/64"),
     AsNumber: AsNumber.parse,
+    Number: Number.parse,  # type: ignore[attr-defined]
     Duration: Duration.parse,
     Protocol: Protocol.parse,
     Port: Port.parse,
@@ -71,10 +78,24 @@ def dec_hook(cls: type, raw: object) -> Any:
     return parser(raw)
 
 
+_LENIENT_PARSERS: Final[Mapping[Any, Callable[[Any], Any]]] = {
+    **_PARSERS,
+    IPNetwork: _only(parse_masked_network, IPNetwork, "a prefix"),
+    IPv4Network: _only(parse_masked_network, IPv4Network, "an IPv4 prefix"),
+    IPv6Network: _only(parse_masked_network, IPv6Network, "an IPv6 prefix"),
+}
+
+
+def lenient_dec_hook(cls: type, raw: object) -> Any:
+    """As `dec_hook`, but host bits are masked off."""
+    return _LENIENT_PARSERS[cls](raw)
+
+
 def enc_hook(value: object) -> Any:
     """The JSON form of a value that msgspec does not know."""
-    if isinstance(value, (AsNumber, Duration, Protocol, Port, Dscp)):
-        return value.to_json()
+    to_json = getattr(value, "to_json", None)
+    if to_json is not None:
+        return to_json()
     if isinstance(value, timedelta):
         return Duration(seconds=value.total_seconds()).to_json()
     return str(value)
@@ -110,3 +131,52 @@ def _inner_shape(info: inspect.Type) -> Shape | None:
             shapes = [_inner_shape(member) for member in info.types]
             return next((shape for shape in shapes if shape is not None), None)
     return None
+
+
+def expected_at(cls: type, field: str) -> str:
+    """What belongs at a path such as `spec.ingress[0].action` of a class, in words."""
+    info: inspect.Type = inspect.type_info(cls)
+    for name, index in _STEP.findall(field):
+        info = _step_into(_plain(info), name, index)
+    return _in_words(_plain(info))
+
+
+def _plain(info: inspect.Type) -> inspect.Type:
+    """A type without its None."""
+    if isinstance(info, inspect.UnionType):
+        return next((member for member in info.types if not isinstance(member, inspect.NoneType)), info)
+    return info
+
+
+def _step_into(info: inspect.Type, name: str, index: str) -> inspect.Type:
+    match info:
+        case inspect.StructType() if name:
+            return next((field.type for field in info.fields if field.encode_name == name), inspect.AnyType())
+        case inspect.VarTupleType() if index:
+            return info.item_type
+        case inspect.DictType():
+            return info.value_type
+    return inspect.AnyType()
+
+
+def _in_words(info: inspect.Type) -> str:
+    match info:
+        case inspect.LiteralType(values):
+            return f"one of {', '.join(map(str, values))}"
+        case inspect.StrType():
+            return "text (numbers and true or false in quotes)"
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.IntType():
+            return "a whole number"
+        case inspect.FloatType():
+            return "a number"
+        case inspect.VarTupleType():
+            return "a list"
+        case inspect.DictType():
+            return "a map of names to text"
+        case inspect.DateTimeType():
+            return "a time such as 2026-01-31T12:00:00Z"
+        case inspect.StructType():
+            return f"an object with {', '.join(field.encode_name for field in info.fields)}"
+    return "a value of another type"
