@@ -6,38 +6,20 @@ writing are the store's. The rules are Calico's (libcalico-go/lib/clientv3)."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
 
 import msgspec
 
 from weft.admin.api import RefusedError
-from weft.model import names
 from weft.model.address import IPNetwork
 from weft.model.base import Metadata, Resource
-from weft.model.bgp import BGPConfiguration
-from weft.model.endpoint import WorkloadEndpoint
-from weft.model.errors import FieldError, ValidationError
-from weft.model.node import ClusterInformation
-from weft.model.policy import TIER_ORDERS, GlobalNetworkPolicy, NetworkPolicy, PolicyType, Profile
-from weft.model.pool import IPAMConfiguration, IPPool
-
-P = TypeVar("P", NetworkPolicy, GlobalNetworkPolicy)
+from weft.model.errors import ValidationError
+from weft.model.node import ClusterInformation, Node
+from weft.model.policy import TIER_ORDERS, GlobalNetworkPolicy, NetworkPolicy, Profile
+from weft.model.pool import IPPool
 
 DEFAULT_NAME = "default"
 ALLOW_PROFILE = "projectcalico-default-allow"
 KUBERNETES_POLICY_PREFIX = "knp.default."
-NAMESPACE_LABEL = "projectcalico.org/namespace"
-ORCHESTRATOR_LABEL = "projectcalico.org/orchestrator"
-# Attribute and JSON name of what only the BGPConfiguration named "default" may say.
-CLUSTER_WIDE_BGP = {
-    "node_to_node_mesh_enabled": "nodeToNodeMeshEnabled",
-    "as_number": "asNumber",
-    "service_load_balancer_ips": "serviceLoadBalancerIPs",
-    "service_external_ips": "serviceExternalIPs",
-    "service_cluster_ips": "serviceClusterIPs",
-    "node_mesh_password": "nodeMeshPassword",
-    "node_mesh_max_restart_time": "nodeMeshMaxRestartTime",
-}
 
 
 def wrong(field: str, value: object, expected: str) -> ValidationError:
@@ -45,75 +27,11 @@ def wrong(field: str, value: object, expected: str) -> ValidationError:
     return ValidationError(source="", document=0, field=field, value=value, expected=expected)
 
 
-def prepare(resource: Resource) -> Resource:
-    """The document as it is stored; fills in what follows from the rest. Raises ValidationError, RefusedError."""
-    match resource:
-        case WorkloadEndpoint():
-            return _endpoint(resource)
-        case BGPConfiguration():
-            _check_bgp_configuration(resource)
-        case IPAMConfiguration():
-            if resource.name != DEFAULT_NAME:
-                raise wrong("metadata.name", resource.name, DEFAULT_NAME)
-        case Profile():
-            if resource.name == ALLOW_PROFILE:
-                raise RefusedError(f"the profile {ALLOW_PROFILE!r} is built in and cannot be changed")
-        case NetworkPolicy():
-            _refuse_kubernetes_policy(resource)
-            return _policy(resource)
-        case GlobalNetworkPolicy():
-            return _policy(resource)
-        case _:
-            pass
-    return resource
-
-
-def _endpoint(endpoint: WorkloadEndpoint) -> WorkloadEndpoint:
-    spec = endpoint.spec
-    try:
-        expected = names.endpoint_name(
-            node=spec.node,
-            orchestrator=spec.orchestrator,
-            workload=spec.workload,
-            pod=spec.pod,
-            container_id=spec.container_id,
-            endpoint=spec.endpoint,
-        )
-    except FieldError as error:
-        raise wrong(f"spec.{error.field}", error.value, error.expected) from error
-    if endpoint.name not in ("", expected):
-        raise wrong("metadata.name", endpoint.name, f"{expected}, which follows from spec")
-    labels = {
-        **endpoint.metadata.labels,
-        NAMESPACE_LABEL: endpoint.namespace,
-        ORCHESTRATOR_LABEL: spec.orchestrator,
-    }
-    metadata = msgspec.structs.replace(endpoint.metadata, name=expected, labels=labels)
-    return msgspec.structs.replace(endpoint, metadata=metadata)
-
-
-def _check_bgp_configuration(configuration: BGPConfiguration) -> None:
-    if configuration.name == DEFAULT_NAME:
-        return
-    for attribute, name in CLUSTER_WIDE_BGP.items():
-        value = getattr(configuration.spec, attribute, None)
-        if value is not None and value != ():
-            raise wrong(f"spec.{name}", value, f'left out: only the BGPConfiguration "{DEFAULT_NAME}" has it')
-
-
-def _policy(policy: P) -> P:
-    """With the types that Calico derives from the rules there are; a policy without rules denies ingress."""
-    spec = policy.spec
-    if spec.types:
-        return policy
-    types: list[PolicyType] = ["Ingress"] if spec.ingress or not spec.egress else []
-    if spec.egress:
-        types.append("Egress")
-    return msgspec.structs.replace(policy, spec=msgspec.structs.replace(spec, types=tuple(types)))
-
-
-def _refuse_kubernetes_policy(policy: NetworkPolicy) -> None:
-    if policy.name.startswith(KUBERNETES_POLICY_PREFIX):
+def check_writable(resource: Resource) -> None:
+    """Raises RefusedError for what others own."""
+    if isinstance(resource, Profile) and resource.name == ALLOW_PROFILE:
+        raise RefusedError(f"the profile {ALLOW_PROFILE!r} is built in and cannot be changed")
+    if isinstance(resource, NetworkPolicy) and resource.name.startswith(KUBERNETES_POLICY_PREFIX):
         raise RefusedError("kubernetes network policies must be managed through the kubernetes API")
 
 
@@ -126,6 +44,13 @@ def creation_metadata(given: Metadata, uid: str, now: object) -> Metadata:
 def update_metadata(stored: Metadata, given: Metadata) -> Metadata:
     """Labels and annotations are the writer's; everything else stays."""
     return msgspec.structs.replace(stored, labels=given.labels, annotations=given.annotations, resource_version="")
+
+
+def with_status(new: Resource, old: Resource) -> Resource:
+    """A node's status is its agent's: it is never in a document and survives every update."""
+    if isinstance(new, Node) and isinstance(old, Node):
+        return msgspec.structs.replace(new, status=old.status)
+    return new
 
 
 def check_update(new: Resource, old: Resource) -> None:

@@ -20,6 +20,7 @@ from weft.model import ipam as ipam_model
 from weft.model.address import IPNetwork
 from weft.model.base import Resource
 from weft.model.bgp import BGPPeer
+from weft.model.defaults import DEFAULT_NAMESPACE, with_defaults
 from weft.model.errors import (
     AlreadyExistsError,
     CompactedError,
@@ -71,7 +72,7 @@ class ResourceStore:
     async def write(self, verb: api.Verb, manifest: api.Manifest, dry_run: bool = False) -> api.Written:
         resource = parse(manifest)
         try:
-            resource = rules.prepare(resource)
+            rules.check_writable(resource)
             match verb:
                 case api.Verb.CREATE:
                     written = await self._create(resource, dry_run)
@@ -130,7 +131,7 @@ class ResourceStore:
             old = _decode(key, kv)
             rules.check_update(resource, old)
             metadata = rules.update_metadata(old.metadata, resource.metadata)
-            merged = msgspec.structs.replace(resource, metadata=metadata)
+            merged = rules.with_status(msgspec.structs.replace(resource, metadata=metadata), old)
             raw = _encode(merged, kv.value)
             if dry_run or raw == kv.value:
                 return stored(merged, kv.revision)
@@ -257,7 +258,7 @@ class ResourceStore:
 
 
 def parse(manifest: api.Manifest) -> Resource:
-    """The one resource of a document, its namespace filled in. Raises ValidationError."""
+    """The one resource of a document, with its defaults filled in. Raises ValidationError."""
     try:
         resources: Sequence[Resource] = codec.decode_manifests(manifest.document, manifest.source)
     except ValidationError as error:
@@ -265,15 +266,10 @@ def parse(manifest: api.Manifest) -> Resource:
     if len(resources) != 1:
         raise located(rules.wrong("", len(resources), "exactly one resource"), manifest)
     resource = resources[0]
-    kind = kinds.KINDS[resource.kind]
-    if kind.namespaced and not resource.namespace:
-        namespace = manifest.default_namespace or rules.DEFAULT_NAME
-        metadata = msgspec.structs.replace(resource.metadata, namespace=namespace)
-        return msgspec.structs.replace(resource, metadata=metadata)
-    if resource.namespace and not kind.namespaced:
+    if resource.namespace and not kinds.KINDS[resource.kind].namespaced:
         expected = f"left out: {resource.kind} is not a namespaced resource"
         raise located(rules.wrong("metadata.namespace", resource.namespace, expected), manifest)
-    return resource
+    return with_defaults(resource, manifest.default_namespace or DEFAULT_NAMESPACE)
 
 
 def located(error: ValidationError, manifest: api.Manifest) -> ValidationError:
