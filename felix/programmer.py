@@ -1,0 +1,351 @@
+"""Bring what the graph computes into the kernel, in an order that never leaves a workload without its policy.
+
+A change takes routes away first, then changes the policy, then adds routes; while the policy is not in the kernel no
+route is added. What the CNI server programs ahead of the datastore's own notice of it is held against notices that
+are older. No waiting, no clock: callers pass monotonic seconds, and call `on_tick` when `due_s` has come."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from felix.calc.delta import LocalEndpoint, NodeDelta
+from felix.calc.graph import Graph
+from felix.dataplane.nft import NftDriver, Report
+from felix.rules.changes import first_table
+from felix.rules.render import Renderer
+from weft.datastore.syncer import Deleted, InSync, SyncEvent, Upserted
+from weft.model.address import IPNetwork
+from weft.model.endpoint import WorkloadEndpoint
+from weft.model.errors import WeftError
+from weft.model.keys import Key, ResourceKey
+from weft.netlink.message import Message
+from weft.netlink.route import BLACKHOLE, RouteOwner, Target, device
+from weft.netlink.routetable import RouteFailure, RouteTable
+from weft.netlink.socket import DumpInterruptedError
+
+LOCAL_ROUTES = RouteOwner(protocol=80, metric_ipv4=0, metric_ipv6=512)
+ECHO_TIMEOUT_S = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class NotProgrammedError(WeftError):
+    """The endpoint's policy or a route of it is not in the kernel: try again later."""
+
+
+class NotReadyError(WeftError):
+    """The datastore has not been read completely yet: try again."""
+
+
+class Links(Protocol):
+    def index(self, name: str) -> int | None:
+        """The interface index now; None if there is no such interface."""
+
+
+@dataclass(slots=True)
+class _Ahead:
+    """Endpoints that were programmed or removed before the datastore told of it: what was done, and until when the
+    notice of it is waited for."""
+
+    done: dict[Key, WorkloadEndpoint | None] = field(default_factory=dict)
+    until_s: dict[Key, float] = field(default_factory=dict)
+
+    def note(self, key: Key, value: WorkloadEndpoint | None, now_s: float) -> None:
+        self.done[key] = value
+        self.until_s[key] = now_s + ECHO_TIMEOUT_S
+
+    def passes(self, key: Key, value: object | None) -> bool:
+        """Whether a notice is news: it is, unless it is older than what was done here."""
+        if key not in self.done:
+            return True
+        mine = self.done[key]
+        is_echo = value is None if mine is None else _same_birth(mine, value)
+        if is_echo:
+            self.forget(key)
+        return is_echo
+
+    def forget(self, key: Key) -> None:
+        self.done.pop(key, None)
+        self.until_s.pop(key, None)
+
+    def overdue(self, now_s: float) -> list[Key]:
+        return [key for key, until_s in self.until_s.items() if until_s <= now_s]
+
+
+def _same_birth(mine: WorkloadEndpoint, notice: object | None) -> bool:
+    """Whether a notice tells of what was programmed or of a later change to it: a newer endpoint of the same name has
+    another uid."""
+    return isinstance(notice, WorkloadEndpoint) and notice.metadata.uid == mine.metadata.uid
+
+
+class NodeProgrammer:
+    """The one owner of graph, renderer and drivers."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        nft: NftDriver,
+        routes: RouteTable,
+        links: Links,
+        now_s: Callable[[], float],
+    ) -> None:
+        self._graph = graph
+        self._renderer = Renderer()
+        self._nft = nft
+        self._routes = routes
+        self._links = links
+        self._now_s = now_s
+        self._ahead = _Ahead()
+        self._started = False
+        self._report = Report(False, {})
+        self._local: dict[IPNetwork, str] = {}
+        self._by_interface: dict[str, set[IPNetwork]] = {}
+        self._held_back: dict[IPNetwork, str] = {}
+        self._table_taken_over = False
+        self.endpoints: dict[str, LocalEndpoint] = {}
+        self.blackholes: set[IPNetwork] = set()
+        self.not_enforced: dict[ResourceKey, tuple[str, ...]] = {}
+
+    # --- what the datastore says --------------------------------------------------------------------------------
+
+    def on_events(self, events: Sequence[SyncEvent]) -> None:
+        """Take in a batch; the kernel follows before this returns, once the first snapshot is complete."""
+        for event in events:
+            match event:
+                case Upserted(key, value, _):
+                    if self._ahead.passes(key, value):
+                        self._graph.on_update(key, value)
+                case Deleted(key):
+                    if self._ahead.passes(key, None):
+                        self._graph.on_update(key, None)
+                case InSync():
+                    self._graph.on_in_sync()
+                    self._started = True
+        if self._started:
+            self.flush()
+
+    def overdue(self) -> list[Key]:
+        """Endpoints whose notice did not come: ask the datastore for them and pass the answer to `settle`."""
+        return self._ahead.overdue(self._now_s())
+
+    def settle(self, key: Key, value: WorkloadEndpoint | None) -> None:
+        """The datastore's own word on an endpoint."""
+        self._ahead.forget(key)
+        self._graph.on_update(key, value)
+        self.flush()
+
+    # --- what the CNI server asks -------------------------------------------------------------------------------
+
+    async def program(self, endpoint: WorkloadEndpoint) -> None:
+        """As `felix.cni.ports.Programmer.program`."""
+        key = key_of(endpoint)
+        self._require_started()
+        self._ahead.note(key, endpoint, self._now_s())
+        self._graph.on_update(key, endpoint)
+        self.flush()
+        self._require_programmed(endpoint)
+
+    async def remove(self, key: ResourceKey) -> None:
+        """As `felix.cni.ports.Programmer.remove`."""
+        self._require_started()
+        self._ahead.note(key, None, self._now_s())
+        self._graph.on_update(key, None)
+        self.flush()
+
+    def _require_started(self) -> None:
+        if not self._started:
+            raise NotReadyError("the datastore has not been read completely yet")
+
+    def _require_programmed(self, endpoint: WorkloadEndpoint) -> None:
+        interface = endpoint.spec.interface_name
+        if not self._report.in_kernel:
+            raise NotProgrammedError(f"policy of {interface}: {'; '.join(self._report.failed.values())}")
+        for name, why in self._report.failed.items():
+            if interface in name:
+                raise NotProgrammedError(f"policy of {interface}: {name}: {why}")
+        wanted = set(endpoint.spec.ip_networks)
+        if wanted & self._held_back.keys() or self._by_interface.get(interface, set()) != wanted:
+            raise NotProgrammedError(f"routes of {interface}: there is no such interface, or another has its address")
+        for failure in self._routes.failures:
+            if failure.prefix in wanted:
+                raise NotProgrammedError(f"route {failure.prefix}: {failure.text}")
+
+    # --- what the kernel says -----------------------------------------------------------------------------------
+
+    def on_links(self, changed: Mapping[str, int | None]) -> None:
+        """Links came, went, or changed state: name -> index, None: it is gone."""
+        touched = False
+        for name, index in changed.items():
+            prefixes = self._by_interface.get(name)
+            if not prefixes:
+                continue
+            touched = True
+            target = device(index) if index is not None else None
+            for prefix in prefixes:
+                self._aim(prefix, name, target)
+            if index is not None:
+                self._routes.on_link_change(index)
+        if touched and self._started:
+            self._apply_routes()
+
+    def on_route_notifications(self, notifications: Iterable[Message]) -> None:
+        self._routes.on_notifications(notifications)
+        if self._started:
+            self._apply_routes()
+
+    def on_foreign_table_change(self) -> None:
+        if self._started:
+            log.warning("somebody else changed our nft table: reading it again")
+            self._note_report(self._nft.on_foreign_change(self._now_s()))
+
+    def resync_routes(self) -> None:
+        """Notifications were lost."""
+        self._routes.resync()
+        if self._started:
+            for prefix, interface in self._local.items():
+                self._aim(prefix, interface, self._target(interface))
+            self._apply_routes()
+
+    def due_s(self) -> float | None:
+        """When `on_tick` has something to do."""
+        times = [self._nft.retry_at_s, self._routes.retry_at_s(), *self._ahead.until_s.values()]
+        return min((one for one in times if one is not None), default=None)
+
+    def on_tick(self) -> None:
+        """Try again what is due."""
+        if not self._started:
+            return
+        self._note_report(self._nft.on_tick(self._now_s()))
+        self._release_held_back()
+        self._apply_routes()
+
+    # --- into the kernel ----------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        delta = self._graph.flush()
+        if not delta and self._table_taken_over:
+            return
+        self._note(delta)
+        self._withdraw_routes(delta)
+        self._apply_policy(delta)
+        self._add_routes(delta)
+        self._apply_routes()
+
+    @property
+    def ready(self) -> bool:
+        """The snapshot was complete and the kernel has followed it."""
+        return self._started and self._report.in_kernel
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """What is not as desired, in words."""
+        routes = {f"route {one.prefix}": one.text for one in self._routes.failures}
+        return {**self._report.failed, **routes}
+
+    @property
+    def waiting_for_interface(self) -> frozenset[IPNetwork]:
+        """Prefixes of endpoints whose host interface does not exist."""
+        return frozenset(self._held_back)
+
+    def local_routes(self) -> dict[IPNetwork, str]:
+        """Prefix -> host interface, of the local workloads."""
+        return dict(self._local)
+
+    def _note(self, delta: NodeDelta) -> None:
+        for interface, endpoint in delta.endpoints.items():
+            if endpoint is None:
+                self.endpoints.pop(interface, None)
+            else:
+                self.endpoints[interface] = endpoint
+        for key, why in delta.not_enforced.items():
+            if why is None:
+                self.not_enforced.pop(key, None)
+            else:
+                log.warning("%s %s: not enforced: %s", key.kind, key.name, "; ".join(why))
+                self.not_enforced[key] = why
+
+    def _withdraw_routes(self, delta: NodeDelta) -> None:
+        gone = {prefix: None for prefix, interface in delta.routes.items() if interface is None}
+        gone |= {cidr: None for cidr, mine in delta.blackholes.items() if mine is None and cidr not in delta.routes}
+        for prefix in gone:
+            self._forget_route(prefix)
+            self.blackholes.discard(prefix)
+        if gone:
+            self._routes.desire(gone)
+            self._apply_routes()
+
+    def _apply_policy(self, delta: NodeDelta) -> None:
+        changes = self._renderer.render(delta)
+        if not self._table_taken_over:
+            self._table_taken_over = True
+            self._note_report(self._nft.start(first_table(changes), self._now_s()))
+        elif changes:
+            self._note_report(self._nft.apply(changes, self._now_s()))
+
+    def _add_routes(self, delta: NodeDelta) -> None:
+        for cidr, mine in delta.blackholes.items():
+            if mine:
+                self.blackholes.add(cidr)
+                self._routes.desire({cidr: BLACKHOLE})
+        for prefix, interface in delta.routes.items():
+            if interface is not None:
+                self._forget_route(prefix)
+                self._local[prefix] = interface
+                self._by_interface.setdefault(interface, set()).add(prefix)
+                self._held_back[prefix] = interface
+        self._release_held_back()
+
+    def _release_held_back(self) -> None:
+        """Routes wait until the policy is in the kernel and their interface is there."""
+        if not self._report.in_kernel:
+            return
+        for prefix, interface in list(self._held_back.items()):
+            self._aim(prefix, interface, self._target(interface))
+
+    def _aim(self, prefix: IPNetwork, interface: str, target: Target | None) -> None:
+        if target is None or not self._report.in_kernel:
+            self._held_back[prefix] = interface
+            self._routes.desire({prefix: None})
+        else:
+            self._held_back.pop(prefix, None)
+            self._routes.desire({prefix: target})
+
+    def _target(self, interface: str) -> Target | None:
+        index = self._links.index(interface)
+        return device(index) if index is not None else None
+
+    def _forget_route(self, prefix: IPNetwork) -> None:
+        self._held_back.pop(prefix, None)
+        interface = self._local.pop(prefix, None)
+        if interface is not None:
+            self._by_interface[interface].discard(prefix)
+            if not self._by_interface[interface]:
+                del self._by_interface[interface]
+
+    def _apply_routes(self) -> None:
+        try:
+            failures = self._routes.apply(self._now_s())
+        except (OSError, DumpInterruptedError) as error:
+            log.warning("cannot read the kernel's routes, trying again: %s", error)
+            return
+        for failure in failures:
+            self._log_route(failure)
+
+    def _log_route(self, failure: RouteFailure) -> None:
+        if failure.attempts == 1:
+            log.warning("route %s: %s; trying again", failure.prefix, failure.text)
+
+    def _note_report(self, report: Report) -> None:
+        if report.failed != self._report.failed:
+            for name, why in report.failed.items():
+                log.error("nft: %s: %s; trying again", name, why)
+            if report.in_kernel and not report.failed and self._report.failed:
+                log.info("nft: everything is in the kernel again")
+        self._report = report
+
+
+def key_of(endpoint: WorkloadEndpoint) -> ResourceKey:
+    return ResourceKey("WorkloadEndpoint", endpoint.metadata.name, endpoint.metadata.namespace)
