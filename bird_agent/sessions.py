@@ -85,6 +85,7 @@ class Session:
     flaps: int = 0
     stale_until: dict[Family, float] = field(default_factory=dict)
     deadline: float | None = None
+    we_restarted: bool = False
 
     @property
     def family(self) -> Family:
@@ -150,7 +151,7 @@ class Sessions:
         if session is None:
             return []
         session.opened = opened
-        if not session.stale_until:
+        if not session.stale_until or session.we_restarted:
             return []
         kept = opened.restart_families or {}
         actions: list[Action] = []
@@ -165,7 +166,7 @@ class Sessions:
             return
         session.state, session.since, session.up_at = "established", at, at
         session.last_error = ""
-        session.learning = True
+        session.learning, session.we_restarted = True, False
         session.deadline = at + (RESYNC_TIMEOUT_S if _sends_end_of_rib(session.opened) else QUIET_S)
         for family in session.stale_until:
             session.stale_until[family] = at + RESYNC_TIMEOUT_S
@@ -222,6 +223,27 @@ class Sessions:
         until = down.at + session.opened.restart_time_s
         session.stale_until = dict.fromkeys(kept, until)
         return actions + [MarkStale(down.peer, family) for family in kept]
+
+    def on_speaker_lost(self, at: float) -> list[Action]:
+        """Our own speaker died with all its sessions: we are the restarting one, and the peers go on forwarding."""
+        actions: list[Action] = []
+        for session in self._sessions.values():
+            if session.established:
+                session.state, session.since, session.last_error = "active", at, "our own speaker was restarted"
+                session.deadline, session.we_restarted = None, True
+                session.stale_until[session.family] = at + RESYNC_TIMEOUT_S
+                actions.append(MarkStale(session.peer, session.family))
+        return actions
+
+    def on_replay(self, peer: IPAddress, complete: bool) -> list[Action]:
+        """The peer's history is about to be told: all of it from the beginning, or what there is."""
+        session = self._sessions.get(peer)
+        if session is None:
+            return []
+        if not complete:
+            return []
+        self._sessions[peer] = Session(peer, flaps=session.flaps)
+        return [DropAll(peer, "its history is told again")]
 
     def on_interface_down(self, peer: IPAddress, at: float) -> list[Action]:
         """The way to the peer is gone: its routes lead nowhere, whatever the session still believes."""

@@ -1,22 +1,21 @@
 """Start ExaBGP 5.0.15 with our corrections, or say why not: `python -m bird_agent.exabgp.launcher`.
 
-`serve CONFIG --lock FILE` runs the speaker; it holds a lock on FILE, which contains its process id, for as long as it
-lives, so that there is never a second one and any agent can find it. `validate CONFIG` only reads a configuration.
+`serve CONFIG --lock FILE` runs the speaker; it holds a lock on FILE for as long as it lives, so that there is never a
+second one and any agent can find it. `validate CONFIG` only reads a configuration.
 Either refuses an ExaBGP that the corrections do not know. It watches and restarts nothing: that is the agent's."""
 
 from __future__ import annotations
 
 import argparse
-import fcntl
 import os
 import pwd
 import sys
-import time
 from collections.abc import Sequence
+from pathlib import Path
+
+from weft import singleton
 
 EXIT_REFUSED = 64  # not an ExaBGP exit status: starting again will not help
-EXIT_LOCKED = 65
-LOCK_ATTEMPTS = 10
 
 
 def environment(listen: Sequence[str], port: int) -> dict[str, str]:
@@ -46,22 +45,6 @@ def _corrected() -> None:
     corrections.verify(release)
     corrections.apply()
     extensions.install()
-
-
-def _hold(lock: str) -> int:
-    """Take the lock and write our process id into it; BlockingIOError if another speaker has it."""
-    fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    for attempt in range(LOCK_ATTEMPTS):
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
-            if attempt == LOCK_ATTEMPTS - 1:
-                raise
-            time.sleep(0.02)  # somebody may only be looking whether the lock is held
-    os.ftruncate(fd, 0)
-    os.write(fd, b"%d\n" % os.getpid())
-    return fd
 
 
 def _serve(configuration: str) -> int:
@@ -100,10 +83,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.update(environment(options.listen if serving else (), options.port if serving else 179))
     if serving:
         try:
-            _hold(options.lock)
-        except BlockingIOError:
-            print(f"another speaker holds {options.lock}", file=sys.stderr)
-            return EXIT_LOCKED
+            singleton.hold(Path(options.lock))
+        except singleton.AlreadyRunningError as error:
+            print(error, file=sys.stderr)
+            return singleton.EXIT_ALREADY_RUNNING
     from bird_agent.exabgp.corrections import UnknownExaBGPError
 
     try:

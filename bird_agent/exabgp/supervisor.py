@@ -8,19 +8,19 @@ Ending the agent leaves the speaker running (its sessions survive an upgrade); `
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bird_agent.exabgp.configuration import digest_of
 from bird_agent.exabgp.launcher import EXIT_REFUSED
+from weft import singleton
 from weft.model.address import IPAddress
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class SpeakerPaths:
 
     @property
     def lock(self) -> Path:
-        return self.run_dir / "speaker.lock"
+        return singleton.lock_path(self.run_dir, "speaker")
 
     @property
     def log(self) -> Path:
@@ -70,30 +70,14 @@ class SpeakerPaths:
         return [sys.executable, "-I", "-S", str(script), str(self.socket)]
 
 
-def running_speaker(lock: Path) -> int | None:
-    """The process id of the speaker that holds the lock, if one does."""
-    try:
-        fd = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        text = os.read(fd, 32).strip()
-        return int(text) if text.isdigit() else None
-    finally:
-        os.close(fd)
-    return None
-
-
 def stop_speaker(paths: SpeakerPaths) -> bool:
     """End the speaker, if there is one. Sessions close without NOTIFICATION: peers keep routes for the restart time."""
-    pid = running_speaker(paths.lock)
+    pid = singleton.holder(paths.lock)
     if pid is None:
         return False
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + STOP_TIMEOUT_S
-    while running_speaker(paths.lock) == pid:
+    while singleton.holder(paths.lock) == pid:
         if time.monotonic() > deadline:
             os.kill(pid, signal.SIGKILL)
             deadline += STOP_TIMEOUT_S
@@ -104,8 +88,10 @@ def stop_speaker(paths: SpeakerPaths) -> bool:
 class SpeakerSupervisor:
     """One speaker: `configure` says what it should be, `run` keeps it so."""
 
-    def __init__(self, paths: SpeakerPaths) -> None:
+    def __init__(self, paths: SpeakerPaths, on_running: Callable[[bool], None]) -> None:
+        """`on_running` is told whenever there is a speaker, and whether it was running before."""
         self._paths = paths
+        self._on_running = on_running
         self._arguments: list[str] | None = None
         self._desired_digest = ""
         self._running_digest = ""
@@ -138,12 +124,17 @@ class SpeakerSupervisor:
         self._arguments = _launcher_arguments(self._paths, listen, port)
         self._wake.set()
 
+    @property
+    def up_to_date(self) -> bool:
+        """The speaker has said that it runs with the configuration that is desired."""
+        return self._running_digest == self._desired_digest
+
     async def reload(self) -> bool:
         """Bring the running speaker to the desired configuration; True once it has said so."""
         for _ in range(3):
             if self._running_digest == self._desired_digest:
                 return True
-            pid = running_speaker(self._paths.lock)
+            pid = singleton.holder(self._paths.lock)
             if pid is None:
                 return False
             self._reported.clear()
@@ -163,16 +154,18 @@ class SpeakerSupervisor:
                 self._wake.clear()
             arguments = self._arguments
             began = time.monotonic()
-            pid = running_speaker(self._paths.lock)
+            pid = singleton.holder(self._paths.lock)
             if pid is None:
                 pid = self._start(arguments)
                 log.info("speaker started as process %d", pid)
+                self._on_running(False)
             elif _arguments_of(pid) != arguments:
                 log.info("the running speaker (process %d) listens elsewhere: replacing it", pid)
                 await asyncio.to_thread(stop_speaker, self._paths)
                 continue
             else:
                 log.info("took over the running speaker, process %d", pid)
+                self._on_running(True)
             ended = await self._ended_or_changed(pid, arguments)
             if not ended:
                 continue

@@ -1,0 +1,298 @@
+"""weft-bird-agent: the composition root. It owns every loop, socket and clock, and takes no decision about routing.
+
+Inputs (datastore, speaker, kernel) are handed to `Agent`, and after each of them one step is taken: commands go to the
+speaker, routes to the kernel, lines to the log. On SIGTERM the agent leaves and the speaker stays, with its sessions,
+for the agent that follows; with WEFT_SPEAKER_LIFETIME=agent, or by `weft-bird-agent stop-speaker`, it ends too."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from ipaddress import ip_address
+
+from bird_agent.agent import Agent
+from bird_agent.datastore_view import watched_prefixes
+from bird_agent.exabgp import events, link
+from bird_agent.exabgp.client import LinkClient
+from bird_agent.exabgp.configuration import Neighbor, UnrenderableSessionError, render
+from bird_agent.exabgp.supervisor import (
+    InvalidConfigurationError,
+    SpeakerPaths,
+    SpeakerRefusedError,
+    SpeakerSupervisor,
+    stop_speaker,
+)
+from bird_agent.fib import OWNER, Fib
+from bird_agent.kernel import KernelView
+from bird_agent.peering import DEFAULT_PORT, Peering, SessionConfig
+from bird_agent.status import BirdAgentStatus
+from weft import singleton
+from weft.admin.server import AdminServer
+from weft.admin.services.status import StatusServer
+from weft.config import AgentConfig, ConfigError
+from weft.datastore.etcd import EtcdDatastore
+from weft.datastore.syncer import Syncer, SyncEvent
+from weft.netlink.route import unpack
+from weft.netlink.routetable import KernelRoutes, RouteTable
+from weft.netlink.socket import DumpInterruptedError, NetlinkSocket
+
+log = logging.getLogger("weft-bird-agent")
+
+TICK_S = 1.0
+GATHER_S = 0.002  # inputs that come together are one step
+BETWEEN_RELOADS_S = 0.25
+RETRY_CONFIGURATION_S = 5.0
+
+
+class Daemon:
+    """One running agent."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        assert config.etcd is not None
+        started_at = time.time()
+        self._config = config
+        self._requests = NetlinkSocket()
+        kernel_routes = KernelRoutes(self._requests, OWNER)
+        self._table = RouteTable(kernel_routes, OWNER)
+        left_over = {unpack(packed): target for packed, target in kernel_routes.read().items()}
+        self._fib = Fib(self._table, left_over)
+        if left_over:
+            log.info("%d routes of an earlier run are kept until everything has been learnt again", len(left_over))
+        self._kernel = KernelView(silent_ports=[self._requests.port])
+        self._agent = Agent(config.node_name, started_at, config.router_id)
+        self._store = EtcdDatastore(config.etcd)
+        self._syncer = Syncer(self._store, watched_prefixes(config.node_name))
+        self._paths = SpeakerPaths(config.run_dir)
+        self._supervisor = SpeakerSupervisor(self._paths, self._on_speaker_running)
+        self._client = LinkClient(self._paths.socket, self)
+        self._status = BirdAgentStatus(
+            config.node_name, started_at, self._agent, self._kernel, self._table, self._syncer
+        )
+        self._wake = asyncio.Event()
+        self._wanted: Peering | None = None
+        self._reconfigure = asyncio.Event()
+        self._configured = asyncio.Event()
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        loop.add_reader(self._kernel.fileno(), self._on_kernel)
+        self._read_kernel()
+        server = AdminServer(
+            self._config.run_dir / "bird-agent.sock", [StatusServer(self._status)], ready=lambda: self._agent.in_sync
+        )
+        try:
+            async with server, asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(work)
+                    for work in (
+                        self._syncer.run(self._on_datastore),
+                        self._step_forever(),
+                        self._configure_forever(),
+                        self._supervisor.run(),
+                        self._attach(),
+                    )
+                ]
+                await self._stopping.wait()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            loop.remove_reader(self._kernel.fileno())
+            self._kernel.close()
+            self._requests.close()
+            await self._store.close()
+
+    # Inputs.
+
+    def _on_datastore(self, batch: Sequence[SyncEvent]) -> None:
+        self._agent.on_datastore(batch)
+        self._wake.set()
+
+    def _on_kernel(self) -> None:
+        changes = self._kernel.receive()
+        self._table.on_notifications(changes.own)
+        if changes.resync:
+            self._table.resync()
+        if changes.underlay:
+            self._read_kernel()
+        if changes.own or changes.resync or changes.underlay:
+            self._wake.set()
+
+    def _read_kernel(self) -> None:
+        try:
+            below, workloads = self._kernel.read()
+        except (OSError, DumpInterruptedError) as error:
+            log.warning("the kernel's routes could not be read, trying again: %s", error)
+            return
+        self._agent.on_underlay(below, workloads)
+
+    def on_attached(self, hello: link.Hello) -> None:
+        self._agent.on_attached(hello)
+
+    def on_replaying(self, peer: link.Replaying) -> None:
+        self._agent.on_replaying(ip_address(peer.peer), peer.complete)
+
+    def on_live(self) -> None:
+        self._agent.on_live()
+
+    def on_event(self, event: events.SpeakerEvent) -> None:
+        if isinstance(event, events.ReloadReport):
+            self._supervisor.on_report(event.digest, event.taken, event.error)
+        elif isinstance(event, events.SyncEnd):
+            self._supervisor.on_report(event.digest, True, "")
+            if not self._supervisor.up_to_date:
+                self._reconfigure.set()
+        self._agent.on_speaker(event)
+
+    def on_batch_end(self) -> None:
+        self._wake.set()
+
+    def on_detached(self) -> None:
+        self._agent.on_detached()
+        self._wake.set()
+
+    def _on_speaker_running(self, before: bool) -> None:
+        if before:
+            self._agent.on_speaker_found()
+        else:
+            self._agent.on_speaker_started()
+
+    # Outputs.
+
+    async def _step_forever(self) -> None:
+        while True:
+            try:
+                await asyncio.wait_for(self._wake.wait(), TICK_S)
+                await asyncio.sleep(GATHER_S)
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            self._step()
+
+    def _step(self) -> None:
+        step = self._agent.step(time.time())
+        for note in step.notes:
+            log.info("%s", note)
+        if step.peering is not None:
+            self._wanted = step.peering
+            self._reconfigure.set()
+        if step.commands:
+            self._client.send(step.commands)
+        if step.routes:
+            self._fib.change(step.routes)
+        if step.sweep:
+            gone = self._fib.sweep()
+            log.info("everything has been learnt; %d routes of an earlier run were left and go", gone)
+        if not self._agent.in_sync:
+            return
+        try:
+            for failure in self._fib.apply(time.monotonic()):
+                log.warning("route to %s refused by the kernel: %s", failure.prefix, failure.text)
+        except (OSError, DumpInterruptedError) as error:
+            log.warning("the kernel's routes could not be read, trying again: %s", error)
+
+    async def _configure_forever(self) -> None:
+        """Follow the wanted sessions with the speaker's configuration."""
+        while True:
+            await self._reconfigure.wait()
+            await asyncio.sleep(BETWEEN_RELOADS_S if self._configured.is_set() else 0)
+            self._reconfigure.clear()
+            wanted = self._wanted
+            if wanted is None:
+                continue
+            try:
+                await self._configure(wanted)
+            except (InvalidConfigurationError, OSError, TimeoutError) as error:
+                self._status.speaker_error = f"the speaker's configuration was not changed: {error}"
+                log.error("%s", self._status.speaker_error)
+                asyncio.get_running_loop().call_later(RETRY_CONFIGURATION_S, self._reconfigure.set)
+
+    async def _configure(self, wanted: Peering) -> None:
+        neighbors = []
+        for session in wanted.sessions.values():
+            try:
+                neighbors.append(_neighbor(wanted, session))
+            except UnrenderableSessionError as error:
+                log.error("%s is left out: %s", session.resource, error)
+        text = render(neighbors, self._paths.helper())
+        await self._supervisor.configure(text, wanted.addresses, wanted.port)
+        self._configured.set()
+        self._status.speaker_error = ""
+        if self._client.attached and not self._supervisor.up_to_date:
+            if await self._supervisor.reload():
+                self._agent.on_configured()
+                self._wake.set()
+            else:
+                self._status.speaker_error = self._supervisor.last_error or "the speaker does not answer"
+                asyncio.get_running_loop().call_later(RETRY_CONFIGURATION_S, self._reconfigure.set)
+
+    async def _attach(self) -> None:
+        """Sessions can be told apart only once it is known which there should be."""
+        await self._configured.wait()
+        await self._client.run()
+
+
+def _neighbor(peering: Peering, session: SessionConfig) -> Neighbor:
+    return Neighbor(
+        peer=session.peer,
+        local=session.local,
+        router_id=peering.router_id,
+        local_as=session.local_as,
+        peer_as=session.peer_as,
+        hold_time_s=session.hold_time_s,
+        restart_time_s=session.restart_time_s,
+        port=None if session.port == DEFAULT_PORT else session.port,
+        ttl_security_hops=session.ttl_security_hops,
+    )
+
+
+async def _run(config: AgentConfig) -> None:
+    await Daemon(config).run()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="weft-bird-agent", description="The BGP agent of a node.")
+    parser.add_argument("command", nargs="?", choices=("run", "stop-speaker"), default="run")
+    options = parser.parse_args(argv)
+    try:
+        config = AgentConfig.from_environ(os.environ, socket.gethostname())
+    except ConfigError as error:
+        parser.exit(2, f"weft-bird-agent: {error}\n")
+    paths = SpeakerPaths(config.run_dir)
+    if options.command == "stop-speaker":
+        stop_speaker(paths)
+        return 0
+    if config.etcd is None:
+        parser.exit(2, "weft-bird-agent: ETCD_ENDPOINTS is not set\n")
+    logging.basicConfig(
+        level=config.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        singleton.hold(singleton.lock_path(config.run_dir, "bird-agent"))
+    except singleton.AlreadyRunningError as error:
+        parser.exit(singleton.EXIT_ALREADY_RUNNING, f"weft-bird-agent: {error}\n")
+    refused = False
+    try:
+        asyncio.run(_run(config))
+    except* SpeakerRefusedError as errors:
+        refused = True
+        for refusal in errors.exceptions:
+            log.critical("the speaker cannot be started: %s", refusal)
+    if os.environ.get("WEFT_SPEAKER_LIFETIME", "") == "agent":
+        stop_speaker(paths)
+    return int(refused)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

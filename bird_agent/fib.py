@@ -1,0 +1,56 @@
+"""Best paths as kernel routes: main table, protocol 186, metric 1024 (IPv6: 2048).
+
+`Fib` holds on to the routes that an earlier run left in the kernel until `sweep`, so that a restart never takes one
+away that is about to be learnt again. Writing, retrying and repairing is the shared route table's; whether a path is
+best is the RIB's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from bird_agent.nexthops import NextHops
+from bird_agent.rib import Best
+from weft.model.address import IPNetwork
+from weft.netlink.route import Hop, RouteOwner, Target, via
+from weft.netlink.routetable import RouteFailure, RouteTable
+
+OWNER: Final = RouteOwner(protocol=186, metric_ipv4=1024, metric_ipv6=2048)
+
+
+def target_of(prefix: IPNetwork, best: Best, next_hops: NextHops) -> Target | None:
+    """Where the kernel should send packets to `prefix`: to every equally good path. None: nowhere of ours."""
+    hops: dict[Hop, None] = {}
+    for path in best:
+        reach = next_hops.reach(path.next_hop)
+        if reach is None or (reach.through is not None and reach.through == prefix):
+            continue  # a route that would lead to itself
+        hops.update(dict.fromkeys(reach.hops))
+    return via(*hops) if hops else None
+
+
+class Fib:
+    """The kernel's side of the RIB. `table` is of `OWNER`."""
+
+    def __init__(self, table: RouteTable, left_over: Mapping[IPNetwork, Target]) -> None:
+        self._table = table
+        self._held = dict(left_over)
+        table.desire_only(left_over)
+
+    def change(self, routes: Mapping[IPNetwork, Target | None]) -> None:
+        """New targets; None for prefixes that have no path any more. While leftovers are held, only a route that was
+        learnt and is lost again goes."""
+        for prefix in routes:
+            self._held.pop(prefix, None)
+        self._table.desire(routes)
+
+    def sweep(self) -> int:
+        """Everything has been learnt: leftovers that nobody announced go. How many those are."""
+        gone = dict.fromkeys(self._held)
+        self._table.desire(gone)
+        self._held.clear()
+        return len(gone)
+
+    def apply(self, now_s: float) -> list[RouteFailure]:
+        """Write what differs. Raises OSError or DumpInterruptedError if the kernel cannot be read."""
+        return self._table.apply(now_s)

@@ -1,0 +1,164 @@
+"""The kernel's routes and links that the BGP agent needs to know, read once and then followed.
+
+The adapter for everything below BGP: connected networks, other routes, links, and felix's routes to workloads. It
+writes nothing. When notifications were lost, or a link or an address changed, it reads everything again, because the
+kernel takes routes away with a link and says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from bird_agent.fib import OWNER
+from bird_agent.nexthops import Underlay, underlay
+from weft.model.address import IPNetwork
+from weft.netlink.message import AF_INET, AF_INET6, Message
+from weft.netlink.route import (
+    MAIN_TABLE,
+    RTM_DELROUTE,
+    RTM_NEWROUTE,
+    RTN_UNICAST,
+    RTNLGRP_IPV4_ROUTE,
+    RTNLGRP_IPV6_ROUTE,
+    Route,
+    RouteOwner,
+    decode_route,
+    dump_routes,
+)
+from weft.netlink.rtnetlink import (
+    RTM_DELADDR,
+    RTM_DELLINK,
+    RTM_NEWADDR,
+    RTM_NEWLINK,
+    RTNLGRP_IPV4_IFADDR,
+    RTNLGRP_IPV6_IFADDR,
+    RTNLGRP_LINK,
+    Link,
+    decode_link,
+    dump_links,
+)
+from weft.netlink.socket import NETLINK_ROUTE, DumpInterruptedError, NetlinkSocket, ResyncNeededError
+
+FABRIC_PROTOCOL: Final = 80
+_ANY_PROTOCOL: Final = RouteOwner(protocol=0, metric_ipv4=0, metric_ipv6=0)
+_PROTOCOL_OFFSET: Final = 5  # of rtm_protocol in struct rtmsg
+_GROUPS: Final = (RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE)
+
+_Place = tuple[IPNetwork, int, int]
+
+
+@dataclass(slots=True)
+class KernelChanges:
+    """What a look at the notifications brought. `own` are those about BGP routes, for their table."""
+
+    underlay: bool = False
+    own: list[Message] = field(default_factory=list)
+    resync: bool = False
+
+
+class KernelView:
+    """See the module. Belongs to the network namespace it was made in."""
+
+    def __init__(self, silent_ports: Sequence[int] = ()) -> None:
+        self._requests = NetlinkSocket()
+        self._monitor = NetlinkSocket(NETLINK_ROUTE, _GROUPS)
+        if silent_ports:
+            self._monitor.ignore_ports(silent_ports)
+        self._links: dict[int, Link] = {}
+        self._routes: dict[_Place, Route] = {}
+        self._must_read = True
+
+    def fileno(self) -> int:
+        """Readable when there is something for `receive`."""
+        return self._monitor.fileno()
+
+    def close(self) -> None:
+        self._requests.close()
+        self._monitor.close()
+
+    def receive(self) -> KernelChanges:
+        """Take the notifications that are waiting."""
+        changes = KernelChanges()
+        try:
+            waiting = self._monitor.receive()
+        except ResyncNeededError:
+            self._must_read = changes.underlay = changes.resync = True
+            return changes
+        for notification in waiting:
+            if notification.kind in (RTM_NEWROUTE, RTM_DELROUTE):
+                self._on_route(notification, changes)
+            elif notification.kind in (RTM_NEWLINK, RTM_DELLINK):
+                self._on_link(notification, changes)
+            elif notification.kind in (RTM_NEWADDR, RTM_DELADDR):
+                self._must_read = changes.underlay = changes.resync = True
+        return changes
+
+    def read(self) -> tuple[Underlay, frozenset[IPNetwork]]:
+        """What is below BGP, and the prefixes of local workloads. Raises OSError, DumpInterruptedError."""
+        if self._must_read:
+            self._read_all()
+        up = [link.index for link in self._links.values() if link.up and link.running]
+        return underlay(self._routes.values(), up, frozenset({FABRIC_PROTOCOL, OWNER.protocol})), self._workloads()
+
+    def name_of(self, link: int | None) -> str:
+        found = None if link is None else self._links.get(link)
+        return "" if found is None else found.name
+
+    def _workloads(self) -> frozenset[IPNetwork]:
+        return frozenset(
+            route.destination
+            for route in self._routes.values()
+            if route.protocol == FABRIC_PROTOCOL
+            and route.target.kind == RTN_UNICAST
+            and route.destination.prefixlen == route.destination.max_prefixlen
+        )
+
+    def _read_all(self) -> None:
+        try:
+            links = {link.index: link for link in map(decode_link, self._requests.dump(dump_links()))}
+            routes: dict[_Place, Route] = {}
+            for family in (AF_INET, AF_INET6):
+                for answer in self._requests.dump(dump_routes(family, _ANY_PROTOCOL)):
+                    route = _interesting(answer)
+                    if route is not None:
+                        routes[_place(route)] = route
+        except DumpInterruptedError:
+            return  # still to be read; the next notification or tick comes soon
+        self._links, self._routes, self._must_read = links, routes, False
+
+    def _on_route(self, notification: Message, changes: KernelChanges) -> None:
+        changes.own.append(notification)  # also somebody else's: it may stand where ours was, which the table decides
+        route = _interesting(notification)
+        if route is None:
+            return
+        if notification.kind == RTM_NEWROUTE:
+            self._routes[_place(route)] = route
+        else:
+            self._routes.pop(_place(route), None)
+        changes.underlay = True
+
+    def _on_link(self, notification: Message, changes: KernelChanges) -> None:
+        link = decode_link(notification)
+        before = self._links.get(link.index)
+        gone = notification.kind == RTM_DELLINK
+        if gone:
+            self._links.pop(link.index, None)
+        else:
+            self._links[link.index] = link
+        carried = before is not None and before.up and before.running
+        carries = not gone and link.up and link.running
+        if carried != carries:
+            self._must_read = changes.underlay = changes.resync = True
+
+
+def _interesting(answer: Message) -> Route | None:
+    """A route of the main table that is not ours; ours are many, and are skipped undecoded."""
+    if len(answer.payload) > _PROTOCOL_OFFSET and answer.payload[_PROTOCOL_OFFSET] == OWNER.protocol:
+        return None
+    route = decode_route(answer)
+    return route if route is not None and route.table == MAIN_TABLE else None
+
+
+def _place(route: Route) -> _Place:
+    return route.destination, route.protocol, route.metric
