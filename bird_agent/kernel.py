@@ -37,6 +37,7 @@ from weft.netlink.rtnetlink import (
     Link,
     decode_link,
     dump_links,
+    is_about_bridge_port,
 )
 from weft.netlink.socket import NETLINK_ROUTE, DumpInterruptedError, NetlinkSocket, ResyncNeededError
 
@@ -88,7 +89,7 @@ class KernelView:
         for notification in waiting:
             if notification.kind in (RTM_NEWROUTE, RTM_DELROUTE):
                 self._on_route(notification, changes)
-            elif notification.kind in (RTM_NEWLINK, RTM_DELLINK):
+            elif notification.kind in (RTM_NEWLINK, RTM_DELLINK) and not is_about_bridge_port(notification):
                 self._on_link(notification, changes)
             elif notification.kind in (RTM_NEWADDR, RTM_DELADDR):
                 self._must_read = changes.underlay = changes.resync = True

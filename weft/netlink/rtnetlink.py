@@ -220,6 +220,11 @@ def dump_links() -> bytes:
     return _link_message(RTM_GETLINK, nl.NLM_F_REQUEST | nl.NLM_F_DUMP, 0, mask)
 
 
+def is_about_bridge_port(answer: Message) -> bool:
+    """A bridge tells of its ports with the same messages: its RTM_DELLINK does not mean that the link is gone."""
+    return answer.payload[:1] != b"\0"
+
+
 def decode_link(answer: Message) -> Link:
     """A link of an RTM_NEWLINK or RTM_DELLINK. Raises MalformedMessageError."""
     if len(answer.payload) < _IFINFOMSG.size:

@@ -230,7 +230,10 @@ class NetlinkSocket:
                 return found, interrupted
 
     def receive(self) -> list[Message]:
-        """The notifications that are waiting, [] if none. Raises ResyncNeededError when some were lost."""
+        """The notifications that are waiting, [] if none.
+
+        Raises ResyncNeededError when some were lost; those that wait are then discarded, for they are older than
+        what is about to be read."""
         found: list[Message] = []
         while True:
             try:
@@ -238,12 +241,25 @@ class NetlinkSocket:
             except BlockingIOError:
                 return found
             except OSError as error:
-                raise _as_resync(error) from error
+                if error.errno != errno.ENOBUFS:
+                    raise
+                self._drain()
+                raise ResyncNeededError from error
             for notification in messages(memoryview(self._buffer)[:count]):
                 if notification.kind == NLMSG_OVERRUN:
                     raise ResyncNeededError
                 if notification.kind != NLMSG_NOOP:
                     found.append(notification)
+
+    def _drain(self) -> None:
+        while True:
+            try:
+                self._socket.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
 
     def ignore_ports(self, ports: Iterable[int]) -> None:
         """Never receive what these sockets (`NetlinkSocket.port`) caused: a socket filter on nlmsg_pid."""
@@ -290,7 +306,3 @@ class NetlinkSocket:
         except BlockingIOError as error:
             raise TimeoutError(f"no answer from the kernel for {_ANSWER_TIMEOUT_S} s") from error
         return messages(memoryview(self._buffer)[:count])
-
-
-def _as_resync(error: OSError) -> Exception:
-    return ResyncNeededError() if error.errno == errno.ENOBUFS else error
