@@ -20,7 +20,7 @@ from weft.model import ipam as ipam_model
 from weft.model.address import IPNetwork
 from weft.model.base import Resource
 from weft.model.bgp import BGPPeer
-from weft.model.defaults import DEFAULT_NAMESPACE, with_defaults
+from weft.model.defaults import DEFAULT_NAMESPACE
 from weft.model.errors import (
     AlreadyExistsError,
     CompactedError,
@@ -260,16 +260,14 @@ class ResourceStore:
 def parse(manifest: api.Manifest) -> Resource:
     """The one resource of a document, with its defaults filled in. Raises ValidationError."""
     try:
-        resources: Sequence[Resource] = codec.decode_manifests(manifest.document, manifest.source)
+        resources: Sequence[Resource] = codec.decode_manifests(
+            manifest.document, manifest.source, manifest.default_namespace or DEFAULT_NAMESPACE
+        )
     except ValidationError as error:
         raise located(error, manifest) from error
     if len(resources) != 1:
         raise located(rules.wrong("", len(resources), "exactly one resource"), manifest)
-    resource = resources[0]
-    if resource.namespace and not kinds.KINDS[resource.kind].namespaced:
-        expected = f"left out: {resource.kind} is not a namespaced resource"
-        raise located(rules.wrong("metadata.namespace", resource.namespace, expected), manifest)
-    return with_defaults(resource, manifest.default_namespace or DEFAULT_NAMESPACE)
+    return resources[0]
 
 
 def located(error: ValidationError, manifest: api.Manifest) -> ValidationError:

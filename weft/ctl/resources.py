@@ -37,7 +37,7 @@ class Wanted:
 
 
 async def write(arguments: Namespace, target: Target) -> int:
-    documents = read_documents(arguments.filename, arguments.recursive, arguments.skip_empty)
+    documents = _documents(arguments)
     if not documents:
         print("No resources specified")
         return 0
@@ -62,26 +62,26 @@ async def write(arguments: Namespace, target: Target) -> int:
 def _manifest(document: Document, namespace: str) -> Manifest:
     from weft.model.codec import to_manifest
 
-    _namespace_of(document, namespace)
+    _check_namespace(document, namespace)
     text = json.dumps(to_manifest(document.resource)).encode()
     return Manifest(text, document.source, document.position, namespace)
 
 
-def _namespace_of(document: Document, asked: str) -> str:
-    """The document's namespace, checked against the one asked for. Raises CommandError."""
+def _documents(arguments: Namespace) -> list[Document]:
+    namespace = arguments.namespace or DEFAULT_NAMESPACE
+    return read_documents(arguments.filename, namespace, arguments.recursive, arguments.skip_empty)
+
+
+def _check_namespace(document: Document, asked: str) -> None:
+    """Raises CommandError where the document's namespace is not the one asked for."""
     resource = document.resource
     where = f"{document.source}, document {document.position + 1}"
-    if not KINDS[resource.kind].namespaced:
-        if resource.namespace:
-            raise CommandError(f"{where}: metadata.namespace: {resource.kind} is not a namespaced resource")
-        if asked:
-            raise CommandError(f"{where}: {resource.kind} is not namespaced")
-        return ""
-    if resource.namespace and asked and resource.namespace != asked:
+    if asked and not KINDS[resource.kind].namespaced:
+        raise CommandError(f"{where}: {resource.kind} is not namespaced")
+    if asked and resource.namespace != asked:
         raise CommandError(
             f"{where}: resource namespace does not match client namespace. {resource.namespace} != {asked}"
         )
-    return resource.namespace or asked or DEFAULT_NAMESPACE
 
 
 def _report(verb: str, kinds: Sequence[str], failures: Sequence[str]) -> int:
@@ -111,11 +111,11 @@ def _wanted(arguments: Namespace) -> list[Wanted]:
     if bool(arguments.filename) == bool(arguments.kind):
         raise UsageError("give either a kind or a file with -f")
     if arguments.filename:
-        documents = read_documents(arguments.filename, arguments.recursive, arguments.skip_empty)
-        return [
-            Wanted(document.resource.kind, _namespace_of(document, arguments.namespace), document.resource.name)
-            for document in documents
-        ]
+        documents = _documents(arguments)
+        for document in documents:
+            _check_namespace(document, arguments.namespace)
+        resources = [document.resource for document in documents]
+        return [Wanted(resource.kind, resource.namespace, resource.name) for resource in resources]
     kind = find(arguments.kind)
     if kind is None:
         raise UsageError(f"resource type '{arguments.kind}' is not supported")

@@ -29,13 +29,15 @@ class Document:
     position: int
 
 
-def read_documents(filenames: Sequence[str], recursive: bool, skip_empty: bool) -> list[Document]:
-    """Every resource of every file. Raises CommandError, and ValidationError for a document that is wrong."""
+def read_documents(filenames: Sequence[str], namespace: str, recursive: bool, skip_empty: bool) -> list[Document]:
+    """Every resource of every file; `namespace` is for those that name none.
+
+    Raises CommandError, and ValidationError for a document that is wrong."""
     documents: list[Document] = []
     for filename in filenames:
         found = False
         for source, text in _texts(filename, recursive):
-            inside = list(split(text, source))
+            inside = list(split(text, source, namespace))
             if not inside and not skip_empty:
                 raise CommandError(f"No resources specified in file {source}")
             documents.extend(inside)
@@ -65,7 +67,7 @@ def _inside(directory: Path, recursive: bool) -> Iterator[Path]:
     return (entry for entry in entries if entry.suffix in SUFFIXES and entry.is_file())
 
 
-def split(text: str, source: str) -> Iterator[Document]:
+def split(text: str, source: str, namespace: str) -> Iterator[Document]:
     """The documents of one text."""
     from weft.model.codec import decode_manifests
     from weft.model.errors import ValidationError
@@ -80,7 +82,7 @@ def split(text: str, source: str) -> Iterator[Document]:
         # Lines before the document keep their number in what the parser says.
         padded = "\n" * text.count("\n", 0, start) + part
         try:
-            resources = decode_manifests(padded, source)
+            resources = decode_manifests(padded, source, namespace)
         except ValidationError as error:
             raise ValidationError(source, position, error.field, error.value, error.expected) from error
         for resource in resources:
