@@ -7,7 +7,16 @@ module reads the environment.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_address,
+    ip_interface,
+)
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -15,8 +24,11 @@ T = TypeVar("T")
 
 AUTODETECT = "autodetect"
 NO_ADDRESS = "none"
-AddressSetting = IPv4Interface | IPv6Interface | Literal["autodetect", "none"] | None
-"""An explicit address, "autodetect", "none" (remove it), or None: not set."""
+AddressSetting = IPv4Interface | IPv6Interface | IPv4Address | IPv6Address | Literal["autodetect", "none"] | None
+"""An address (without a prefix: take that of the interface), "autodetect", "none" (never detect), or None: not set."""
+
+
+EncapsulationMode = Literal["Always", "CrossSubnet", "Never"]
 
 
 class ConfigError(Exception):
@@ -57,9 +69,10 @@ class PoolConfig:
     cidr: IPv4Network | IPv6Network | None
     block_size: int
     nat_outgoing: bool
-    ipip_mode: str
-    vxlan_mode: str
+    ipip_mode: EncapsulationMode
+    vxlan_mode: EncapsulationMode
     node_selector: str
+    disable_bgp_export: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +86,10 @@ class AgentConfig:
     ip6: AddressSetting
     ip_autodetection_method: str
     ip6_autodetection_method: str
+    internal_ips: tuple[IPv4Address | IPv6Address, ...]
+    """Kubernetes' InternalIP of the node, where the Node itself does not say (from the downward API)."""
+    address_check_interval_s: float
+    check_address_conflicts: bool
     as_number: int | None
     ipv4_pool: PoolConfig
     ipv6_pool: PoolConfig
@@ -86,17 +103,26 @@ class AgentConfig:
     def from_environ(cls, env: Mapping[str, str], hostname: str = "") -> "AgentConfig":
         """Parse; `hostname` names the node when NODENAME and HOSTNAME are unset. Raises `ConfigError`."""
         read = _Reader(env)
+        pools = _pool(read, 4), _pool(read, 6)
+        no_default_pools = read.get("NO_DEFAULT_POOLS", False, _boolean, "true or false")
+        if no_default_pools and any(pool.cidr for pool in pools):
+            raise ConfigError(
+                "NO_DEFAULT_POOLS", "true", "false where CALICO_IPV4POOL_CIDR or CALICO_IPV6POOL_CIDR is set"
+            )
         return cls(
             node_name=read.text("NODENAME") or read.text("HOSTNAME").lower() or hostname.strip().lower(),
             etcd=_etcd(read),
-            ip=read.get("IP", None, _address_setting(IPv4Interface), "an IPv4 address, autodetect or none"),
-            ip6=read.get("IP6", None, _address_setting(IPv6Interface), "an IPv6 address, autodetect or none"),
+            ip=read.get("IP", None, _address_setting(4), "an IPv4 address, autodetect or none"),
+            ip6=read.get("IP6", None, _address_setting(6), "an IPv6 address, autodetect or none"),
             ip_autodetection_method=read.text("IP_AUTODETECTION_METHOD") or "first-found",
             ip6_autodetection_method=read.text("IP6_AUTODETECTION_METHOD") or "first-found",
+            internal_ips=read.get("WEFT_INTERNAL_IP", (), _addresses, "addresses separated by commas"),
+            address_check_interval_s=read.get("AUTODETECT_POLL_INTERVAL", 60.0, _interval_s, "a duration such as 60s"),
+            check_address_conflicts=not read.get("DISABLE_NODE_IP_CHECK", False, _boolean, "true or false"),
             as_number=read.get("AS", None, parse_as_number, "1 to 4294967295, or high.low"),
-            ipv4_pool=_pool(read, 4),
-            ipv6_pool=_pool(read, 6),
-            no_default_pools=read.get("NO_DEFAULT_POOLS", False, _boolean, "true or false"),
+            ipv4_pool=pools[0],
+            ipv6_pool=pools[1],
+            no_default_pools=no_default_pools,
             router_id=read.get("CALICO_ROUTER_ID", None, _router_id, "an IPv4 address or hash"),
             run_dir=Path(read.text("WEFT_RUN_DIR") or "/run/weft"),
             state_dir=Path(read.text("WEFT_STATE_DIR") or "/var/lib/weft"),
@@ -162,33 +188,54 @@ def _pool(read: _Reader, version: Literal[4, 6]) -> PoolConfig:
             raise ValueError(text)
         return size
 
+    def cidr(text: str) -> IPv4Network | IPv6Network | None:
+        return None if text.lower() == "none" else network(text, strict=False)
+
     return PoolConfig(
-        cidr=read.get(f"{prefix}_CIDR", None, network, f"an IPv{version} network"),
+        cidr=read.get(f"{prefix}_CIDR", None, cidr, f"an IPv{version} network or none"),
         block_size=read.get(f"{prefix}_BLOCK_SIZE", default_size, block_size, f"{bits - 12} to {bits}"),
         nat_outgoing=read.get(f"{prefix}_NAT_OUTGOING", version == 4, _boolean, "true or false"),
-        ipip_mode=read.get(f"{prefix}_IPIP", "", _encapsulation, "Always, CrossSubnet, Never or Off")
+        ipip_mode=read.get(f"{prefix}_IPIP", "Never", _encapsulation, "Always, CrossSubnet, Never or Off")
         if version == 4
         else "Never",
         vxlan_mode=read.get(f"{prefix}_VXLAN", "Never", _encapsulation, "Always, CrossSubnet or Never"),
         node_selector=read.text(f"{prefix}_NODE_SELECTOR") or "all()",
+        disable_bgp_export=read.get(f"{prefix}_DISABLE_BGP_EXPORT", False, _boolean, "true or false"),
     )
 
 
-def _encapsulation(text: str) -> str:
-    modes = {"always": "Always", "crosssubnet": "CrossSubnet", "never": "Never", "off": "Never"}
-    modes["cross-subnet"] = "CrossSubnet"
+def _encapsulation(text: str) -> EncapsulationMode:
+    modes: dict[str, EncapsulationMode] = {"always": "Always", "crosssubnet": "CrossSubnet", "never": "Never"}
+    modes |= {"cross-subnet": "CrossSubnet", "off": "Never"}
     if text.lower() not in modes:
         raise ValueError(text)
     return modes[text.lower()]
 
 
-def _address_setting(interface: type[IPv4Interface] | type[IPv6Interface]) -> Callable[[str], AddressSetting]:
+def _address_setting(version: Literal[4, 6]) -> Callable[[str], AddressSetting]:
     def parse(text: str) -> AddressSetting:
         if text.lower() == AUTODETECT:
             return "autodetect"
-        return "none" if text.lower() == NO_ADDRESS else interface(text)
+        if text.lower() == NO_ADDRESS:
+            return "none"
+        address = ip_interface(text) if "/" in text else ip_address(text)
+        if address.version != version:
+            raise ValueError(text)
+        return address
 
     return parse
+
+
+def _addresses(text: str) -> tuple[IPv4Address | IPv6Address, ...]:
+    return tuple(ip_address(part.strip()) for part in text.split(",") if part.strip())
+
+
+def _interval_s(text: str) -> float:
+    """Go's spelling, whole units: 90s, 2m, 1h; never below a second."""
+    seconds = float(text[:-1]) * {"s": 1, "m": 60, "h": 3600}.get(text[-1], -1)
+    if seconds < 1:
+        raise ValueError(text)
+    return seconds
 
 
 def _router_id(text: str) -> IPv4Address | Literal["hash"]:

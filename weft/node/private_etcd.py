@@ -1,0 +1,65 @@
+"""The etcd of a node that was given no endpoints: one member, data kept, reachable on this machine only.
+
+It listens on unix sockets in the run directory and on no port, so it neither collides with an etcd of the operator's
+nor is reachable from outside; the directory's mode is the access control.
+"""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from weft.config import AgentConfig, EtcdConfig
+from weft.node.supervisor import Program
+
+# etcd wants host:port in a unix URL and makes a socket of that name in its working directory.
+CLIENT_SOCKET = "etcd.sock:0"
+PEER_SOCKET = "etcd-peer.sock:0"
+
+
+class EtcdMissingError(Exception):
+    """No endpoints are configured and there is no etcd to run: set ETCD_ENDPOINTS or install etcd."""
+
+    def __init__(self) -> None:
+        super().__init__("ETCD_ENDPOINTS is not set and no etcd program is installed: set it, or install etcd-server")
+
+
+def private_endpoint(config: AgentConfig) -> EtcdConfig:
+    """How the private etcd is reached."""
+    return EtcdConfig((f"unix://{config.run_dir.resolve()}/{CLIENT_SOCKET}",))
+
+
+def private_etcd(config: AgentConfig) -> Program:
+    """The program to keep running. Raises `EtcdMissingError`."""
+    path = shutil.which("etcd")
+    if path is None:
+        raise EtcdMissingError
+    data_dir = config.state_dir.resolve() / "etcd"
+    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    data_dir.chmod(0o700)
+    arguments = (
+        "--name=weft",
+        f"--data-dir={data_dir}",
+        f"--listen-client-urls=unix://{CLIENT_SOCKET}",
+        f"--advertise-client-urls=unix://{CLIENT_SOCKET}",
+        f"--listen-peer-urls=unix://{PEER_SOCKET}",
+        f"--initial-advertise-peer-urls=unix://{PEER_SOCKET}",
+        f"--initial-cluster=weft=unix://{PEER_SOCKET}",
+        # A single member need not wait for others before it leads.
+        "--heartbeat-interval=20",
+        "--election-timeout=200",
+        "--auto-compaction-mode=periodic",
+        "--auto-compaction-retention=1h",
+        "--log-level=warn",
+        "--logger=zap",
+    )
+    return Program("etcd", (path, *arguments), directory=config.run_dir.resolve())
+
+
+def etcd_environ(env: Mapping[str, str]) -> dict[str, str]:
+    """Without ETCD_*: etcd takes those for its own flags, we mean them for its clients."""
+    return {name: value for name, value in env.items() if not name.startswith("ETCD_")}
+
+
+def is_socket_path_short_enough(config: AgentConfig) -> bool:
+    """A unix socket's path has at most 107 characters (unix(7))."""
+    return len(str(Path(config.run_dir.resolve()) / CLIENT_SOCKET)) <= 107
