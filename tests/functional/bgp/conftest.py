@@ -1,0 +1,48 @@
+"""Fixtures of the BGP tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.netns import NetNs
+from tests.conftest import EtcdServer
+from tests.functional.bgp.fabric import AgentNode, Store
+from tests.functional.bgp.forward import Forwarder
+
+
+@pytest.fixture
+def store(etcd: EtcdServer) -> Store:
+    return Store(etcd.endpoint)
+
+
+@pytest.fixture
+def make_node(netns: Callable[[str], NetNs], etcd: EtcdServer, tmp_path: Path) -> Iterator[Callable[[str], AgentNode]]:
+    """Makes nodes, not started, whose agents reach the datastore on their loopback."""
+    made: list[AgentNode] = []
+    forwarders: list[Forwarder] = []
+    host, _, port = etcd.endpoint.rpartition(":")
+
+    def make(name: str) -> AgentNode:
+        inside = netns(name)
+        forwarders.append(Forwarder(inside, 2379, (host, int(port))))
+        made.append(AgentNode(name, inside, tmp_path / name, {"ETCD_ENDPOINTS": "http://127.0.0.1:2379"}))
+        made[-1].run_dir.mkdir()
+        return made[-1]
+
+    yield make
+    for node in made:
+        if node.agent is not None:
+            print(f"--- {node.name}\n{node.log()[-5000:]}")
+            if (node.run_dir / "speaker.log").exists():
+                print((node.run_dir / "speaker.log").read_text()[-2000:])
+            node.agent.signal(15)
+    for forwarder in forwarders:
+        forwarder.close()
+
+
+@pytest.fixture
+def node(make_node: Callable[[str], AgentNode]) -> AgentNode:
+    return make_node("n1")
