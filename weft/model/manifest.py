@@ -125,8 +125,8 @@ def _class_of(tree: dict[str, Any], source: str, document: int, where: str) -> t
     if version != API_VERSION:
         raise ValidationError(source, document, f"{where}apiVersion", version, API_VERSION)
     if not isinstance(kind, str) or kind not in CLASSES:
-        near = _nearest(str(kind), list(kinds.KINDS))
-        expected = f"{near}?" if near else f"one of {', '.join(kinds.KINDS)}"
+        near = _nearest(kind, list(kinds.KINDS)) if isinstance(kind, str) else None
+        expected = f"did you mean {near}?" if near else f"one of {', '.join(kinds.KINDS)}"
         raise ValidationError(source, document, f"{where}kind", kind, expected)
     return CLASSES[kind]
 
