@@ -159,12 +159,17 @@ def unpack(packed: PackedPrefix) -> IPNetwork:
     return IPv6Network((packed[:16], packed[16]))
 
 
+def check_ipv6_hops(target: Target) -> None:
+    """Raises ValueError if an IPv6 route cannot have these next hops (an IPv4 route can have gateways of both)."""
+    for hop in target.hops:
+        if hop.gateway is not None and hop.gateway.version == 4:
+            raise ValueError(f"an IPv6 route cannot go through {hop.gateway}")
+
+
 def _gateway(gateway: IPAddress, family: int) -> bytes:
     """RTA_GATEWAY, or RTA_VIA for an IPv6 gateway of an IPv4 route (RFC 8950)."""
     if gateway.version == 6 and family == AF_INET:
         return nl.attribute(_RTA_VIA, nl.U16.pack(AF_INET6) + gateway.packed)
-    if gateway.version == 4 and family == AF_INET6:
-        raise ValueError(f"an IPv6 route cannot go through {gateway}")
     return nl.attribute(_RTA_GATEWAY, gateway.packed)
 
 

@@ -23,6 +23,7 @@ from weft.netlink.route import (
     RouteReader,
     RouteWriter,
     Target,
+    check_ipv6_hops,
     decode_route,
     dump_routes,
     pack,
@@ -166,7 +167,7 @@ class RouteTable:
         return {unpack(packed): target for packed, target in self._actual.items()}
 
     def desire(self, changes: Mapping[IPNetwork, Target | None]) -> None:
-        """Change what is desired; None withdraws a prefix."""
+        """Change what is desired; None withdraws a prefix. Raises ValueError for an IPv6 route with an IPv4 gateway."""
         for prefix, target in changes.items():
             self._set(pack(prefix), target)
 
@@ -182,6 +183,8 @@ class RouteTable:
         old = self._desired.get(packed)
         if old is target:
             return
+        if target is not None and len(packed) == 17:
+            check_ipv6_hops(target)
         if old is not None and old.hops:
             self._unlink(packed, old)
         if target is None:
