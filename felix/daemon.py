@@ -1,0 +1,227 @@
+"""weft-felix: the composition root of the node agent. It owns the loop, the sockets and the clock, and decides nothing.
+
+Datastore events go to the programmer, which follows them into the kernel; so do the kernel's own notifications, and
+what the CNI server asks. On SIGTERM the agent leaves everything in the kernel as it is."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import uvloop
+
+from felix.calc.graph import Graph
+from felix.dataplane import sysctl
+from felix.dataplane.interfaces import InterfaceMonitor
+from felix.dataplane.nft import NftDriver
+from felix.dataplane.nft_kernel import NftSocket, NftWatch
+from felix.dataplane.reaper import Reaper
+from felix.dataplane.wiring import KernelWiring
+from felix.programmer import LOCAL_ROUTES, NodeProgrammer
+from felix.status import FelixStatus
+from weft import singleton
+from weft.admin.assembly import datastore_api
+from weft.admin.server import AdminServer, AdminService
+from weft.admin.services.ipam import IPAMServer
+from weft.admin.services.resources import ResourceServer
+from weft.admin.services.status import StatusServer
+from weft.config import AgentConfig, ConfigError
+from weft.datastore.etcd import EtcdDatastore
+from weft.datastore.syncer import Deleted, InSync, Syncer, SyncEvent, Upserted
+from weft.ipam.context import ContextState
+from weft.model import codec, keys
+from weft.model.endpoint import WorkloadEndpoint
+from weft.model.errors import DatastoreUnavailableError, ValidationError
+from weft.model.keys import Key, Owner
+from weft.netlink.routetable import KernelRoutes, RouteTable
+from weft.netlink.socket import DumpInterruptedError, NetlinkSocket
+
+log = logging.getLogger("weft-felix")
+
+WATCHED_KINDS = (
+    "WorkloadEndpoint",
+    "HostEndpoint",
+    "NetworkPolicy",
+    "GlobalNetworkPolicy",
+    "NetworkSet",
+    "GlobalNetworkSet",
+    "Profile",
+    "Tier",
+    "IPPool",
+    "IPReservation",
+    "Node",
+    "FelixConfiguration",
+    "ClusterInformation",
+)
+LONGEST_WAIT_S = 1.0
+
+
+def watched_prefixes(node: str) -> list[str]:
+    """What of the datastore concerns this agent: of the IPAM blocks, only who owns those of this node."""
+    owner = Owner("host", node)
+    affinities = [keys.affinity_prefix(owner, version) for version in (4, 6)]
+    return [*(keys.prefix(kind) for kind in WATCHED_KINDS), *affinities, keys.IPAM_CONFIG]
+
+
+class Daemon:
+    """One running agent, in the network namespace of its process."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        assert config.etcd is not None
+        self._config = config
+        self._store = EtcdDatastore(config.etcd)
+        self._syncer = Syncer(self._store, watched_prefixes(config.node_name))
+        self._route_socket = NetlinkSocket()
+        self._interfaces = InterfaceMonitor(silent_ports=[self._route_socket.port])
+        self._nft_socket = NftSocket()
+        self._nft_watch = NftWatch([self._nft_socket.port])
+        self._reaper = Reaper()
+        self._wiring = KernelWiring(self._reaper)
+        self._programmer = NodeProgrammer(
+            Graph(config.node_name),
+            NftDriver(self._nft_socket),
+            RouteTable(KernelRoutes(self._route_socket, LOCAL_ROUTES), LOCAL_ROUTES),
+            self._interfaces,
+            time.monotonic,
+        )
+        self._context = ContextState(config.node_name)
+        self._status = FelixStatus(
+            config.node_name,
+            time.time(),
+            self._programmer,
+            lambda: self._syncer.status,
+            lambda: sysctl.problems(sysctl.ProcSettings()),
+        )
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        for change in sysctl.enable_routing(sysctl.ProcSettings()):
+            log.info("kernel setting %s: %s, was %s", change.name, change.now, change.was)
+        for name in self._reaper.adopt_leftovers():
+            log.info("leftover interface %s is deleted", name)
+        readers: dict[int, Callable[[], None]] = {
+            self._interfaces.fileno(): self._on_interfaces,
+            self._nft_watch.fileno(): self._on_nft,
+        }
+        for descriptor, reader in readers.items():
+            loop.add_reader(descriptor, reader)
+        try:
+            async with self._admin_server(), asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._syncer.run(self._on_datastore)),
+                    group.create_task(self._tick_forever()),
+                ]
+                await self._stopping.wait()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            for descriptor in readers:
+                loop.remove_reader(descriptor)
+            await self._close()
+
+    def _admin_server(self) -> AdminServer:
+        api = datastore_api(self._store)
+        services: list[AdminService] = [StatusServer(self._status), ResourceServer(api.resources), IPAMServer(api.ipam)]
+        return AdminServer(self._config.run_dir / "felix.sock", services, ready=lambda: self._programmer.ready)
+
+    async def _close(self) -> None:
+        self._reaper.close()
+        self._wiring.close()
+        self._interfaces.close()
+        self._nft_watch.close()
+        self._nft_socket.close()
+        self._route_socket.close()
+        await self._store.close()
+
+    # --- inputs -------------------------------------------------------------------------------------------------
+
+    def _on_datastore(self, events: Sequence[SyncEvent]) -> None:
+        for event in events:
+            match event:
+                case Upserted(key, value, _):
+                    self._context.set(key, value)
+                case Deleted(key):
+                    self._context.set(key, None)
+                case InSync():
+                    log.info("the datastore has been read completely")
+        self._programmer.on_events(events)
+
+    def _on_interfaces(self) -> None:
+        try:
+            changes = self._interfaces.receive()
+        except (OSError, DumpInterruptedError) as error:
+            log.warning("the host's interfaces cannot be read, trying again: %s", error)
+            return
+        if changes.links:
+            self._programmer.on_links(changes.links)
+        if changes.lost:
+            self._programmer.resync_routes()
+        if changes.routes:
+            self._programmer.on_route_notifications(changes.routes)
+
+    def _on_nft(self) -> None:
+        if self._nft_watch.touched():
+            self._programmer.on_foreign_table_change()
+
+    async def _tick_forever(self) -> None:
+        while True:
+            due_s = self._programmer.due_s()
+            now_s = time.monotonic()
+            await asyncio.sleep(LONGEST_WAIT_S if due_s is None else min(max(due_s - now_s, 0.01), LONGEST_WAIT_S))
+            self._programmer.on_tick()
+            for key in self._programmer.overdue():
+                await self._ask(key)
+
+    async def _ask(self, key: Key) -> None:
+        """The datastore's notice of what was programmed ahead of it did not come: what does it hold?"""
+        try:
+            stored = await self._store.get(keys.path(key))
+        except DatastoreUnavailableError:
+            return  # asked again at the next tick
+        value = None
+        if stored is not None:
+            try:
+                value = codec.decode_stored(key, stored.value)
+            except ValidationError as error:
+                log.warning("%s is not usable and treated as absent: %s", stored.key, error)
+        self._programmer.settle(key, value if isinstance(value, WorkloadEndpoint) else None)
+
+
+async def _run(config: AgentConfig) -> None:
+    await Daemon(config).run()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="weft-felix", description="The node agent: policy, routes and CNI.")
+    parser.parse_args(argv)
+    try:
+        config = AgentConfig.from_environ(os.environ, socket.gethostname())
+    except ConfigError as error:
+        parser.exit(2, f"weft-felix: {error}\n")
+    if config.etcd is None:
+        parser.exit(2, "weft-felix: ETCD_ENDPOINTS is not set\n")
+    logging.basicConfig(
+        level=config.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        singleton.hold(singleton.lock_path(config.run_dir, "felix"))
+    except singleton.AlreadyRunningError as error:
+        parser.exit(singleton.EXIT_ALREADY_RUNNING, f"weft-felix: {error}\n")
+    uvloop.run(_run(config))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
