@@ -1,0 +1,224 @@
+"""Each correction of ExaBGP, beside the uncorrected version that fails: start-up, order, reload, helper."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bird_agent.exabgp.configuration import Neighbor, digest_of, render
+from bird_agent.exabgp.supervisor import SpeakerPaths
+from lab.netns import NetNs
+from lab.process import Process, start
+from tests.functional.bgp.fabric import REPOSITORY, Bird, bird_configuration, segment, wait_until
+
+pytestmark = pytest.mark.root
+
+# Runs the launcher with some of the corrections left out, which is how ExaBGP behaves without them.
+WITHOUT = """
+import sys
+from bird_agent.exabgp import corrections
+left_out = sys.argv.pop(1).split(",")
+apply = corrections.apply
+corrections.apply = lambda: apply(tuple(each for each in corrections.CORRECTIONS if each.defect[:2] not in left_out))
+from bird_agent.exabgp.launcher import main
+sys.exit(main())
+"""
+
+
+class Speaker:
+    """ExaBGP from our launcher, and our end of its link."""
+
+    def __init__(self, netns: NetNs, directory: Path, peers: list[str]) -> None:
+        directory.mkdir()
+        self.netns, self.paths = netns, SpeakerPaths(directory)
+        self.configure(peers)
+        self.process: Process | None = None
+        self.lines: list[dict[str, Any]] = []
+        self.socket = socket.socket(socket.AF_UNIX)
+        self._unread = b""
+
+    def configure(self, peers: list[str], extra: str = "") -> None:
+        local = ip_address("10.1.0.1")
+        neighbors = [
+            Neighbor(peer=ip_address(peer), local=local, router_id=local, local_as=64512, peer_as=64512, hold_time_s=9)
+            for peer in peers
+        ]
+        self.text = render(neighbors, self.paths.helper()) + extra
+        self.paths.configuration.write_text(self.text)
+
+    def start(self, left_out: str = "") -> None:
+        program = ["-c", WITHOUT, left_out] if left_out else ["-m", "bird_agent.exabgp.launcher"]
+        arguments = ["serve", str(self.paths.configuration), "--lock", str(self.paths.lock), "--listen", "10.1.0.1"]
+        self.process = start(
+            "speaker", [sys.executable, *program, *arguments], log=self.paths.log, netns=self.netns,
+            environ={"PYTHONPATH": str(REPOSITORY)},
+        )  # fmt: skip
+        self.attach()
+
+    def attach(self) -> None:
+        self.socket.close()
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(0.02)
+
+        def connected() -> bool:
+            with contextlib.suppress(OSError):
+                self.socket.connect(str(self.paths.socket))
+                return True
+            return False
+
+        wait_until("the link is there", connected)
+
+    def say(self, *lines: str) -> None:
+        self.socket.settimeout(10)
+        self.socket.sendall("".join(f"{line}\n" for line in lines).encode())
+        self.socket.settimeout(0.02)
+
+    def heard(self, **wanted: Any) -> list[dict[str, Any]]:
+        with contextlib.suppress(OSError):
+            while data := self.socket.recv(1 << 16):
+                *lines, self._unread = (self._unread + data).split(b"\n")
+                self.lines += [json.loads(line) for line in lines if line.startswith(b"{")]
+        return [line for line in self.lines if wanted.items() <= line.items()]
+
+    def reload(self) -> None:
+        from weft import singleton
+
+        pid = singleton.holder(self.paths.lock)
+        assert pid is not None
+        os.kill(pid, signal.SIGUSR1)
+
+    def stop(self) -> None:
+        self.socket.close()
+        if self.process is not None:
+            self.process.signal(signal.SIGKILL)
+
+
+@pytest.fixture
+def speaker(netns: Callable[[str], NetNs], tmp_path: Path) -> Iterator[Speaker]:
+    made = Speaker(netns("exa"), tmp_path / "run", ["10.1.0.254"])
+    yield made
+    print(made.paths.log.read_text()[-2000:])
+    made.stop()
+
+
+@pytest.fixture
+def bird(speaker: Speaker, netns: Callable[[str], NetNs], tmp_path: Path) -> Bird:
+    tor = netns("tor")
+    segment(speaker.netns, tor, "up0", "10.1.0.1/24", "10.1.0.254/24")
+    body = "local 10.1.0.254 as 64512; neighbor 10.1.0.1 as 64512; hold time 9;"
+    made = Bird(tor, tmp_path / "bird", bird_configuration("10.1.0.254", [body], []))
+    made.start()
+    return made
+
+
+def announce(prefixes: str, community: str = "64512:1") -> str:
+    attributes = f"next-hop 10.1.0.1 origin igp community [{community}]"
+    return f"neighbor 10.1.0.254 announce attributes {attributes} nlri {prefixes}"
+
+
+def withdraw(prefixes: str) -> str:
+    return f"neighbor 10.1.0.254 withdraw attributes next-hop 0.0.0.0 nlri {prefixes}"
+
+
+UNCORRECTED = pytest.mark.xfail(raises=AssertionError, strict=True, reason="the defect that is corrected")
+
+
+@pytest.mark.parametrize("left_out", ["", pytest.param("B1", marks=UNCORRECTED)], ids=["corrected", "uncorrected"])
+def test_the_last_of_several_changes_to_a_prefix_is_what_the_peer_has(
+    speaker: Speaker, bird: Bird, left_out: str
+) -> None:
+    speaker.start(left_out)
+    wait_until("established", lambda: bird.established("p0"))
+    bulk = " ".join(f"100.64.{high}.{low}/32" for high in range(4) for low in range(250))
+    speaker.say(announce(bulk))
+    for number in range(5):
+        prefix = f"10.9.{number}.0/24"
+        speaker.say(announce(prefix, "1:1"), announce(prefix, "2:2"), announce(prefix, "1:1"))
+        gone = f"10.8.{number}.0/24"
+        speaker.say(withdraw(gone), announce(gone, "1:1"), withdraw(gone))
+    speaker.say(announce("10.7.0.0/24"))
+    wait_until("all was sent", lambda: len(bird.routes("p0")) >= 1006 and "10.7.0.0/24" in bird.routes("p0"))
+    time.sleep(0.3)
+    for number in range(5):
+        assert "(1,1)" in bird.ask(f"show route 10.9.{number}.0/24 all")
+        assert f"10.8.{number}.0/24" not in bird.routes("p0")
+
+
+@pytest.mark.parametrize("left_out", ["", pytest.param("B2", marks=UNCORRECTED)], ids=["corrected", "uncorrected"])
+def test_a_reload_right_behind_announcements_is_not_forgotten(speaker: Speaker, bird: Bird, left_out: str) -> None:
+    speaker.start(left_out)
+    wait_until("established", lambda: bird.established("p0"))
+    speaker.say(*(announce(f"100.64.{number}.0/24", f"1:{number}") for number in range(250)))
+    wait_until("the first has arrived", lambda: bird.routes("p0"))
+    speaker.configure(["10.1.0.254", "10.1.0.253"])
+    speaker.reload()
+    digest = digest_of(speaker.text.encode())
+    wait_until("the reload is reported", lambda: speaker.heard(type="weft-reload", digest=digest), timeout_s=2)
+
+
+@pytest.mark.parametrize("left_out", ["", pytest.param("B3", marks=UNCORRECTED)], ids=["corrected", "uncorrected"])
+def test_a_reload_works_again_after_one_with_a_syntax_error(speaker: Speaker, bird: Bird, left_out: str) -> None:
+    speaker.start(left_out)
+    wait_until("established", lambda: bird.established("p0"))
+    speaker.configure(["10.1.0.254"], extra="nonsense\n")
+    speaker.reload()
+    wait_until("the error is reported", lambda: speaker.heard(type="weft-reload", taken=False), timeout_s=2)
+    speaker.configure(["10.1.0.254", "10.1.0.253"])
+    speaker.reload()
+    wait_until("the next is taken", lambda: speaker.heard(type="weft-reload", taken=True), timeout_s=2)
+    speaker.say("weft sync")
+    wait_until("the new peer is known", lambda: speaker.heard(type="weft-session", address="10.1.0.253"), timeout_s=2)
+    assert bird.established("p0")
+
+
+@pytest.mark.parametrize("left_out", ["", pytest.param("B7", marks=UNCORRECTED)], ids=["corrected", "uncorrected"])
+def test_five_thousand_commands_take_less_than_a_second_of_cpu(speaker: Speaker, bird: Bird, left_out: str) -> None:
+    speaker.start(left_out)
+    wait_until("established", lambda: bird.established("p0"))
+    commands = [announce(f"100.{64 + n // 65536}.{n // 256 % 256}.{n % 256}/32") for n in range(5000)]
+    began = cpu_of(speaker)
+    speaker.say(*commands, "weft sync")
+    wait_until("all is taken", lambda: speaker.heard(type="weft-synced"), timeout_s=30)
+    assert cpu_of(speaker) - began < 1.0
+
+
+@pytest.mark.parametrize("left_out", ["", pytest.param("B9", marks=UNCORRECTED)], ids=["corrected", "uncorrected"])
+def test_a_line_written_to_a_dead_helper_stops_no_session(speaker: Speaker, bird: Bird, left_out: str) -> None:
+    speaker.start(left_out)
+    wait_until("established", lambda: bird.established("p0"))
+    assert speaker.process is not None
+    since = bird.ask("show protocols p0")
+    helper = int(subprocess.check_output(["pgrep", "-P", str(speaker.process.pid)]).split()[0])
+    # Stopped, ExaBGP finds both at once when it goes on: a helper that is gone, and an UPDATE to tell it of that is
+    # longer than what Python's own buffer before the pipe takes.
+    speaker.process.signal(signal.SIGSTOP)
+    os.kill(helper, signal.SIGKILL)
+    routes = [f"192.0.{number}.0/24" for number in range(3, 200)] + [f"100.{n}.0.0/16" for n in range(64, 255)]
+    body = "local 10.1.0.254 as 64512; neighbor 10.1.0.1 as 64512; hold time 9;"
+    bird.reconfigure(bird_configuration("10.1.0.254", [body], routes))
+    time.sleep(0.5)
+    speaker.process.signal(signal.SIGCONT)
+    speaker.attach()
+    time.sleep(1)
+    speaker.say("weft sync")
+    wait_until("the speaker answers", lambda: speaker.heard(type="weft-synced"), timeout_s=3)
+    assert bird.established("p0")
+    assert bird.ask("show protocols p0") == since
+
+
+def cpu_of(speaker: Speaker) -> float:
+    assert speaker.process is not None
+    fields = Path(f"/proc/{speaker.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
