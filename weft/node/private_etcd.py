@@ -8,12 +8,16 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from weft.config import AgentConfig, EtcdConfig
+from weft.config import AgentConfig, ConfigError, EtcdConfig
 from weft.node.supervisor import Program
 
 # etcd wants host:port in a unix URL and makes a socket of that name in its working directory.
 CLIENT_SOCKET = "etcd.sock:0"
 PEER_SOCKET = "etcd-peer.sock:0"
+
+
+LONGEST_SOCKET_PATH = 107
+"""sun_path in unix(7) is 108 bytes with its end mark."""
 
 
 class EtcdMissingError(Exception):
@@ -24,8 +28,17 @@ class EtcdMissingError(Exception):
 
 
 def private_endpoint(config: AgentConfig) -> EtcdConfig:
-    """How the private etcd is reached."""
-    return EtcdConfig((f"unix://{config.run_dir.resolve()}/{CLIENT_SOCKET}",))
+    """How the private etcd is reached. Raises `ConfigError` where its socket's path would be too long."""
+    path = client_socket(config)
+    if len(str(path)) > LONGEST_SOCKET_PATH:
+        expected = f"a directory short enough for {path} to have {LONGEST_SOCKET_PATH} characters"
+        raise ConfigError("WEFT_RUN_DIR", str(config.run_dir), expected)
+    return EtcdConfig((f"unix://{path}",))
+
+
+def client_socket(config: AgentConfig) -> Path:
+    """The socket for us and for the agents."""
+    return config.run_dir.resolve() / CLIENT_SOCKET
 
 
 def private_etcd(config: AgentConfig) -> Program:
@@ -52,14 +65,9 @@ def private_etcd(config: AgentConfig) -> Program:
         "--log-level=warn",
         "--logger=zap",
     )
-    return Program("etcd", (path, *arguments), directory=config.run_dir.resolve())
+    return Program("etcd", "etcd", (path, *arguments), directory=config.run_dir.resolve())
 
 
 def etcd_environ(env: Mapping[str, str]) -> dict[str, str]:
     """Without ETCD_*: etcd takes those for its own flags, we mean them for its clients."""
     return {name: value for name, value in env.items() if not name.startswith("ETCD_")}
-
-
-def is_socket_path_short_enough(config: AgentConfig) -> bool:
-    """A unix socket's path has at most 107 characters (unix(7))."""
-    return len(str(Path(config.run_dir.resolve()) / CLIENT_SOCKET)) <= 107

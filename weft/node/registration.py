@@ -5,6 +5,7 @@ know. An address that another node has already is refused. What is detected badl
 it is said in the log and in the status, and tried again.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -135,7 +136,8 @@ class Registrar:
         for _ in range(ATTEMPTS):
             kv = await self._store.get(keys.path(self._key))
             stored = None if kv is None else _decode(self._key, kv)
-            registration = self._decide(stored)
+            # Reading the kernel and resolving a can-reach destination may take a moment.
+            registration = await asyncio.to_thread(self._decide, stored)
             try:
                 await self._write(kv, stored, registration.node)
             except (ConflictError, AlreadyExistsError, NotFoundError):

@@ -29,9 +29,10 @@ STOP_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Something to keep running. `name` is also that of its lock; `argv[0]` is a path."""
+    """Something to keep running: `argv[0]` is a path, `lock` the name of the lock that it holds while it runs."""
 
     name: str
+    lock: str
     argv: tuple[str, ...]
     directory: Path | None = None
 
@@ -47,10 +48,10 @@ class ProgramStatus:
     last_end: str | None
 
 
-def agent_program(script: str, module: str) -> Program:
+def agent_program(script: str, lock: str, module: str) -> Program:
     """An agent's console script beside our interpreter, or its module where there is no script."""
     path = Path(sys.executable).with_name(script)
-    return Program(script, (str(path),) if path.exists() else (sys.executable, "-m", module))
+    return Program(script, lock, (str(path),) if path.exists() else (sys.executable, "-m", module))
 
 
 class Keeper:
@@ -98,7 +99,8 @@ class Keeper:
         log.info("%s: %s process %d", self.program.name, "adopted" if self._adopted else "started", pid)
 
     def _locked(self) -> Sequence[str]:
-        # The lock is taken in the child before it becomes the program, so there is no moment without it.
+        # The child takes the lock and then becomes the program: etcd knows nothing of our locks, and an agent that
+        # takes its own again has it already.
         return (sys.executable, "-I", "-S", singleton.__file__, str(self._lock), *self.program.argv)
 
     def _on_end(self, ended: Ended) -> None:
@@ -165,7 +167,7 @@ class Supervisor:
 
     def keep(self, program: Program, env: Mapping[str, str] | None = None) -> None:
         """Keep a program running from now on; those kept later are stopped earlier."""
-        keeper = Keeper(program, env or self._env, singleton.lock_path(self._run_dir, program.name))
+        keeper = Keeper(program, env or self._env, singleton.lock_path(self._run_dir, program.lock))
         self._keepers.insert(0, keeper)
         keeper.start()
 
