@@ -5,7 +5,7 @@ need not know which. A resource is its JSON document here: its schema has one ho
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -91,7 +91,7 @@ class ResourceAPI(Protocol):
         self, kind: str, namespace: str, name: str, revision: int = 0, dry_run: bool = False
     ) -> Written: ...
 
-    def watch(self, kind: str, namespace: str = "", name: str = "") -> AsyncIterator[Change]: ...
+    def watch(self, kind: str, namespace: str = "", name: str = "") -> AsyncGenerator[Change, None]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ AgentUnavailableError, which says which."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Self, TypeVar
@@ -115,7 +115,7 @@ class RemoteResources:
         answer = await self._client.call(self._stub.Delete(request, timeout=self._client.timeout_s))
         return api.Written(_resource(answer.resource), tuple(answer.warnings))
 
-    async def watch(self, kind: str, namespace: str = "", name: str = "") -> AsyncIterator[api.Change]:
+    async def watch(self, kind: str, namespace: str = "", name: str = "") -> AsyncGenerator[api.Change, None]:
         types = {code: type_ for type_, code in CHANGE_TYPES.items()}
         try:
             async for event in self._stub.Watch(resources_pb2.WatchRequest(kind=kind, namespace=namespace, name=name)):

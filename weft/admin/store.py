@@ -8,13 +8,14 @@ from __future__ import annotations
 import datetime
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 import msgspec
 
 from weft.admin import api, rules
-from weft.datastore.base import Changed, Datastore, KeyValue, Removed
+from weft.datastore.base import Changed, Datastore, Event, KeyValue, Removed
 from weft.model import codec, keys, kinds, names
 from weft.model import ipam as ipam_model
 from weft.model.address import IPNetwork
@@ -223,7 +224,7 @@ class ResourceStore:
         except ConflictError as error:
             raise ConflictError(_label_of(pool)) from error
 
-    async def watch(self, kind: str, namespace: str = "", name: str = "") -> AsyncIterator[api.Change]:
+    async def watch(self, kind: str, namespace: str = "", name: str = "") -> AsyncGenerator[api.Change, None]:
         """Goes on through compaction: what changed meanwhile is found by comparing."""
         prefix = keys.path(key_of(kind, namespace, name)) if name else _prefix(kind, namespace)
         known: dict[str, int] = {}
@@ -244,17 +245,24 @@ class ResourceStore:
                 in_sync = True
                 yield api.Change(api.ChangeType.IN_SYNC)
             try:
-                async for events in self._store.watch(prefix, snapshot.revision + 1):
-                    for event in events:
-                        if isinstance(event, Changed) and (not name or event.kv.key == prefix):
-                            change = _changed(event.kv, event.kv.key in known)
-                            known[event.kv.key] = event.kv.revision
-                            if change is not None:
-                                yield change
-                        elif isinstance(event, Removed) and known.pop(event.key, None) is not None:
-                            yield _removed(event.key, event.revision)
+                async with aclosing(self._store.watch(prefix, snapshot.revision + 1)) as batches:
+                    async for events in batches:
+                        for change in _changes(events, known, prefix if name else None):
+                            yield change
             except CompactedError:
                 continue
+
+
+def _changes(events: Sequence[Event], known: dict[str, int], only: str | None) -> Iterator[api.Change]:
+    """What a batch means for the keys that are known, which are brought up to date."""
+    for event in events:
+        if isinstance(event, Changed) and only in (None, event.kv.key):
+            change = _changed(event.kv, event.kv.key in known)
+            known[event.kv.key] = event.kv.revision
+            if change is not None:
+                yield change
+        elif isinstance(event, Removed) and known.pop(event.key, None) is not None:
+            yield _removed(event.key, event.revision)
 
 
 def parse(manifest: api.Manifest) -> Resource:

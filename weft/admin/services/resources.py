@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 import grpc
 
@@ -70,6 +71,7 @@ class ResourceServer(pb_grpc.ResourceServiceServicer):
         return pb.DeleteResponse(resource=resource_message(written.resource), warnings=written.warnings)
 
     async def Watch(self, request: pb.WatchRequest, context: object) -> AsyncIterator[pb.WatchEvent]:
-        async for change in self._resources.watch(request.kind, request.namespace, request.name):
-            resource = None if change.resource is None else resource_message(change.resource)
-            yield pb.WatchEvent(type=CHANGE_TYPES[change.type], resource=resource)
+        async with aclosing(self._resources.watch(request.kind, request.namespace, request.name)) as changes:
+            async for change in changes:
+                resource = None if change.resource is None else resource_message(change.resource)
+                yield pb.WatchEvent(type=CHANGE_TYPES[change.type], resource=resource)

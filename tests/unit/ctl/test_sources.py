@@ -1,0 +1,67 @@
+"""Reading manifests: every complaint names its file, its document and its line."""
+
+from __future__ import annotations
+
+import pytest
+
+from weft.ctl.messages import describe, summary
+from weft.ctl.sources import split
+from weft.model.errors import ConflictError, NotFoundError, ValidationError
+
+TIER = "apiVersion: projectcalico.org/v3\nkind: Tier\nmetadata: {name: t%d}\n"
+
+
+def names(text: str) -> list[tuple[str, int]]:
+    return [(document.resource.name, document.position) for document in split(text, "f.yaml", "default")]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("", [], id="empty"),
+        pytest.param("---\n---\n# only a comment\n", [], id="no documents"),
+        pytest.param(TIER % 1, [("t1", 0)], id="one"),
+        pytest.param("---\n" + TIER % 1 + "---\n" + TIER % 2, [("t1", 0), ("t2", 1)], id="leading separator"),
+        pytest.param(TIER % 1 + "--- # next\n" + TIER % 2, [("t1", 0), ("t2", 1)], id="comment after the separator"),
+        pytest.param(
+            "apiVersion: projectcalico.org/v3\nkind: TierList\nitems:\n"
+            "- metadata: {name: a}\n- metadata: {name: b}\n---\n" + TIER % 3,
+            [("a", 0), ("b", 0), ("t3", 1)],
+            id="lists",
+        ),
+    ],
+)
+def test_documents_keep_their_place(text: str, expected: list[tuple[str, int]]) -> None:
+    assert names(text) == expected
+
+
+def test_a_wrong_document_is_named_by_file_number_field_and_value() -> None:
+    with pytest.raises(ValidationError) as wrong:
+        list(split(f"{TIER % 1}---\n{TIER % 2}spec: {{ordre: 5}}\n", "f.yaml", "default"))
+    assert describe(wrong.value).startswith("f.yaml, document 2: spec.ordre: 5 is not valid: ")
+    assert "order" in describe(wrong.value)
+
+
+def test_a_syntax_error_names_the_line_of_the_file() -> None:
+    with pytest.raises(ValidationError) as wrong:
+        list(split(f"{TIER % 1}---\nkind: [\n", "f.yaml", "default"))
+    assert "line 6" in describe(wrong.value)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "failures", "expected"),
+    [
+        (["IPPool", "IPPool"], [], "Successfully applied 2 'IPPool' resource(s)"),
+        (["IPPool", "Tier"], [], "Successfully applied 2 resource(s)"),
+        (["IPPool"], ["no"], "Failed to apply 'IPPool' resource: no"),
+        (["Tier", "Tier"], ["a", "b"], "Failed to apply any 'Tier' resources:\n  a\n  b"),
+        (["Tier", "Node"], ["a"], "Partial success: applied 1 out of 2 resources:\n  a"),
+    ],
+)
+def test_a_summary_counts_as_calicoctl_does(kinds: list[str], failures: list[str], expected: str) -> None:
+    assert summary("apply", kinds, failures) == expected
+
+
+def test_errors_about_one_resource_name_it() -> None:
+    assert describe(NotFoundError("Tier(t)")) == "resource does not exist: Tier(t)"
+    assert describe(ConflictError("Tier(t)")).startswith("update conflict: Tier(t)")
