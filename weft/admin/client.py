@@ -18,11 +18,20 @@ from weft.admin.services.ipam import STATES
 from weft.admin.services.resources import CHANGE_TYPES
 from weft.admin.services.status import from_message
 from weft.admin.status import NodeStatus
-from weft.admin.v1 import ipam_pb2, ipam_pb2_grpc, resources_pb2, resources_pb2_grpc, status_pb2, status_pb2_grpc
+from weft.admin.v1 import (
+    health_pb2,
+    ipam_pb2,
+    ipam_pb2_grpc,
+    resources_pb2,
+    resources_pb2_grpc,
+    status_pb2,
+    status_pb2_grpc,
+)
 from weft.model.address import IPAddress
 from weft.model.errors import WeftError
 
 T = TypeVar("T")
+HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.enable_http_proxy", 0))
 
 
@@ -49,6 +58,21 @@ class AdminClient:
     async def node_status(self) -> NodeStatus:
         request = status_pb2.GetNodeStatusRequest()
         return from_message(await self.call(self._status.GetNodeStatus(request, timeout=self.timeout_s)))
+
+    async def offers(self, service: str) -> bool:
+        """Whether the agent serves it (full name), ready or not. Raises AgentUnavailableError."""
+        check = self._channel.unary_unary(
+            HEALTH_CHECK,
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
+        try:
+            await check(health_pb2.HealthCheckRequest(service=service), timeout=self.timeout_s)
+        except grpc.aio.AioRpcError as error:
+            if error.code() == grpc.StatusCode.NOT_FOUND:
+                return False
+            raise self.refusal(error) from error
+        return True
 
     async def close(self) -> None:
         await self._channel.close()

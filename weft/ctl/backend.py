@@ -12,8 +12,10 @@ from weft.ctl.errors import CommandError
 
 if TYPE_CHECKING:
     from weft.admin.api import IPAMAPI, ResourceAPI
+    from weft.admin.client import AdminClient
     from weft.ctl.config import Target
 
+SERVICE = "weft.admin.v1.ResourceService"
 HINT = "start weft on this machine, give --socket, or name etcd endpoints in ETCD_ENDPOINTS or a file for --config"
 
 
@@ -40,20 +42,26 @@ async def connect(target: Target) -> AsyncIterator[Backend]:
         finally:
             await store.close()
         return
-    path = first_served(target.sockets)
-    from weft.admin.client import AdminClient
-
-    async with AdminClient(path) as client:
+    client = await first_agent(target.sockets)
+    try:
         yield client
+    finally:
+        await client.close()
 
 
-def first_served(paths: Sequence[Path]) -> Path:
-    """The first socket that somebody listens on. Raises CommandError naming what is wrong with each."""
+async def first_agent(paths: Sequence[Path]) -> AdminClient:
+    """The first agent that serves the datastore's services. Raises CommandError naming what is wrong with each."""
     reasons = []
     for path in paths:
         reason = refusal(path)
         if reason is None:
-            return path
+            from weft.admin.client import AdminClient
+
+            client = AdminClient(path)
+            if await client.offers(SERVICE):
+                return client
+            await client.close()
+            reason = "does not serve resources"
         reasons.append(f"{path}: {reason}")
     raise CommandError(f"no agent answers ({'; '.join(reasons)}): {HINT}")
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 DEFAULT_FILES = (Path("/etc/weft/weftctl.cfg"), Path("/etc/calico/calicoctl.cfg"))
 DEFAULT_RUN_DIR = Path("/run/weft")
-# Of a node's agents, those that serve the datastore's services, most likely first.
-SOCKETS = ("node.sock", "felix.sock", "bird-agent.sock")
+# Agents that may serve the datastore's services, most likely first.
+SOCKETS = ("felix.sock", "node.sock", "bird-agent.sock")
 API_VERSION = "projectcalico.org/v3"
 FILE_FIELDS = {
     "etcdEndpoints": "ETCD_ENDPOINTS",

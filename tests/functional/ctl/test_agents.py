@@ -99,9 +99,13 @@ def agent(weftctl: Weftctl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
     def services() -> list[AdminService]:
         stores.append(EtcdDatastore(config))
-        return [*datastore_services(stores[0]), StatusServer(Fixed(FELIX))]
+        return datastore_services(stores[0])
 
-    with served(tmp_path / "felix.sock", services):
+    # Any agent may be asked for its part; one of them for what is in the datastore.
+    with (
+        served(tmp_path / "felix.sock", lambda: [StatusServer(Fixed(FELIX))]),
+        served(tmp_path / "node.sock", services),
+    ):
         yield weftctl
 
 
@@ -152,6 +156,7 @@ def test_node_status_joins_the_agents_and_names_the_one_that_does_not_answer(age
         tree = json.loads(agent("node", "status", "-o", "json").out)
     assert [session["state"] for session in tree["sessions"]] == ["Established", "Active"]
     assert [one["name"] for one in tree["notAnswering"]] == ["node"]
+    assert "Method not found" in tree["notAnswering"][0]["reason"]
     assert tree["routes"][0]["nextHops"] == [{"gateway": "10.0.0.2", "interface": "eth0"}]
 
 

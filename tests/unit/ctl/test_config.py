@@ -48,7 +48,7 @@ def test_a_file_wins_over_the_environment_and_a_socket_over_both(tmp_path: Path)
 def test_without_endpoints_the_agents_of_this_machine_are_asked() -> None:
     target = config.find_target({"WEFT_RUN_DIR": "/run/lab"}, None, None)
     assert target.etcd is None
-    assert target.sockets[0] == Path("/run/lab/node.sock")
+    assert target.sockets[0] == Path("/run/lab/felix.sock")
 
 
 @pytest.mark.parametrize(
