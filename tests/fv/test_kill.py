@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from lab import processes, routers, status, workloads
+from lab import fabric, processes, routers, status, workloads
 from lab.state import Lab
 from lab.traffic import Report, Traffic
 from tests.fv.conftest import WorkloadFactory, answers, eventually
@@ -48,6 +48,8 @@ def test_killing_a_process_costs_no_more_than_the_control_run(
     assert struck.udp_lost <= control.udp_lost
     assert struck.tcp_lost == 0
     assert set(before) <= set(routers.routes(tor)), "no route went"
+    if victim == "weft-node":
+        fabric.start_node(flat, flat.topology.host(VICTIM))  # its container engine's part
     eventually(
         lambda: (found := processes.of_node(flat, VICTIM).get(victim)) is not None and found.pid != pid,
         what=f"{victim} runs again",
