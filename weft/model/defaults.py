@@ -67,12 +67,8 @@ def _with_labels(resource: R, labels: Mapping[str, str]) -> R:
 
 
 def _policy(policy: NetworkPolicy | GlobalNetworkPolicy) -> Resource:
-    """Types and the tier's label; a name with the default tier's prefix loses it, as Calico reads it."""
-    tier = policy.spec.tier
-    if tier == DEFAULT_TIER:
-        name = policy.metadata.name.removeprefix(f"{DEFAULT_TIER}.")
-        policy = _with_metadata(policy, replace(policy.metadata, name=name))
-    policy = _with_labels(policy, {TIER_LABEL: tier})
+    """Types and the tier's label."""
+    policy = _with_labels(policy, {TIER_LABEL: policy.spec.tier or DEFAULT_TIER})
     return replace(policy, spec=replace(policy.spec, types=policy_types(policy.spec)))
 
 

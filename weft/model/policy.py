@@ -10,7 +10,7 @@ from typing import ClassVar, Final, Literal
 import msgspec
 
 from weft.model.address import IPNetwork, MaskedNetwork
-from weft.model.base import Resource, Value, written
+from weft.model.base import Metadata, Resource, Value, written
 from weft.model.errors import FieldError
 from weft.model.values import Number, Port, Protocol
 
@@ -168,6 +168,13 @@ class ProfileSpec(Value, frozen=True, kw_only=True):
 class Profile(Resource, frozen=True, kw_only=True):
     kind: ClassVar[str] = "Profile"
     spec: ProfileSpec = ProfileSpec()
+
+
+# Calico has this one without storing it, and neither may it be stored.
+DEFAULT_ALLOW_PROFILE: Final = Profile(
+    metadata=Metadata(name="projectcalico-default-allow"),
+    spec=ProfileSpec(ingress=(Rule(action="Allow"),), egress=(Rule(action="Allow"),)),
+)
 
 
 class NetworkSetSpec(Value, frozen=True, kw_only=True):

@@ -113,7 +113,8 @@ def _join(parent: str, field: str) -> str:
 
 
 def _with_names(key: ResourceKey, value: Resource) -> Resource:
-    """Name and namespace are the key's; a policy loses the tier prefix it was stored under before 3.32."""
+    """Name and namespace are the key's; a policy loses the prefix of the default tier that
+    older releases gave it."""
     metadata = value.metadata
     name, annotations = key.name, metadata.annotations
     if key.kind in _POLICIES:
@@ -126,7 +127,7 @@ def _with_names(key: ResourceKey, value: Resource) -> Resource:
 
 
 def _policy_name(stored: str, tier: str, annotations: Mapping[str, str]) -> tuple[str, Mapping[str, str]]:
-    """The name as its author wrote it: Calico 3.30 and 3.31 kept it in an annotation."""
+    """The name as its author wrote it: since 3.30 Calico keeps it in an annotation."""
     original = annotations.get(_NAME_ANNOTATION)
     if original is not None:
         try:
@@ -163,10 +164,17 @@ def encode_stored(value: StoredValue, previous: bytes | None = None) -> bytes:
 
 
 def _for_storage(value: Resource) -> Resource:
-    """Without the resource version: that is the datastore's revision."""
-    if not value.metadata.resource_version:
+    """Without the resource version, which is the datastore's revision; a policy with its name once more, so that
+    readers since Calico 3.30 take no part of it for a tier."""
+    metadata = value.metadata
+    annotations = metadata.annotations
+    if value.kind in _POLICIES:
+        name = msgspec.json.encode({"name": metadata.name}).decode()
+        annotations = {**annotations, _NAME_ANNOTATION: name}
+    elif not metadata.resource_version:
         return value
-    return msgspec.structs.replace(value, metadata=msgspec.structs.replace(value.metadata, resource_version=""))
+    stored: Metadata = msgspec.structs.replace(metadata, resource_version="", annotations=annotations)
+    return msgspec.structs.replace(value, metadata=stored)
 
 
 def _has_unknown(tree: Any, shape: Shape | None) -> bool:
@@ -216,5 +224,5 @@ def _known(tree: Any, shape: Shape | None) -> Any:
 
 def to_builtins(value: Value) -> dict[str, Any]:
     """A value as plain dicts, lists, numbers and strings."""
-    tree: dict[str, Any] = msgspec.to_builtins(value, enc_hook=enc_hook, str_keys=True)
+    tree: dict[str, Any] = msgspec.json.decode(_ENCODER.encode(value))
     return tree

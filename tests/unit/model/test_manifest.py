@@ -327,6 +327,7 @@ BAD = {
     "a field that only the global kind has": bad("NetworkPolicy", {"preDNAT": True}, "spec.preDNAT", "order"),
     "order": bad("Tier", {"order": "first"}, "spec.order", "a number"),
     "order of the default tier": bad("Tier", {"order": 5}, "spec.order", "1000000", name="default"),
+    "the built-in profile": bad("Profile", {}, "metadata.name", "built in", name="projectcalico-default-allow"),
     "label of a namespace": bad(
         "NetworkSet", {}, "metadata.labels", "namespace", labels={"projectcalico.org/namespace": "a"}
     ),
@@ -561,7 +562,11 @@ def test_a_policy_is_for_the_directions_it_has_rules_for(kind: str, spec: Any, t
 def test_what_calicos_client_fills_in_is_filled_in() -> None:
     policy = one(manifest("NetworkPolicy", {}, name="default.allow"))
     assert isinstance(policy, NetworkPolicy)
-    assert (policy.metadata.name, policy.metadata.namespace, policy.spec.tier) == ("allow", "default", "default")
+    assert (policy.metadata.name, policy.metadata.namespace, policy.spec.tier) == (
+        "default.allow",
+        "default",
+        "default",
+    )
     assert policy.metadata.labels == {"projectcalico.org/tier": "default"}
     assert one(manifest("GlobalNetworkPolicy", {"tier": "a"}, name="a.b")).metadata.name == "a.b"
     assert one(manifest("Tier", {})).spec.order == 1_000_000

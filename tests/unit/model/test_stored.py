@@ -148,6 +148,17 @@ def test_policies_stored_by_older_releases_have_their_own_names(
     assert policy.metadata.annotations == {"a": "b"}
 
 
+@pytest.mark.parametrize("name", ["allow", "default.allow", "knp.default.web"])
+def test_a_policy_is_stored_with_its_name_so_that_every_release_reads_the_same(name: str) -> None:
+    policy = NetworkPolicy(metadata=Metadata(name=name, namespace="n", annotations={"a": "b"}))
+    raw = encode_stored(policy)
+    assert json.loads(raw)["metadata"]["annotations"] == {
+        "a": "b",
+        "projectcalico.org/metadata": f'{{"name":"{name}"}}',
+    }
+    assert decode_stored(ResourceKey("NetworkPolicy", name, "n"), raw) == policy
+
+
 def test_a_block_has_exactly_calicos_json() -> None:
     block = BlockValue(
         cidr=BLOCK_CIDR,

@@ -8,6 +8,7 @@ from typing import Final, Literal
 from weft.model.defaults import NAMESPACE_LABEL
 from weft.model.errors import FieldError
 from weft.model.policy import (
+    DEFAULT_ALLOW_PROFILE,
     KUBE_ADMIN_TIER,
     KUBE_BASELINE_TIER,
     TIER_ORDERS,
@@ -63,6 +64,8 @@ def global_network_policy(policy: GlobalNetworkPolicy) -> Iterator[FieldError]:
 
 def profile(resource: Profile) -> Iterator[FieldError]:
     spec = resource.spec
+    if resource.metadata.name == DEFAULT_ALLOW_PROFILE.metadata.name:
+        yield FieldError("metadata.name", resource.metadata.name, "another name: this profile is built in")
     yield from checks.label_map("spec.labelsToApply", spec.labels_to_apply)
     for direction, rules in (("ingress", spec.ingress), ("egress", spec.egress)):
         for index, rule in enumerate(rules):
