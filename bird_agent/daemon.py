@@ -22,6 +22,7 @@ from bird_agent.datastore_view import watched_prefixes
 from bird_agent.exabgp import events, link
 from bird_agent.exabgp.client import LinkClient
 from bird_agent.exabgp.configuration import Neighbor, UnrenderableSessionError, render
+from bird_agent.exabgp.spool import DEFAULT_LIMIT_BYTES
 from bird_agent.exabgp.supervisor import (
     InvalidConfigurationError,
     SpeakerPaths,
@@ -54,7 +55,7 @@ RETRY_CONFIGURATION_S = 5.0
 class Daemon:
     """One running agent."""
 
-    def __init__(self, config: AgentConfig) -> None:
+    def __init__(self, config: AgentConfig, spool_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
         assert config.etcd is not None
         started_at = time.time()
         self._config = config
@@ -69,7 +70,7 @@ class Daemon:
         self._agent = Agent(config.node_name, started_at, config.router_id)
         self._store = EtcdDatastore(config.etcd)
         self._syncer = Syncer(self._store, watched_prefixes(config.node_name))
-        self._paths = SpeakerPaths(config.run_dir)
+        self._paths = SpeakerPaths(config.run_dir, spool_bytes)
         self._supervisor = SpeakerSupervisor(self._paths, self._on_speaker_running)
         self._client = LinkClient(self._paths.socket, self)
         self._status = BirdAgentStatus(
@@ -257,7 +258,9 @@ def _neighbor(peering: Peering, session: SessionConfig) -> Neighbor:
 
 
 async def _run(config: AgentConfig) -> None:
-    await Daemon(config).run()
+    # For tests, which cannot wait until 16 MB of history have come together.
+    spool_bytes = int(os.environ.get("WEFT_SPEAKER_SPOOL_BYTES") or DEFAULT_LIMIT_BYTES)
+    await Daemon(config, spool_bytes).run()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from bird_agent.exabgp.configuration import digest_of
 from bird_agent.exabgp.launcher import EXIT_REFUSED
+from bird_agent.exabgp.spool import DEFAULT_LIMIT_BYTES
 from weft import singleton
 from weft.model.address import IPAddress
 
@@ -44,9 +45,10 @@ class InvalidConfigurationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SpeakerPaths:
-    """Where the speaker's files are, all below the run directory."""
+    """Where the speaker's files are, all below the run directory, and how much the link may keep."""
 
     run_dir: Path
+    spool_bytes: int = DEFAULT_LIMIT_BYTES
 
     @property
     def socket(self) -> Path:
@@ -67,7 +69,7 @@ class SpeakerPaths:
     def helper(self) -> list[str]:
         """The argument list of the speaker link."""
         script = Path(__file__).with_name("speaker_link.py")
-        return [sys.executable, "-I", "-S", str(script), str(self.socket)]
+        return [sys.executable, "-I", "-S", str(script), str(self.socket), str(self.spool_bytes)]
 
 
 def stop_speaker(paths: SpeakerPaths) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -41,6 +42,14 @@ def make_node(netns: Callable[[str], NetNs], etcd: EtcdServer, tmp_path: Path) -
             node.agent.signal(15)
     for forwarder in forwarders:
         forwarder.close()
+
+
+@pytest.fixture
+def frr_directory() -> Iterator[Path]:
+    """FRR's daemons give up root first and then make their files: pytest's own directories are closed to them."""
+    with TemporaryDirectory(prefix="weft-frr-") as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
 
 
 @pytest.fixture

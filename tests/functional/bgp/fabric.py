@@ -12,11 +12,9 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Interface, IPv4Network, IPv6Interface
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, ip_network
 from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from lab.netns import CommandError, NetNs, link
 from lab.process import Process, start
@@ -85,10 +83,10 @@ class Store:
         self._resource(IPPool(metadata=Metadata(name=name), spec=IPPoolSpec(cidr=IPv4Network(cidr), **spec)))
 
     def block(self, node: str, cidr: str) -> None:
-        self.put(AffinityKey(Owner("host", node), IPv4Network(cidr)), AffinityValue(state="confirmed"))
+        self.put(AffinityKey(Owner("host", node), ip_network(cidr)), AffinityValue(state="confirmed"))
 
     def release_block(self, node: str, cidr: str) -> None:
-        self.delete(AffinityKey(Owner("host", node), IPv4Network(cidr)))
+        self.delete(AffinityKey(Owner("host", node), ip_network(cidr)))
 
     def _resource(self, resource: Any) -> None:
         self.put(keys.of(resource), resource)
@@ -209,7 +207,6 @@ class Frr:
         (self.directory / "zebra.conf").write_text("hostname tor\n")
         (self.directory / "bgpd.conf").write_text(self.configuration)
         shutil.chown(self.directory, "frr", "frr")
-        self.directory.parent.chmod(0o755)
         common = ["--vty_socket", str(self.directory), "-z", str(self.directory / "zserv.api")]
         for name in ("zebra", "bgpd"):
             files = ["-f", str(self.directory / f"{name}.conf"), "-i", str(self.directory / f"{name}.pid")]
@@ -241,7 +238,3 @@ def bird_configuration(
         f"router id {router_id};\nlog stderr all;\nprotocol device {{}}\n"
         f"protocol static announced {{ {channel}; {static} }}\n{extra}\n{protocols}\n"
     )
-
-
-def to_builtins(value: Any) -> Any:
-    return msgspec.to_builtins(value)
