@@ -112,20 +112,12 @@ def check_deletable(resource_kind: str, name: str, policies: Sequence[NetworkPol
 
 def warnings(resource: Resource) -> tuple[str, ...]:
     """What is stored as asked but will not have the effect one would expect."""
-    return tuple(text for _, text in not_enforced(resource))
-
-
-def not_enforced(resource: Resource) -> tuple[tuple[str, str], ...]:
-    """(subject, what about it has no effect yet), for apply's output and for the node status alike."""
     if not isinstance(resource, IPPool):
         return ()
-    subject = f"IPPool/{resource.name}"
     modes = {"ipipMode": resource.spec.ipip_mode, "vxlanMode": resource.spec.vxlan_mode}
     return tuple(
-        (
-            subject,
-            f"{subject}: {name} {mode} is not enforced until overlays exist: its traffic is routed unencapsulated",
-        )
+        f"IPPool/{resource.name}: {name} {mode} is not enforced until overlays exist: "
+        "its traffic is routed unencapsulated"
         for name, mode in modes.items()
         if mode != "Never"
     )

@@ -22,9 +22,8 @@ def tables(statuses: Sequence[NodeStatus], missing: Mapping[str, str], now_s: fl
     parts.append(_agents(statuses, missing, now_s))
     if any(one.agent.name == "bird-agent" for one in statuses):
         sessions = [session for one in statuses for session in one.sessions]
-        for version in (4, 6):
-            parts.append(_sessions(version, sessions, now_s, wide))
-        parts.append(_routes([route for one in statuses for route in one.routes], wide))
+        parts += [_sessions(version, sessions, now_s, wide) for version in (4, 6)]
+    parts.append(_routes([route for one in statuses for route in one.routes], wide))
     if any(one.agent.name == "felix" for one in statuses):
         parts.append(_endpoints([endpoint for one in statuses for endpoint in one.endpoints], wide))
     parts.append(_notices(statuses))
@@ -142,7 +141,7 @@ def _notices(statuses: Sequence[NodeStatus]) -> str:
         return ""
     order = (Severity.NOT_ENFORCED, Severity.WARNING, Severity.INFO)
     lines = [
-        f"{notice.severity.value.capitalize()}: {notice.text}"
+        f"{notice.severity.value.capitalize()}: {notice.subject}: {notice.text}"
         for notice in sorted(notices, key=lambda notice: (order.index(notice.severity), notice.subject))
     ]
     return "\n" + "\n".join(lines) + "\n"

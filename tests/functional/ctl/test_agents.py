@@ -35,7 +35,7 @@ FELIX = values.NodeStatus(
             profiles=("net",),
         ),
     ),
-    notices=(values.Notice(values.Severity.NOT_ENFORCED, "IPPool/vx", "IPPool/vx: vxlanMode Always is not enforced"),),
+    notices=(values.Notice(values.Severity.NOT_ENFORCED, "IPPool/vx", "vxlanMode Always is not enforced"),),
 )
 BIRD = values.NodeStatus(
     node="n1",
