@@ -146,7 +146,7 @@ class EndpointPolicy(Struct, frozen=True):
     def tiers_of(self, direction: Direction) -> tuple[TierPolicies, ...]:
         return tuple(tier for tier in self.tiers if tier.policies(direction))
 
-    def keys(self) -> set[ResourceKey]:
+    def asked(self) -> set[ResourceKey]:
         """Every policy and profile it names."""
         return {*self.profiles, *(key for tier in self.tiers for key in (*tier.ingress, *tier.egress))}
 
