@@ -65,7 +65,9 @@ def private_etcd(config: AgentConfig) -> Program:
         "--log-level=warn",
         "--logger=zap",
     )
-    return Program("etcd", "etcd", (path, *arguments), directory=config.run_dir.resolve())
+    run_dir = config.run_dir.resolve()
+    sockets = (run_dir / CLIENT_SOCKET, run_dir / PEER_SOCKET)
+    return Program("etcd", "etcd", (path, *arguments), directory=run_dir, leftovers=sockets)
 
 
 def etcd_environ(env: Mapping[str, str]) -> dict[str, str]:

@@ -29,12 +29,17 @@ STOP_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Something to keep running: `argv[0]` is a path, `lock` the name of the lock that it holds while it runs."""
+    """Something to keep running.
+
+    `argv[0]` is a path, `lock` the name of the lock that it holds while it runs; `leftovers` are files that one
+    which was killed leaves behind and the next would stumble over.
+    """
 
     name: str
     lock: str
     argv: tuple[str, ...]
     directory: Path | None = None
+    leftovers: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,8 @@ class Keeper:
         self._adopted = pid is not None
         try:
             if pid is None:
+                for path in self.program.leftovers:
+                    path.unlink(missing_ok=True)
                 pid = spawn(self._locked(), self._env, self.program.directory)
             self._ended.clear()
             self._watch = Watch(pid, self._on_end)
