@@ -4,6 +4,7 @@ The only place that knows both the admin services and the parts of weft that cle
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from weft.admin import api
@@ -18,6 +19,7 @@ from weft.node.removal import remove_node
 
 # An administrator owns no blocks; the name only says so.
 NOBODY = "weftctl"
+SETTLE_S = 0.5  # as Calico
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,10 @@ def datastore_api(store: Datastore) -> DatastoreAPI:
 
 
 async def release_pool_affinities(store: Datastore, ipam: IPAMClient, pool: IPNetwork) -> None:
-    """Give up every block of a pool: empty ones go, addresses in use stay held."""
+    """Give up every block of a pool: empty ones go, addresses in use stay held.
+
+    Waits before: an allocation that read the pool before it was disabled may still be under way."""
+    await asyncio.sleep(SETTLE_S)
     for prefix in (keys.affinities_prefix("host"), keys.affinities_prefix("virtual")):
         for item in (await store.list(prefix)).items:
             key = keys.parse(item.key)

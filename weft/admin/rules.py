@@ -14,11 +14,10 @@ from weft.model.address import IPNetwork
 from weft.model.base import Metadata, Resource
 from weft.model.errors import ValidationError
 from weft.model.node import ClusterInformation, Node
-from weft.model.policy import TIER_ORDERS, GlobalNetworkPolicy, NetworkPolicy, Profile
+from weft.model.policy import TIER_ORDERS, GlobalNetworkPolicy, NetworkPolicy
 from weft.model.pool import IPPool
 
 DEFAULT_NAME = "default"
-ALLOW_PROFILE = "projectcalico-default-allow"
 KUBERNETES_POLICY_PREFIX = "knp.default."
 
 
@@ -29,8 +28,6 @@ def wrong(field: str, value: object, expected: str) -> ValidationError:
 
 def check_writable(resource: Resource) -> None:
     """Raises RefusedError for what others own."""
-    if isinstance(resource, Profile) and resource.name == ALLOW_PROFILE:
-        raise RefusedError(f"the profile {ALLOW_PROFILE!r} is built in and cannot be changed")
     if isinstance(resource, NetworkPolicy) and resource.name.startswith(KUBERNETES_POLICY_PREFIX):
         raise RefusedError("kubernetes network policies must be managed through the kubernetes API")
 
@@ -97,8 +94,6 @@ def check_deletable(resource_kind: str, name: str, policies: Sequence[NetworkPol
     match resource_kind:
         case "ClusterInformation":
             raise RefusedError("operation delete is not supported on ClusterInformation")
-        case "Profile" if name == ALLOW_PROFILE:
-            raise RefusedError(f"the profile {ALLOW_PROFILE!r} is built in and cannot be deleted")
         case "NetworkPolicy" if name.startswith(KUBERNETES_POLICY_PREFIX):
             raise RefusedError("kubernetes network policies must be managed through the kubernetes API")
         case "Tier":

@@ -98,7 +98,7 @@ def test_one_refused_resource_does_not_stop_the_others(weftctl: Weftctl) -> None
         pytest.param(
             "apply",
             "{apiVersion: projectcalico.org/v3, kind: Profile, metadata: {name: projectcalico-default-allow}}",
-            "the profile 'projectcalico-default-allow' is built in and cannot be changed",
+            "metadata.name: 'projectcalico-default-allow' is not valid: another name: this profile is built in",
             id="the built-in profile stays",
         ),
     ],
