@@ -42,16 +42,18 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
 
 
-class _DuplicateKeyError(yaml.YAMLError):
-    """The same key twice in one mapping."""
+class _KeyError(yaml.YAMLError):
+    """A mapping with the same key twice, or with one that is no text."""
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
     seen: set[str] = set()
     for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise _KeyError(f"a key that is no text on line {key.start_mark.line + 1}")
         if key.tag != "tag:yaml.org,2002:merge":
             if key.value in seen:
-                raise _DuplicateKeyError(f"{key.value!r} twice, the second time on line {key.start_mark.line + 1}")
+                raise _KeyError(f"{key.value!r} twice, the second time on line {key.start_mark.line + 1}")
             seen.add(key.value)
     loader.flatten_mapping(node)
     return {str(loader.construct_object(key)): loader.construct_object(value, deep=True) for key, value in node.value}
@@ -73,6 +75,8 @@ def decode_manifests(text: str | bytes, source: str, namespace: str = DEFAULT_NA
                 resources.extend(_decode_document(tree, source, index, namespace))
     except yaml.YAMLError as error:
         raise ValidationError(source, index + 1, "$", None, f"YAML or JSON ({_one_line(error)})") from None
+    except RecursionError:
+        raise ValidationError(source, index + 1, "$", None, "fewer brackets inside each other") from None
     return resources
 
 

@@ -4,6 +4,7 @@ They are parsed here once, refuse what cannot be meant, and know the JSON form C
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
@@ -87,8 +88,13 @@ else:
         @classmethod
         def parse(cls, raw: object) -> Number:
             if isinstance(raw, (int, float)) and not isinstance(raw, bool):
-                return cls(raw)
-            raise ValueError("a number")
+                try:
+                    number = cls(raw)
+                except OverflowError:
+                    number = cls("inf")
+                if math.isfinite(number):
+                    return number
+            raise ValueError("a finite number")
 
         def to_json(self) -> int | float:
             return int(self) if self.is_integer() else float(self)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Iterator
 from ipaddress import IPv4Interface, ip_address, ip_network
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from weft.model.base import Resource
 from weft.model.bgp import BGPConfiguration, BGPFilter, BGPPeer, PeerAddress
@@ -325,7 +329,8 @@ BAD = {
         "Ingress",
     ),
     "a field that only the global kind has": bad("NetworkPolicy", {"preDNAT": True}, "spec.preDNAT", "order"),
-    "order": bad("Tier", {"order": "first"}, "spec.order", "a number"),
+    "order": bad("Tier", {"order": "first"}, "spec.order", "number"),
+    "order without end": bad("Tier", {"order": 10**400}, "spec.order", "finite"),
     "order of the default tier": bad("Tier", {"order": 5}, "spec.order", "1000000", name="default"),
     "the built-in profile": bad("Profile", {}, "metadata.name", "built in", name="projectcalico-default-allow"),
     "label of a namespace": bad(
@@ -469,6 +474,9 @@ NO_RESOURCES = {
     "broken YAML": ("a: [\n", "$", "YAML"),
     "broken JSON": ('{"a": ', "$", "YAML"),
     "a field twice": ("kind: Tier\nkind: Tier\n", "$", "twice"),
+    "a key that is a list": ("? [a]\n: b\n", "$", "no text"),
+    "itself": ("&a [*a]\n", "$", "a resource"),
+    "ten thousand brackets": ("[" * 10_000 + "]" * 10_000, "$", ""),
     "spec is text": (manifest("Tier", "x"), "spec", "an object"),
     "items are no list": ("apiVersion: v1\nkind: List\nitems: {a: b}\n", "items", "a list"),
     "an item is text": ("apiVersion: v1\nkind: List\nitems: [x]\n", "items[0]", "a resource"),
@@ -608,3 +616,46 @@ def test_a_global_policy_key_has_no_namespace() -> None:
     policy = one(manifest("GlobalNetworkPolicy", {}))
     assert isinstance(policy, GlobalNetworkPolicy)
     assert of(policy) == ResourceKey("GlobalNetworkPolicy", "x")
+
+
+def _paths(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where everything in a tree is."""
+    if path:
+        yield path
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for step, inner in items:
+        yield from _paths(inner, (*path, step))
+
+
+DOCUMENTS = list(yaml.safe_load_all(EVERYTHING))
+PLACES = [(index, path) for index, tree in enumerate(DOCUMENTS) for path in _paths(tree)]
+anything = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text("aA1.:/-*= '", max_size=6)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=2), st.dictionaries(st.sampled_from(["a", "name", "action"]), inner, max_size=2)
+    ),
+    max_leaves=3,
+)
+
+
+@settings(max_examples=150)
+@given(st.sampled_from(PLACES), anything)
+def test_any_change_of_a_good_manifest_gives_a_resource_or_says_what_is_wrong(
+    place: tuple[int, tuple[Any, ...]], value: Any
+) -> None:
+    index, (*steps, last) = place
+    tree = copy.deepcopy(DOCUMENTS[index])
+    inner = tree
+    for step in steps:
+        inner = inner[step]
+    inner[last] = value
+    try:
+        resources = decode_manifests(yaml.safe_dump(tree), "changed.yaml")
+    except ValidationError as error:
+        resources = []
+        named = error.source
+    else:
+        named = "changed.yaml"
+    assert named == "changed.yaml"
+    for resource in resources:
+        assert one(yaml.safe_dump(to_manifest(resource))) == resource
