@@ -18,7 +18,7 @@ from weft.datastore.base import MAX_GROUP, Datastore, KeyValue, Plan, Write
 from weft.ipam.allocator import AssignRequest, assign
 from weft.ipam.context import ContextSource
 from weft.ipam.plan import Answer, Ask, Change, Deciding, Decision, Fetch, Stored
-from weft.ipam.pools import IPAMContext, pool_of, selects_node
+from weft.ipam.pools import IPAMContext, contains, pool_of, selects_node
 from weft.ipam.release import (
     block_in,
     blocks_in,
@@ -131,6 +131,24 @@ class IPAMClient:
         return tuple(
             address for stored in blocks.values() if (block := block_in(stored)) for address in block.held_by(handle_id)
         )
+
+    async def handles(self, prefix: str) -> list[str]:
+        """The ids of the handles that begin so."""
+        found = await self._store.list(keys.HANDLES + prefix)
+        return [key.handle_id for item in found.items if isinstance(key := keys.parse(item.key), HandleKey)]
+
+    async def holder(self, handle_id: str) -> Mapping[str, str] | None:
+        """What is noted about the holder of the handle's first address; None if it holds none."""
+        addresses = await self.addresses_of(handle_id)
+        if not addresses:
+            return None
+        found = await self._scan(keys.block_prefix(addresses[0].version))
+        for stored in blocks_in(found).values():
+            block = block_in(stored)
+            if block is not None and contains(block.cidr, addresses[0]):
+                attribute = block.holder(addresses[0])
+                return attribute.secondary if attribute else None
+        return None
 
     def forget(self) -> None:
         """Drop what is remembered, for instance because the datastore was restored."""
