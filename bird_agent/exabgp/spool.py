@@ -50,12 +50,13 @@ class _Session:
 class _History:
     """The sessions of one peer that still matter, oldest first."""
 
-    __slots__ = ("complete", "sessions", "size")
+    __slots__ = ("complete", "droppable", "sessions", "size")
 
     def __init__(self, complete: bool) -> None:
         self.sessions: list[_Session] = [_Session()]
         self.complete = complete
         self.size = 0
+        self.droppable = 0  # of which this much does not say how a session stands
 
     def add(self, line: bytes, state: bytes | None) -> None:
         if state == b"connected":
@@ -72,6 +73,7 @@ class _History:
             self._weigh()
         else:
             self.size += len(line) + LINE_OVERHEAD_BYTES
+            self.droppable += 0 if _is_standing(line) else len(line) + LINE_OVERHEAD_BYTES
 
     def strip(self) -> None:
         """Keep only how the present session stands."""
@@ -81,7 +83,9 @@ class _History:
         self._weigh()
 
     def _weigh(self) -> None:
-        self.size = sum(len(line) + LINE_OVERHEAD_BYTES for each in self.sessions for line in each.lines)
+        lines = [line for each in self.sessions for line in each.lines]
+        self.size = sum(len(line) + LINE_OVERHEAD_BYTES for line in lines)
+        self.droppable = sum(len(line) + LINE_OVERHEAD_BYTES for line in lines if not _is_standing(line))
 
 
 def _is_standing(line: bytes) -> bool:
@@ -132,9 +136,11 @@ class Spool:
 
     def _shed(self) -> bool:
         """Drop the largest history; False if there is nothing left to drop."""
-        largest = max(self._peers.values(), key=lambda history: history.size)
-        before = largest.size
+        largest = max(self._peers.values(), key=lambda history: history.droppable)
+        if not largest.droppable:
+            return False
+        self._size -= largest.size
         largest.strip()
         largest.complete = False
-        self._size -= before - largest.size
-        return largest.size < before
+        self._size += largest.size
+        return True

@@ -1,0 +1,152 @@
+"""What we write for ExaBGP: configuration, commands, and the check before it is started at all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import IPv4Address, ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bird_agent.exabgp import commands, corrections
+from bird_agent.exabgp.commands import Announcement
+from bird_agent.exabgp.configuration import Neighbor, UnrenderableSessionError, render
+from bird_agent.exabgp.corrections import Correction, UnknownExaBGPError
+
+GOLDEN = Path(__file__).parent / "golden"
+HELPER = [sys.executable, "-I", "-S", "/x/speaker_link.py", "/run/weft/speaker.sock"]
+
+
+def neighbor(peer: str = "10.1.0.2", **changes: Any) -> Neighbor:
+    base = Neighbor(
+        peer=ip_address(peer),
+        local=ip_address("10.1.0.1" if "." in peer else "fd00::1"),
+        router_id=IPv4Address("10.1.0.1"),
+        local_as=64512,
+        peer_as=64512,
+    )
+    return replace(base, **changes)
+
+
+NEIGHBORS = [
+    neighbor("fd00::2"),
+    neighbor("10.1.0.10", peer_as=4_200_000_001, hold_time_s=9, port=1179, passive=True),
+    neighbor("10.1.0.2", password="pa55:word", ttl_security_hops=1, restart_time_s=60),
+]
+
+
+def test_the_configuration_is_the_golden_one_in_any_order_of_sessions() -> None:
+    text = render(NEIGHBORS, ["/usr/bin/python3", *HELPER[1:]])
+    assert text == (GOLDEN / "speaker.conf").read_text()
+    assert render(reversed(NEIGHBORS), ["/usr/bin/python3", *HELPER[1:]]) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        pytest.param(render(NEIGHBORS, HELPER), 0, id="every option"),
+        pytest.param(render([], HELPER), 0, id="no session"),
+        pytest.param(render(NEIGHBORS, HELPER) + "nonsense\n", 1, id="syntax error"),
+    ],
+)
+def test_exabgp_itself_reads_what_is_rendered(tmp_path: Path, text: str, status: int) -> None:
+    path = tmp_path / "speaker.conf"
+    path.write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-m", "bird_agent.exabgp.launcher", "validate", str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert (done.returncode, bool(done.stderr.strip())) == (status, bool(status)), done.stderr
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"password": "two words"}, id="space in the password"),
+        pytest.param({"password": 'x"; local-as 1;'}, id="password that ends its statement"),
+        pytest.param({"password": "x" * 81}, id="password too long for TCP MD5"),
+        pytest.param({"local": ip_address("fd00::1")}, id="addresses of two families"),
+        pytest.param({"hold_time_s": 2}, id="hold time below three seconds"),
+        pytest.param({"peer_as": 0}, id="AS 0"),
+    ],
+)
+def test_a_session_that_cannot_be_expressed_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(UnrenderableSessionError):
+        neighbor(**changes)
+
+
+PEER = ip_address("10.1.0.2")
+
+
+def test_prefixes_with_equal_attributes_share_lines_of_at_most_500() -> None:
+    us = Announcement(ip_address("10.1.0.1"))
+    marked = Announcement(ip_address("10.1.0.1"), ("64512:1",), 200, 5)
+    routes = {ip_network(("10.64.0.0", 32)): us} | {
+        ip_network((0x0A000000 + number, 32)): marked for number in range(1001)
+    }
+    lines = list(commands.announce(PEER, routes))
+    assert [line.count(b"/32") for line in lines] == [1, 500, 500, 1]
+    assert lines[0] == (b"neighbor 10.1.0.2 announce attributes next-hop 10.1.0.1 origin igp nlri 10.64.0.0/32\n")
+    assert lines[3] == (
+        b"neighbor 10.1.0.2 announce attributes next-hop 10.1.0.1 origin igp local-preference 200 med 5 "
+        b"community [64512:1] nlri 10.0.3.232/32\n"
+    )
+
+
+prefixes = st.integers(0, 2**20).map(lambda number: ip_network((number << 8, 24)))
+attributes = st.builds(Announcement, st.just(PEER), med=st.none() | st.integers(0, 3))
+
+
+@given(st.dictionaries(prefixes, attributes, max_size=40))
+def test_every_prefix_is_announced_once_with_its_attributes(routes: dict[Any, Announcement]) -> None:
+    said: dict[str, str] = {}
+    for line in commands.announce(PEER, routes):
+        head, _, nlri = line.decode().strip().partition(" nlri ")
+        for prefix in nlri.split():
+            assert prefix not in said
+            said[prefix] = head.removeprefix("neighbor 10.1.0.2 announce attributes ")
+    assert said == {str(prefix): announcement.text() for prefix, announcement in routes.items()}
+
+
+def test_withdrawals_are_split_by_family() -> None:
+    gone = [ip_network("10.0.0.0/26"), ip_network("fd00::/122")]
+    assert list(commands.withdraw(PEER, gone)) == [
+        b"neighbor 10.1.0.2 withdraw attributes next-hop 0.0.0.0 nlri 10.0.0.0/26\n",
+        b"neighbor 10.1.0.2 withdraw attributes next-hop :: nlri fd00::/122\n",
+    ]
+
+
+def test_another_version_of_exabgp_is_refused_in_words_that_help() -> None:
+    with pytest.raises(UnknownExaBGPError, match=r"ExaBGP 5\.0\.16 is installed.*exabgp==5\.0\.15"):
+        corrections.verify("5.0.16")
+
+
+def test_the_installed_exabgp_is_the_one_that_is_known() -> None:
+    corrections.verify(corrections.KNOWN_VERSION)
+
+
+def altered(self: object) -> bool:
+    return True
+
+
+def test_a_function_that_reads_differently_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corrections.Reactor, "_pending_adjribout", altered)
+    with pytest.raises(UnknownExaBGPError, match=r"Reactor\._pending_adjribout .*B2"):
+        corrections.verify(corrections.KNOWN_VERSION)
+
+
+def test_every_replaced_function_is_verified() -> None:
+    def names(correction: Correction) -> set[str]:
+        return {f"{owner.__name__}.{method}" for owner, method in correction.replaces}
+
+    known: Callable[[Correction], set[str]] = lambda correction: set(correction.digests)  # noqa: E731
+    assert all(names(correction) <= known(correction) for correction in corrections.CORRECTIONS)
