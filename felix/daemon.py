@@ -18,12 +18,16 @@ from collections.abc import Callable, Sequence
 import uvloop
 
 from felix.calc.graph import Graph
+from felix.cni.parts import Machine, Parts
+from felix.cni.server import CNIServer
+from felix.cni.service import CNIService
+from felix.cni.view import NodeView
 from felix.dataplane import sysctl
 from felix.dataplane.interfaces import InterfaceMonitor
 from felix.dataplane.nft import NftDriver
 from felix.dataplane.nft_kernel import NftSocket, NftWatch
 from felix.dataplane.reaper import Reaper
-from felix.dataplane.wiring import KernelWiring
+from felix.dataplane.wiring import GATEWAY_IPV4, GATEWAY_IPV6, KernelWiring
 from felix.programmer import LOCAL_ROUTES, NodeProgrammer
 from felix.status import FelixStatus
 from weft import singleton
@@ -34,12 +38,13 @@ from weft.admin.services.resources import ResourceServer
 from weft.admin.services.status import StatusServer
 from weft.config import AgentConfig, ConfigError
 from weft.datastore.etcd import EtcdDatastore
-from weft.datastore.syncer import Deleted, InSync, Syncer, SyncEvent, Upserted
-from weft.ipam.context import ContextState
+from weft.datastore.syncer import InSync, Syncer, SyncEvent, Upserted
+from weft.ipam.client import IPAMClient
 from weft.model import codec, keys
 from weft.model.endpoint import WorkloadEndpoint
 from weft.model.errors import DatastoreUnavailableError, ValidationError
-from weft.model.keys import Key, Owner
+from weft.model.keys import Key, Owner, ResourceKey
+from weft.model.node import Node
 from weft.netlink.routetable import KernelRoutes, RouteTable
 from weft.netlink.socket import DumpInterruptedError, NetlinkSocket
 
@@ -61,6 +66,7 @@ WATCHED_KINDS = (
     "ClusterInformation",
 )
 LONGEST_WAIT_S = 1.0
+DEFAULT_MTU = 1500
 
 
 def watched_prefixes(node: str) -> list[str]:
@@ -91,7 +97,9 @@ class Daemon:
             self._interfaces,
             time.monotonic,
         )
-        self._context = ContextState(config.node_name)
+        self._view = NodeView(config.node_name)
+        self._node_key = ResourceKey("Node", config.node_name)
+        self._node: Node | None = None
         self._status = FelixStatus(
             config.node_name,
             time.time(),
@@ -99,6 +107,15 @@ class Daemon:
             lambda: self._syncer.status,
             lambda: sysctl.problems(sysctl.ProcSettings()),
         )
+        parts = Parts(
+            store=self._store,
+            ipam=IPAMClient(self._store, config.node_name, self._view),
+            view=self._view,
+            wiring=self._wiring,
+            programmer=self._programmer,
+            machine=Machine(self._workload_mtu, {4: str(GATEWAY_IPV4), 6: str(GATEWAY_IPV6)}),
+        )
+        self._cni = CNIServer(config.run_dir / "cni.sock", CNIService(parts).handle)
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -118,6 +135,7 @@ class Daemon:
             loop.add_reader(descriptor, reader)
         try:
             async with self._admin_server(), asyncio.TaskGroup() as group:
+                await self._cni.start()
                 tasks = [
                     group.create_task(self._syncer.run(self._on_datastore)),
                     group.create_task(self._tick_forever()),
@@ -136,6 +154,7 @@ class Daemon:
         return AdminServer(self._config.run_dir / "felix.sock", services, ready=lambda: self._programmer.ready)
 
     async def _close(self) -> None:
+        await self._cni.close()
         self._reaper.close()
         self._wiring.close()
         self._interfaces.close()
@@ -144,17 +163,26 @@ class Daemon:
         self._route_socket.close()
         await self._store.close()
 
+    def _workload_mtu(self) -> int:
+        """That of the link which has the node's address: a workload's packets leave through it as they are."""
+        bgp = self._node.spec.bgp if self._node is not None else None
+        for interface in (bgp.ipv4_address, bgp.ipv6_address) if bgp is not None else ():
+            if interface is not None and (uplink := self._interfaces.uplink(interface.ip)) is not None:
+                return uplink.mtu
+        return DEFAULT_MTU
+
     # --- inputs -------------------------------------------------------------------------------------------------
 
     def _on_datastore(self, events: Sequence[SyncEvent]) -> None:
         for event in events:
             match event:
-                case Upserted(key, value, _):
-                    self._context.set(key, value)
-                case Deleted(key):
-                    self._context.set(key, None)
+                case Upserted(key, Node() as node, _) if key == self._node_key:
+                    self._node = node
                 case InSync():
                     log.info("the datastore has been read completely")
+                case _:
+                    pass
+        self._view.on_events(events)
         self._programmer.on_events(events)
 
     def _on_interfaces(self) -> None:
