@@ -93,18 +93,19 @@ class ResourceStore:
             except NotFoundError:
                 pass
             try:
-                unversioned = msgspec.structs.replace(resource.metadata, resource_version="")
-                return await self._create(msgspec.structs.replace(resource, metadata=unversioned), dry_run)
+                metadata = msgspec.structs.replace(resource.metadata, resource_version="")
+                unversioned = msgspec.structs.replace(resource, metadata=metadata)
+                return await self._create(unversioned, dry_run, known_missing=True)
             except AlreadyExistsError:
                 continue
         raise ConflictError(_label_of(resource))
 
-    async def _create(self, resource: Resource, dry_run: bool) -> api.StoredResource:
+    async def _create(self, resource: Resource, dry_run: bool, known_missing: bool = False) -> api.StoredResource:
         if resource.metadata.resource_version:
             expected = "left out: it is not for a resource yet to be created"
             raise rules.wrong("metadata.resourceVersion", resource.metadata.resource_version, expected)
         key = keys.of(resource)
-        if await self._read(key) is not None:
+        if not known_missing and await self._read(key) is not None:
             raise AlreadyExistsError(_label_of(resource))
         await self._check_neighbours(resource, new=True)
         now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
@@ -173,11 +174,12 @@ class ResourceStore:
 
     async def _read(self, key: keys.ResourceKey | keys.IPAMConfigKey) -> KeyValue | None:
         """What is stored for a resource, also where it was stored before Calico 3.32."""
-        kv = await self._store.get(keys.path(key))
-        if kv is None and isinstance(key, keys.ResourceKey) and key.kind in POLICIES:
+        paths = [keys.path(key)]
+        if isinstance(key, keys.ResourceKey) and key.kind in POLICIES:
             older = names.legacy_policy_name(rules.DEFAULT_NAME, key.name)
-            kv = await self._store.get(keys.path(keys.ResourceKey(key.kind, older, key.namespace)))
-        return kv
+            paths.append(keys.path(keys.ResourceKey(key.kind, older, key.namespace)))
+        found = await self._store.get_many(paths)
+        return next((kv for kv in found if kv is not None), None)
 
     async def delete(
         self, kind: str, namespace: str, name: str, revision: int = 0, dry_run: bool = False

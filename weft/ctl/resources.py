@@ -9,11 +9,11 @@ import asyncio
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from weft.admin.api import ChangeType, Manifest, ResourceAPI, StoredResource, Verb
+from weft.admin.api import ChangeType, Manifest, ResourceAPI, StoredResource, Verb, Written
 from weft.ctl import listing, output
 from weft.ctl.backend import connect
 from weft.ctl.config import Target
@@ -24,6 +24,9 @@ from weft.model.errors import AlreadyExistsError, NotFoundError, WeftError
 from weft.model.kinds import KINDS, find
 
 DEFAULT_NAMESPACE = "default"
+# Whether a pool overlaps is checked against those already there.
+ONE_BY_ONE = ("IPPool",)
+MOST_AT_ONCE = 32
 FORMATS = ("ps", "wide", "yaml", "json", "name")
 
 
@@ -43,20 +46,46 @@ async def write(arguments: Namespace, target: Target) -> int:
         return 0
     manifests = [_manifest(document, arguments.namespace) for document in documents]
     verb = Verb(arguments.command)
-    failures = []
+    skip_exists = getattr(arguments, "skip_exists", False)
+    failures: list[str] = []
     async with connect(target) as backend:
-        for manifest in manifests:
-            try:
-                written = await backend.resources.write(verb, manifest)
-            except AlreadyExistsError as error:
-                if not getattr(arguments, "skip_exists", False):
-                    failures.append(describe(error))
-            except WeftError as error:
-                failures.append(describe(error))
-            else:
-                for warning in written.warnings:
-                    print(f"Warning: {warning}", file=sys.stderr)
+        for batch in batches(documents):
+            outcomes = await asyncio.gather(*(_write(backend.resources, verb, manifests[index]) for index in batch))
+            for outcome in outcomes:
+                if isinstance(outcome, Written):
+                    for warning in outcome.warnings:
+                        print(f"Warning: {warning}", file=sys.stderr)
+                elif not (skip_exists and isinstance(outcome, AlreadyExistsError)):
+                    failures.append(describe(outcome))
     return _report(arguments.command, [document.resource.kind for document in documents], failures)
+
+
+async def _write(resources: ResourceAPI, verb: Verb, manifest: Manifest) -> Written | WeftError:
+    try:
+        return await resources.write(verb, manifest)
+    except WeftError as error:
+        return error
+
+
+def batches(documents: Sequence[Document]) -> Iterator[range]:
+    """Runs of documents that may be written at the same time: different resources of one kind that do not depend on
+    one another, as pools do. What comes later may depend on what came before (a policy on its tier)."""
+    start = 0
+    names: set[tuple[str, str]] = set()
+    for index, document in enumerate(documents):
+        resource = document.resource
+        name = (resource.namespace, resource.name)
+        if index > start and (
+            resource.kind in ONE_BY_ONE
+            or resource.kind != documents[start].resource.kind
+            or name in names
+            or index - start == MOST_AT_ONCE
+        ):
+            yield range(start, index)
+            start, names = index, set()
+        names.add(name)
+    if documents:
+        yield range(start, len(documents))
 
 
 def _manifest(document: Document, namespace: str) -> Manifest:

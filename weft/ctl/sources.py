@@ -79,12 +79,15 @@ def split(text: str, source: str, namespace: str) -> Iterator[Document]:
         part = text[start:end]
         if not any(line.split("#", 1)[0].strip() for line in part.splitlines()):
             continue
-        # Lines before the document keep their number in what the parser says.
-        padded = "\n" * text.count("\n", 0, start) + part
         try:
-            resources = decode_manifests(padded, source, namespace)
-        except ValidationError as error:
-            raise ValidationError(source, position, error.field, error.value, error.expected) from error
+            resources = decode_manifests(part, source, namespace)
+        except ValidationError:
+            # Once more with the lines before it, so that the parser names the line of the file.
+            try:
+                decode_manifests("\n" * text.count("\n", 0, start) + part, source, namespace)
+            except ValidationError as error:
+                raise ValidationError(source, position, error.field, error.value, error.expected) from error
+            raise
         for resource in resources:
             yield Document(resource, source, position)
         position += 1
