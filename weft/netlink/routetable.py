@@ -115,6 +115,20 @@ class KernelRoutes:
         return refused
 
 
+class _LinksOf:
+    """The links that a target names, worked out once for many routes in a row to the same target."""
+
+    def __init__(self) -> None:
+        self._target: Target | None = None
+        self._links: tuple[int, ...] = ()
+
+    def __call__(self, target: Target) -> tuple[int, ...]:
+        if target is not self._target:
+            self._target = target
+            self._links = tuple({hop.link for hop in target.hops if hop.link is not None})
+        return self._links
+
+
 @lru_cache(maxsize=4096)
 def _fulfils(actual: Target, desired: Target) -> bool:
     """Is this what was asked for? A desired hop that names no link leaves the choice to the kernel."""
@@ -168,46 +182,37 @@ class RouteTable:
 
     def desire(self, changes: Mapping[IPNetwork, Target | None]) -> None:
         """Change what is desired; None withdraws a prefix. Raises ValueError for an IPv6 route with an IPv4 gateway."""
-        for prefix, target in changes.items():
-            self._set(pack(prefix), target)
+        self._set_all((pack(prefix), target) for prefix, target in changes.items())
 
     def desire_only(self, routes: Mapping[IPNetwork, Target]) -> None:
         """These routes and no others are desired."""
         packed = {pack(prefix): target for prefix, target in routes.items()}
-        for gone in [known for known in self._desired if known not in packed]:
-            self._set(gone, None)
-        for prefix, target in packed.items():
-            self._set(prefix, target)
+        self._set_all([(known, None) for known in self._desired if known not in packed])
+        self._set_all(packed.items())
 
-    def _set(self, packed: PackedPrefix, target: Target | None) -> None:
-        old = self._desired.get(packed)
-        if old is target:
-            return
-        if target is not None and len(packed) == 17:
-            check_ipv6_hops(target)
-        if old is not None and old.hops:
-            self._unlink(packed, old)
-        if target is None:
-            del self._desired[packed]
-        else:
-            self._desired[packed] = target
-            if target.hops:
-                self._link(packed, target)
-        self._pending[packed] = None
-        if self._failures and old != target:
-            self._failures.pop(packed, None)
-
-    def _link(self, packed: PackedPrefix, target: Target) -> None:
-        for hop in target.hops:
-            if hop.link is not None:
-                self._by_link.setdefault(hop.link, set()).add(packed)
-
-    def _unlink(self, packed: PackedPrefix, target: Target) -> None:
-        for hop in target.hops:
-            if hop.link is not None and hop.link in self._by_link:
-                self._by_link[hop.link].discard(packed)
-                if not self._by_link[hop.link]:
-                    del self._by_link[hop.link]
+    def _set_all(self, changes: Iterable[tuple[PackedPrefix, Target | None]]) -> None:
+        desired, pending, failures = self._desired, self._pending, self._failures
+        links_of = _LinksOf()
+        for packed, target in changes:
+            old = desired.get(packed)
+            if old is target:
+                continue
+            if target is not None and len(packed) == 17:
+                check_ipv6_hops(target)
+            if old is not None:
+                for link in links_of(old):
+                    self._by_link[link].discard(packed)
+                    if not self._by_link[link]:
+                        del self._by_link[link]
+            if target is None:
+                del desired[packed]
+            else:
+                desired[packed] = target
+                for link in links_of(target):
+                    self._by_link.setdefault(link, set()).add(packed)
+            pending[packed] = None
+            if failures and old != target:
+                failures.pop(packed, None)
 
     def resync(self) -> None:
         """The kernel may have changed in a way we were not told of (notifications lost, an uplink or an address went
