@@ -36,7 +36,7 @@ class AddRule(Struct, frozen=True):
 
 
 class DeleteChain(Struct, frozen=True):
-    """Refused while it has rules, or something jumps to it."""
+    """With its rules. Refused while something jumps to it."""
 
     name: str
 
