@@ -1,36 +1,22 @@
 """The rendered table does what the evaluator says, and depends on the node's state alone."""
 
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from felix.calc.delta import LocalEndpoint, NodeDelta
+from felix.calc.delta import NodeDelta
 from felix.calc.graph import Graph
-from felix.calc.ip_sets import SetChange, SetKey, SetKind
 from felix.rules import values as v
 from felix.rules.render import Renderer
+from tests.fakes import computed_policies as computed
 from tests.fakes.nft_packets import Chains, Packet, passes_hook
 from tests.unit.calc.world import NODE, START, NodeState, Update, final_state, histories
-from weft.model.address import IPAddress
 from weft.model.keys import ResourceKey
-from weft.policy.values import (
-    ANY,
-    Action,
-    Direction,
-    EndpointPolicy,
-    Entity,
-    Icmp,
-    Policy,
-    PortRange,
-    Rule,
-    SelectorSet,
-    TierPolicies,
-)
+from weft.policy.values import Direction
 from weft.policy.verdict import Flow, verdict
-from weft.selector import parse
 
 
 def render(updates: list[Update], flush_after: frozenset[int] = frozenset()) -> tuple[NodeState, v.Table]:
@@ -54,157 +40,23 @@ def test_the_table_depends_on_the_state_alone(history: list[Update], flush_after
     assert render(history, flush_after | {START - 1})[1] == render(shuffled)[1]
 
 
-_addresses = ["10.0.0.1", "10.0.0.2", "10.0.0.200", "10.9.9.9"], ["fd00::1", "fd00::2", "fd01::1"]
-_networks = st.sampled_from(
-    [
-        ip_network(t)
-        for t in ("10.0.0.1/32", "10.0.0.0/25", "10.0.0.0/24", "0.0.0.0/0", "fd00::1/128", "fd00::/64", "::/0")
-    ]
-)
-_ports = st.sampled_from([PortRange(80, 80), PortRange(80, 90), PortRange(85, 443), PortRange(0, 65535)])
-_sets = st.sampled_from([SelectorSet("sa", parse("a == 'a'")), SelectorSet("sb", parse("b == 'b'"))])
-
-
-def _few(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
-    return st.one_of(st.just(()), st.just(()), st.lists(strategy, min_size=1, max_size=2).map(tuple))
-
-
-def _entities(with_ports: bool) -> st.SearchStrategy[Entity]:
-    ports = _few(_ports) if with_ports else st.just(())
-    return st.builds(
-        Entity,
-        nets=_few(_networks),
-        not_nets=_few(_networks),
-        ports=ports,
-        not_ports=ports,
-        sets=_few(_sets),
-        not_sets=_few(_sets),
-    )
-
-
-def _rules(
-    protocols: list[int | None], with_ports: bool, icmp: st.SearchStrategy[Icmp | None]
-) -> st.SearchStrategy[Rule]:
-    return st.builds(
-        Rule,
-        action=st.sampled_from(Action),
-        ip_version=st.sampled_from([None, None, None, 4, 6]),
-        protocol=st.sampled_from(protocols),
-        not_protocol=st.sampled_from([None, None, 17]),
-        icmp=icmp,
-        not_icmp=icmp,
-        source=st.one_of(st.just(ANY), _entities(with_ports)),
-        destination=st.one_of(st.just(ANY), _entities(with_ports)),
-        unenforced=st.sampled_from([(), (), (), ("something",)]),
-    )
-
-
-_icmp = st.one_of(st.none(), st.builds(Icmp, type=st.sampled_from([0, 8, 128]), code=st.sampled_from([None, 0, 1])))
-_any_rule = st.one_of(
-    _rules([None, 6], False, st.none()), _rules([6, 17], True, st.none()), _rules([1, 58], False, _icmp)
-)
-_rule_lists = st.lists(_any_rule, max_size=3).map(tuple)
-_keys = [ResourceKey("GlobalNetworkPolicy", name) for name in "abcd"]
-_profile_keys = [ResourceKey("Profile", name) for name in "pq"]
-
-
-@st.composite
-def _deltas(draw: st.DrawFn) -> NodeDelta:
-    """One endpoint behind cali1 with up to three tiers and two profiles, and the sets that rules may look into."""
-    policies = {
-        key: Policy(key=key, ingress=draw(_rule_lists), egress=draw(_rule_lists)) for key in (*_keys, *_profile_keys)
-    }
-    order = draw(st.permutations(_keys))
-    cuts = sorted(draw(st.lists(st.integers(0, 4), min_size=2, max_size=2)))
-    tiers = [
-        TierPolicies(
-            f"t{number}", draw(st.sampled_from([Action.DENY, Action.PASS])), tuple(keys), tuple(reversed(keys))
-        )
-        for number, keys in enumerate((order[: cuts[0]], order[cuts[0] : cuts[1]], order[cuts[1] :]))
-        if keys
-    ]
-    policy = EndpointPolicy(tuple(tiers), tuple(_profile_keys[: draw(st.integers(0, 2))]))
-    wep = ResourceKey("WorkloadEndpoint", "w", "one")
-    members = st.frozensets(st.sampled_from([ip_address(a) for a in (*_addresses[0][:3], *_addresses[1][:2])]))
-    sets = {}
-    for name in ("sa", "sb"):
-        found = draw(members)
-        for version in (4, 6):
-            of_version = frozenset(a for a in found if a.version == version)
-            if of_version:
-                sets[SetKey(name, version)] = SetChange(SetKind.ADDRESSES, replaced=True, added=of_version)
-    endpoints = {"cali1": LocalEndpoint(wep, "cali1", (), "", policy)}
-    return NodeDelta(policies=policies, endpoints=endpoints, sets=sets)
-
-
-def _flows(texts: list[str]) -> st.SearchStrategy[Flow]:
-    addresses = st.sampled_from([ip_address(text) for text in texts])
-    ports = st.sampled_from([80, 85, 443, 1000])
-    return st.one_of(
-        st.builds(
-            Flow,
-            source=addresses,
-            destination=addresses,
-            protocol=st.sampled_from([6, 17]),
-            source_port=ports,
-            destination_port=ports,
-        ),
-        st.builds(
-            Flow,
-            source=addresses,
-            destination=addresses,
-            protocol=st.sampled_from([1, 58]),
-            icmp_type=st.sampled_from([0, 8, 128]),
-            icmp_code=st.sampled_from([0, 1]),
-        ),
-    )
-
-
-flows = st.lists(st.one_of(*map(_flows, _addresses)), min_size=12, max_size=12)
-
-
-class _Members:
-    def __init__(self, state: NodeState) -> None:
-        self._sets = state.sets
-
-    def contains(self, set_id: str, address: IPAddress) -> bool:
-        _, members = self._sets.get(SetKey(set_id, address.version), (None, frozenset()))
-        return any(address == m if isinstance(m, IPAddress) else address in m for m in members)
-
-
-@given(deltas=st.lists(_deltas(), min_size=1, max_size=2), flows=flows)
+@given(desired=st.lists(computed.deltas(), min_size=1, max_size=2), flows=computed.flows)
 @settings(max_examples=120)
-def test_the_table_decides_as_the_evaluator(deltas: list[NodeDelta], flows: list[Flow]) -> None:
+def test_the_table_decides_as_the_evaluator(desired: list[NodeDelta], flows: list[Flow]) -> None:
     """The second delta finds the chains of the first: only what it changes is rendered again."""
     renderer, chains, state = Renderer(), Chains(), NodeState()
-    for desired in deltas:
-        delta = _difference(state, desired)
+    for following in desired:
+        delta = computed.difference(state, following)
         state.add(delta)
         chains.apply(renderer.render(delta))
-    (endpoint,) = state.endpoints.values()
+    endpoint = state.endpoints["cali1"]
     for flow in flows:
         for direction, packet in (
             (Direction.EGRESS, Packet(flow, "cali1", "eth0")),
             (Direction.INGRESS, Packet(flow, "eth0", "cali1")),
         ):
-            expected = verdict(endpoint.policy, state.policies, _Members(state), flow, direction)
+            expected = verdict(endpoint.policy, state.policies, computed.Members(state), flow, direction)
             assert passes_hook(chains.table, "forward", packet) == expected.allowed, (packet, expected)
-
-
-def _difference(state: NodeState, desired: NodeDelta) -> NodeDelta:
-    """What leads from the state to another with nothing but these policies, endpoints and sets."""
-    sets = {key: SetChange(None) for key in state.sets if key not in desired.sets}
-    for key, change in desired.sets.items():
-        _, before = state.sets.get(key, (None, frozenset()))
-        if not before:
-            sets[key] = change
-        elif before != change.added:
-            sets[key] = SetChange(change.kind, False, change.added - before, before - change.added)
-    return NodeDelta(
-        policies={key: value for key, value in desired.policies.items() if state.policies.get(key) != value},
-        endpoints={key: value for key, value in desired.endpoints.items() if state.endpoints.get(key) != value},
-        sets=sets,
-    )
 
 
 @pytest.mark.parametrize(
