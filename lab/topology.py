@@ -16,6 +16,7 @@ MANAGEMENT = IPv4Network("172.31.255.0/24")
 MANAGEMENT_SEGMENT = "mgmt"
 ETCD_PORT = 2379
 NODE_AS = 64512
+NETWORK = "lab"
 
 MAX_NODES = 150
 
@@ -107,7 +108,7 @@ def flat(nodes: int) -> Topology:
         hosts=(_etcd(), tor, _client(), *members),
         sessions=(*mesh, *((name, tor.name) for name in names)),
         resources=(
-            *_pools(),
+            *_network(),
             _resource("BGPConfiguration", "default", {"asNumber": NODE_AS, "nodeToNodeMeshEnabled": True}),
             *_global_peers(tor),
         ),
@@ -139,7 +140,7 @@ def racks() -> Topology:
             ("tor1", "tor2"),
         ),
         resources=(
-            *_pools(),
+            *_network(),
             _resource("BGPConfiguration", "default", {"nodeToNodeMeshEnabled": False}),
             *(_labelled_node(member) for member in members),
             *peers,
@@ -198,8 +199,12 @@ def _resource(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
     return {"apiVersion": "projectcalico.org/v3", "kind": kind, "metadata": {"name": name}, "spec": spec}
 
 
-def _pools() -> tuple[dict[str, Any], ...]:
+def _network() -> tuple[dict[str, Any], ...]:
+    """The pools, and the profile of the lab's CNI network: open to everybody, where the one that the plugin makes for a
+    network without a profile admits its own workloads alone."""
+    open_to_all = {"labelsToApply": {NETWORK: ""}, "ingress": [{"action": "Allow"}], "egress": [{"action": "Allow"}]}
     return (
+        _resource("Profile", NETWORK, open_to_all),
         _resource("IPPool", "lab-ipv4", {"cidr": str(IPV4_POOL), "blockSize": 26, "natOutgoing": False}),
         _resource("IPPool", "lab-ipv6", {"cidr": str(IPV6_POOL), "blockSize": 122, "natOutgoing": False}),
     )

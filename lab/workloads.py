@@ -10,6 +10,7 @@ from typing import Any
 from lab import process
 from lab.netns import CommandError, run
 from lab.state import PROGRAMS, Lab, LabError, Workload
+from lab.topology import NETWORK
 
 PLUGIN = PROGRAMS / "weft"
 IFNAME = "eth0"
@@ -19,7 +20,7 @@ def network_configuration(labels: Mapping[str, str]) -> dict[str, Any]:
     """The CNI network configuration that the lab's runtime hands to the plugin."""
     return {
         "cniVersion": "1.0.0",
-        "name": "lab",
+        "name": NETWORK,
         "type": "weft",
         "ipam": {"type": "weft-ipam", "assign_ipv4": "true", "assign_ipv6": "true"},
         **(
