@@ -104,6 +104,7 @@ class Daemon:
             config.node_name,
             time.time(),
             self._programmer,
+            self._workload_name,
             lambda: self._syncer.status,
             lambda: sysctl.problems(sysctl.ProcSettings()),
         )
@@ -162,6 +163,10 @@ class Daemon:
         self._nft_socket.close()
         self._route_socket.close()
         await self._store.close()
+
+    def _workload_name(self, key: ResourceKey) -> str:
+        endpoint = self._view.endpoint(key)
+        return endpoint.spec.workload or endpoint.spec.pod if endpoint is not None else ""
 
     def _workload_mtu(self) -> int:
         """That of the link which has the node's address: a workload's packets leave through it as they are."""

@@ -21,6 +21,7 @@ from weft.admin.status import (
     Severity,
 )
 from weft.datastore.syncer import SyncStatus
+from weft.model.keys import ResourceKey
 
 
 class FelixStatus:
@@ -31,12 +32,14 @@ class FelixStatus:
         node: str,
         started_at_s: float,
         programmer: NodeProgrammer,
+        workload_name: Callable[[ResourceKey], str],
         sync_status: Callable[[], SyncStatus],
         problems: Callable[[], list[SettingProblem]],
     ) -> None:
         self._node = node
         self._started_at_s = started_at_s
         self._programmer = programmer
+        self._workload_name = workload_name
         self._sync_status = sync_status
         self._problems = problems
 
@@ -92,7 +95,7 @@ class FelixStatus:
         return EndpointStatus(
             namespace=endpoint.key.namespace,
             name=endpoint.key.name,
-            workload=endpoint.key.name,
+            workload=self._workload_name(endpoint.key) or endpoint.key.name,
             interface=endpoint.interface,
             addresses=tuple(ip_interface(str(network)).ip for network in endpoint.addresses),
             policies=tuple(policies),
