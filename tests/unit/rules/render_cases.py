@@ -18,7 +18,7 @@ _ENDPOINT = """
 apiVersion: projectcalico.org/v3
 kind: WorkloadEndpoint
 metadata:
-  name: here-k8s-{name}-eth0
+  name: {node}-k8s-{name}-eth0
   namespace: shop
   labels: {{app: {app}}}
 spec:
