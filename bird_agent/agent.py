@@ -6,21 +6,21 @@ returns depends on the state, not on the order of the inputs. The daemon owns al
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Literal, assert_never
 
 from bird_agent import sessions as session_states
+from bird_agent.announcer import Announcer
 from bird_agent.bestpath import Local, Peer
 from bird_agent.datastore_view import DatastoreView
 from bird_agent.exabgp import commands, events, link
-from bird_agent.exabgp.commands import Announcement
 from bird_agent.exabgp.events import SpeakerEvent
 from bird_agent.fib import target_of
 from bird_agent.nexthops import NextHops, Underlay
 from bird_agent.peering import Peering, SessionConfig
-from bird_agent.policy import Own, announcements, exports, importer
+from bird_agent.policy import Own, exports, importer
 from bird_agent.rib import Best, Rib
 from bird_agent.sessions import DropAll, DropStale, MarkStale, Session, Sessions
 from weft.datastore.syncer import SyncEvent
@@ -44,9 +44,9 @@ class Step:
 
 @dataclass(slots=True)
 class _Attachment:
-    """One attachment to the speaker link, and how far it has come."""
+    """One attachment to the speaker link, and how far it has come. `continues`: to the speaker we knew, if any."""
 
-    speaker_pid: int
+    continues: bool
     replayed: set[IPAddress] = field(default_factory=set)
     live: bool = False
     synced: bool = False
@@ -76,10 +76,7 @@ class Agent:
         self._speaker_was_running = False
         self._rib_is_whole = True
         """False while a history is told again: what comes of half of it must not reach the kernel."""
-        self._told: dict[IPAddress, dict[IPNetwork, Announcement]] = {}
-        """What each peer that the speaker knows was last told, established or not."""
-        self._announce_due = False
-        self._end_of_rib_due: set[IPAddress] = set()
+        self.announcer = Announcer()
         self._resolve_again: set[IPNetwork] = set()
         self._workloads: frozenset[IPNetwork] = frozenset()
         self._swept = False
@@ -144,7 +141,7 @@ class Agent:
             self.rib.reconsider(local=local)
         for session in self.sessions:
             self._name_peer(session)
-        self._announce_due = True
+        self.announcer.on_changed()
 
     def _on_own(self) -> None:
         addresses = frozenset() if self._peering is None else frozenset(self._peering.addresses)
@@ -154,23 +151,27 @@ class Agent:
         self._own = own
         wanted = exports(own, self._view.pools)
         if wanted != self._exports:
-            self._exports, self._announce_due = wanted, True
+            self._exports = wanted
+            self.announcer.on_changed()
 
     # The speaker.
 
     def on_attached(self, hello: link.Hello) -> None:
-        if self._speaker_pid is not None and hello.speaker_pid != self._speaker_pid:
+        is_new = self._speaker_pid is not None and hello.speaker_pid != self._speaker_pid
+        if is_new:
             self._do(self.sessions.on_speaker_lost(self._now))
-        self._attachment = _Attachment(hello.speaker_pid)
+        self._attachment = _Attachment(continues=not is_new)
         self._speaker_pid = hello.speaker_pid
         self._rib_is_whole = False
-        self._told.clear()
+        self.announcer.on_detached()
 
     def on_replaying(self, peer: IPAddress, complete: bool) -> None:
         assert self._attachment is not None
         if complete:
             self._attachment.replayed.add(peer)
-        self._do(self.sessions.on_replay(peer, complete))
+        if self._attachment.continues:
+            self._do(self.sessions.on_replay(peer, complete))
+        # A new speaker's history is news: what the peer said to the last one is kept until it was said again.
 
     def on_live(self) -> None:
         assert self._attachment is not None
@@ -236,15 +237,14 @@ class Agent:
 
     def _on_up(self, peer: IPAddress, at: float) -> None:
         self.sessions.on_up(peer, at)
-        self._end_of_rib_due.add(peer)
-        self._announce_due = True
+        self.announcer.on_up(peer)
         self._note(peer, "up")
 
     def _on_down(self, down: events.SessionDown) -> None:
         session = self.sessions.get(down.peer)
         was_up = session is not None and session.established
         self._do(self.sessions.on_down(down))
-        self._end_of_rib_due.discard(down.peer)
+        self.announcer.on_down(down.peer)
         if session is not None and was_up:
             kept = (
                 f"; its {self.rib.received(down.peer)} routes are kept while it restarts" if session.restarting else ""
@@ -273,15 +273,14 @@ class Agent:
                 self._on_open(session.peer, report.opened)
                 self._on_up(session.peer, report.since)
             if first:
-                self._end_of_rib_due.add(session.peer)
+                self.announcer.on_up(session.peer)
                 self._note(session.peer, "is established")
                 if session.peer not in attachment.replayed:
                     self._refresh(session.peer, report.opened)
-        unknown = Announcement(next_hop=IPv4Address(0))
-        self._told = {peer: dict.fromkeys(attachment.advertised.get(peer, ()), unknown) for peer in attachment.reports}
+        self.announcer.on_report(list(attachment.reports), attachment.advertised)
         attachment.reports.clear()
         attachment.advertised.clear()
-        self._rib_is_whole = self._announce_due = True
+        self._rib_is_whole = True
 
     def _refresh(self, peer: IPAddress, opened: events.PeerOpen) -> None:
         """We missed what the peer said: it says everything again, or the session starts anew."""
@@ -301,32 +300,14 @@ class Agent:
         done, self._next = self._next, Step()
         if not self._view.in_sync:
             return done
-        if self._announce_due and self._attachment is not None and self._attachment.synced:
-            self._announce(done.commands)
+        if self._attachment is not None and self._attachment.synced:
+            sessions = {} if self._peering is None else self._peering.sessions
+            done.commands += self.announcer.commands(sessions, self._exports)
         if self._rib_is_whole:
             done.routes = self._route_changes()
             if not self._swept and self._settled(now):
                 self._swept = done.sweep = True
         return done
-
-    def _announce(self, out: list[bytes]) -> None:
-        """Bring what each peer is told to what it should be told, and end with our own end-of-RIB where it is due.
-
-        A peer that the speaker does not know yet waits for the report that follows its configuration."""
-        self._announce_due = False
-        configured = {} if self._peering is None else self._peering.sessions
-        for peer, told in self._told.items():
-            config = configured.get(peer)
-            if config is None:
-                continue
-            desired = announcements(config, self._exports)
-            new = {prefix: attributes for prefix, attributes in desired.items() if told.get(prefix) != attributes}
-            out.extend(commands.withdraw(peer, [prefix for prefix in told if prefix not in desired]))
-            out.extend(commands.announce(peer, new))
-            self._told[peer] = dict(desired)
-            if peer in self._end_of_rib_due:
-                self._end_of_rib_due.discard(peer)
-                out.append(commands.end_of_rib(peer, commands.family_of(peer)))
 
     def _route_changes(self) -> dict[IPNetwork, Target | None]:
         changes: dict[IPNetwork, Best] = self.rib.take_changes()
@@ -391,7 +372,3 @@ class Agent:
         config = self._config_of(peer)
         who = f"{peer}" if config is None else f"{peer} (AS {config.peer_as}, {config.resource})"
         self._next.notes.append(f"BGP session with {who} {text}")
-
-    def told(self) -> Mapping[IPAddress, Mapping[IPNetwork, Announcement]]:
-        """What each peer was last told."""
-        return self._told

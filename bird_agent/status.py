@@ -90,7 +90,7 @@ class BirdAgentStatus:
             last_error=session.last_error,
             resource=config.resource,
             routes_received=self._agent.rib.received(session.peer),
-            routes_announced=len(self._agent.told().get(session.peer, ())) if session.established else 0,
+            routes_announced=len(self._agent.announcer.told(session.peer)) if session.established else 0,
             restarting=session.restarting,
         )
 

@@ -1,0 +1,70 @@
+"""What each peer has been told, and the commands that bring it to what it should be told.
+
+Pure. A peer is told through ExaBGP, which remembers announcements and sends them again when a session comes up; so
+what is tracked here is what ExaBGP remembers, for peers whose session is down too. A peer that ExaBGP does not know
+yet is told nothing. Our own end-of-RIB comes behind everything else, because it makes a peer drop what it had kept of us."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from ipaddress import IPv4Address
+
+from bird_agent.exabgp import commands
+from bird_agent.exabgp.commands import Announcement
+from bird_agent.peering import SessionConfig
+from bird_agent.policy import announcements
+from weft.model.address import IPAddress, IPNetwork
+
+_NOT_KNOWN = Announcement(next_hop=IPv4Address(0))  # attributes that nothing is announced with
+
+
+class Announcer:
+    """All peers."""
+
+    def __init__(self) -> None:
+        self._told: dict[IPAddress, dict[IPNetwork, Announcement]] = {}
+        self._end_of_rib_due: set[IPAddress] = set()
+        self._changed = False
+
+    def on_changed(self) -> None:
+        """What should be told, or to whom, may have changed."""
+        self._changed = True
+
+    def on_up(self, peer: IPAddress) -> None:
+        self._end_of_rib_due.add(peer)
+        self._changed = True
+
+    def on_down(self, peer: IPAddress) -> None:
+        self._end_of_rib_due.discard(peer)
+
+    def on_detached(self) -> None:
+        """What ExaBGP remembers is known again when it has reported it."""
+        self._told.clear()
+
+    def on_report(self, known: Iterable[IPAddress], remembered: Mapping[IPAddress, Collection[IPNetwork]]) -> None:
+        """ExaBGP's peers and the prefixes that it remembers for each; with which attributes, it did not say."""
+        self._told = {peer: dict.fromkeys(remembered.get(peer, ()), _NOT_KNOWN) for peer in known}
+        self._changed = True
+
+    def told(self, peer: IPAddress) -> Mapping[IPNetwork, Announcement]:
+        return self._told.get(peer, {})
+
+    def commands(self, sessions: Mapping[IPAddress, SessionConfig], prefixes: frozenset[IPNetwork]) -> list[bytes]:
+        """What to say now so that every peer is told `prefixes`; empty if nothing has changed."""
+        out: list[bytes] = []
+        if not self._changed:
+            return out
+        self._changed = False
+        for peer, told in self._told.items():
+            config = sessions.get(peer)
+            if config is None:
+                continue
+            desired = announcements(config, prefixes)
+            new = {prefix: attributes for prefix, attributes in desired.items() if told.get(prefix) != attributes}
+            out.extend(commands.withdraw(peer, [prefix for prefix in told if prefix not in desired]))
+            out.extend(commands.announce(peer, new))
+            self._told[peer] = dict(desired)
+            if peer in self._end_of_rib_due:
+                self._end_of_rib_due.discard(peer)
+                out.append(commands.end_of_rib(peer, commands.family_of(peer)))
+        return out

@@ -1,0 +1,124 @@
+"""An ExaBGP with its link, as the agent sees it: refuses what the real one refuses, and remembers what it announced.
+
+A command for a peer that it was not configured with is ignored, an announcement reaches a peer only while its session
+is up, and a peer that comes up is sent what is remembered for it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, ip_address, ip_network
+
+from bird_agent.agent import Agent
+from bird_agent.exabgp import events, link
+from bird_agent.exabgp.events import PeerOpen, SpeakerEvent
+from weft.model.address import IPAddress, IPNetwork
+
+_COMMAND = re.compile(r"neighbor (\S+) (announce|withdraw) (attributes|eor|route-refresh) (.*)")
+
+
+@dataclass
+class FakePeer:
+    """One configured peer: what is remembered for it, and what it was sent, in order."""
+
+    up: bool = False
+    remembered: set[IPNetwork] = field(default_factory=set)
+    sent: list[str] = field(default_factory=list)
+
+
+class FakeSpeaker:
+    """Drives an `Agent` as the daemon would."""
+
+    def __init__(self, agent: Agent, pid: int = 100) -> None:
+        self.agent = agent
+        self.pid = pid
+        self.attached = False
+        self.peers: dict[IPAddress, FakePeer] = {}
+        self.history: list[SpeakerEvent] = []
+        self.complete = True
+        self.ignored: list[bytes] = []
+        self.refreshed: list[IPAddress] = []
+
+    def configure(self, peers: Iterable[str]) -> None:
+        wanted = {ip_address(peer) for peer in peers}
+        self.peers = {peer: self.peers.get(peer, FakePeer()) for peer in wanted}
+        if self.attached:
+            self.agent.on_configured()
+
+    def attach(self) -> None:
+        self.attached = True
+        self.agent.on_attached(link.Hello(1, self.pid, self.pid + 1))
+        for peer in self.peers:
+            self.agent.on_replaying(peer, self.complete)
+            for event in self.history if self.complete else ():
+                if getattr(event, "peer", None) == peer:
+                    self.agent.on_speaker(event)
+        self.agent.on_live()
+
+    def detach(self) -> None:
+        self.attached = False
+        self.agent.on_detached()
+
+    def tell(self, event: SpeakerEvent) -> None:
+        """ExaBGP says something; the link keeps it."""
+        self.history.append(event)
+        if self.attached:
+            self.agent.on_speaker(event)
+
+    def up(self, peer: str, at: float = 0.0, graceful: bool = True) -> None:
+        address = ip_address(peer)
+        families = {"ipv4 unicast": True} if graceful else None
+        self.peers[address].up = True
+        self.peers[address].sent = sorted(map(str, self.peers[address].remembered))
+        self.tell(events.SessionConnecting(address, at))
+        self.tell(events.SessionOpened(address, at, _opened(address, families)))
+        self.tell(events.SessionUp(address, at))
+
+    def obey(self, commands: Iterable[bytes]) -> None:
+        """Carry out commands; dropped if nobody is attached, as the daemon drops them."""
+        for command in commands:
+            if not self.attached:
+                continue
+            if command == b"weft sync\n":
+                self._answer_sync()
+            elif not command.startswith(b"!"):
+                self._obey(command)
+
+    def _obey(self, command: bytes) -> None:
+        match = _COMMAND.match(command.decode().strip())
+        peer = None if match is None else self.peers.get(ip_address(match[1]))
+        if match is None or peer is None:
+            self.ignored.append(command)
+            return
+        if match[3] == "route-refresh":
+            self.refreshed.append(ip_address(match[1]))
+        elif match[3] == "eor":
+            self._send(peer, "eor")
+        else:
+            for text in match[4].partition(" nlri ")[2].split():
+                prefix = ip_network(text)
+                if match[2] == "withdraw":
+                    peer.remembered.discard(prefix)
+                    self._send(peer, f"-{text}")
+                else:
+                    if prefix not in peer.remembered:
+                        self._send(peer, text)
+                    peer.remembered.add(prefix)
+
+    @staticmethod
+    def _send(peer: FakePeer, what: str) -> None:
+        if peer.up:
+            peer.sent.append(what)
+
+    def _answer_sync(self) -> None:
+        for address, peer in self.peers.items():
+            opened = _opened(address, {"ipv4 unicast": True}) if peer.up else None
+            state = "established" if peer.up else "idle"
+            self.agent.on_speaker(events.SessionReport(address, state, 1.0, opened))
+            self.agent.on_speaker(events.AdvertisedReport(address, tuple(peer.remembered)))
+        self.agent.on_speaker(events.SyncEnd("digest"))
+
+
+def _opened(peer: IPAddress, families: dict[str, bool] | None) -> PeerOpen:
+    return PeerOpen(64512, IPv4Address(int(peer) & 0xFFFFFFFF), 90, True, True, 120, families)

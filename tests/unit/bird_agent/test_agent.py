@@ -1,0 +1,297 @@
+"""The agent's decisions, driven by a speaker that refuses like ExaBGP."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Interface, ip_address, ip_network
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bird_agent.agent import Agent, Step
+from bird_agent.exabgp import events
+from bird_agent.exabgp.events import PathAttributes
+from bird_agent.nexthops import Underlay
+from tests.fakes.speaker import FakeSpeaker
+from weft.datastore.syncer import Deleted, InSync, Upserted
+from weft.model import keys
+from weft.model.base import Metadata
+from weft.model.ipam import AffinityValue
+from weft.model.keys import AffinityKey, Key, Owner
+from weft.model.node import Node, NodeBGPSpec, NodeSpec
+from weft.netlink.route import Hop, via
+
+PEERS = ["10.0.0.2", "10.0.0.3"]
+BLOCKS = [f"10.65.{number}.0/26" for number in range(3)]
+UNDERLAY = Underlay({ip_network("10.0.0.0/24"): frozenset({2})}, {}, frozenset({2}))
+LEARNT = ip_network("10.66.0.0/26")
+
+
+def node(number: int) -> Upserted:
+    bgp = NodeBGPSpec(ipv4_address=IPv4Interface(f"10.0.0.{number}/24"))
+    resource = Node(metadata=Metadata(name=f"n{number}"), spec=NodeSpec(bgp=bgp))
+    return Upserted(keys.of(resource), resource, 1)
+
+
+def block_key(cidr: str) -> Key:
+    return AffinityKey(Owner("host", "n1"), ip_network(cidr))
+
+
+def block(cidr: str, state: Any = "confirmed") -> Upserted:
+    return Upserted(block_key(cidr), AffinityValue(state=state), 1)
+
+
+class World:
+    """An agent with its speaker, and the kernel's routes as told by the steps."""
+
+    def __init__(self, *peers: int) -> None:
+        self.agent = Agent("n1", started_at=0.0)
+        self.agent.on_underlay(UNDERLAY, ())
+        self.speaker = FakeSpeaker(self.agent)
+        self.now = 0.0
+        self.kernel: dict[Any, Any] = {}
+        self.swept = False
+        self.notes: list[str] = []
+        self.peers = peers
+
+    def begin(self, *more: Upserted) -> None:
+        self.agent.on_datastore([node(1), *(node(number) for number in self.peers), *more, InSync()])
+        self.step()
+        self.speaker.configure(f"10.0.0.{number}" for number in self.peers)
+
+    def step(self, seconds: float = 0.01) -> list[Step]:
+        """Until there is nothing more to do."""
+        steps = []
+        self.now += seconds
+        for _ in range(10):
+            step = self.agent.step(self.now)
+            steps.append(step)
+            self.notes += step.notes
+            self.swept = self.swept or step.sweep
+            for prefix, target in step.routes.items():
+                if target is None:
+                    self.kernel.pop(prefix, None)
+                else:
+                    self.kernel[prefix] = target
+            if not step.commands:
+                return steps
+            self.speaker.obey(step.commands)
+        raise AssertionError("the agent never comes to rest")
+
+    def learn(self, peer: str, prefix: Any = LEARNT) -> None:
+        address = ip_address(peer)
+        self.speaker.tell(events.RoutesReceived(address, PathAttributes(0), ((prefix, address),), ()))
+
+    def sent(self, peer: str) -> list[str]:
+        return self.speaker.peers[ip_address(peer)].sent
+
+
+def running(*peers: int, blocks: list[str] = BLOCKS[:1]) -> World:
+    """Attached, all sessions up, everything announced."""
+    world = World(*peers)
+    world.begin(*map(block, blocks))
+    world.speaker.attach()
+    world.step()
+    for number in peers:
+        world.speaker.up(f"10.0.0.{number}")
+    world.step()
+    return world
+
+
+def test_nothing_is_done_before_the_datastore_has_been_read() -> None:
+    world = World(2)
+    world.agent.on_datastore([node(1), node(2), block(BLOCKS[0])])
+    (step,) = world.step()
+    assert (step.peering, step.commands, step.routes, step.sweep) == (None, [], {}, False)
+
+
+def test_our_end_of_rib_comes_behind_everything_we_announce() -> None:
+    world = running(2, blocks=BLOCKS[:2])
+    assert world.sent("10.0.0.2") == [*BLOCKS[:2], "eor"]
+
+
+def test_a_change_is_told_once_and_only_the_change() -> None:
+    world = running(2, 3)
+    world.agent.on_datastore([block(BLOCKS[1]), block(BLOCKS[2], "pending")])
+    world.step()
+    world.agent.on_datastore([Deleted(block_key(BLOCKS[0]))])
+    world.step()
+    for peer in PEERS:
+        assert world.sent(peer) == [BLOCKS[0], "eor", BLOCKS[1], f"-{BLOCKS[0]}"]
+
+
+def test_a_new_peer_is_told_everything_once_the_speaker_knows_it() -> None:
+    world = running(2)
+    world.agent.on_datastore([node(3)])
+    (step, *_) = world.step()
+    assert step.peering is not None
+    assert world.speaker.ignored == []
+    world.speaker.configure(PEERS)
+    world.speaker.up("10.0.0.3")
+    world.step()
+    assert world.sent("10.0.0.3") == [BLOCKS[0], "eor"]
+    assert world.sent("10.0.0.2") == [BLOCKS[0], "eor"]
+    assert world.speaker.ignored == []
+
+
+def test_a_new_agent_withdraws_what_the_last_one_announced_and_nobody_has_any_more() -> None:
+    world = World(2)
+    world.speaker.configure(["10.0.0.2"])
+    world.speaker.up("10.0.0.2")
+    peer = world.speaker.peers[ip_address("10.0.0.2")]
+    peer.remembered = {ip_network(BLOCKS[0]), ip_network(BLOCKS[2])}
+    world.begin(block(BLOCKS[0]))
+    world.agent.on_speaker_found()
+    world.speaker.attach()
+    world.step()
+    assert peer.sent == [f"-{BLOCKS[2]}", "eor"]
+    assert peer.remembered == {ip_network(BLOCKS[0])}
+
+
+def test_leftovers_go_only_when_every_session_that_is_there_has_told_all() -> None:
+    world = running(2)
+    assert not world.swept
+    world.speaker.tell(events.EndOfRib(ip_address("10.0.0.2"), "ipv4 unicast"))
+    world.step()
+    assert world.swept
+
+
+def test_an_absent_peer_holds_leftovers_no_longer_than_its_routes_would_be_kept() -> None:
+    world = World(2)
+    world.begin()
+    world.speaker.attach()
+    world.step()
+    world.step(119)
+    assert not world.swept
+    world.step(2)
+    assert world.swept
+
+
+def test_a_history_told_again_takes_no_route_away_half_way() -> None:
+    world = running(2)
+    world.learn("10.0.0.2")
+    world.step()
+    route = {LEARNT: via(Hop(ip_address("10.0.0.2"), 2))}
+    assert world.kernel == route
+    world.speaker.detach()
+    world.step()
+    world.speaker.attach()  # the history begins with dropping everything
+    assert world.agent.step(world.now).routes == {}
+    world.step()
+    assert world.kernel == route
+
+
+def test_an_incomplete_history_is_made_up_for_by_a_refresh() -> None:
+    world = running(2)
+    world.learn("10.0.0.2")
+    world.step()
+    world.speaker.complete = False
+    world.speaker.detach()
+    world.speaker.attach()
+    world.step()
+    peer = ip_address("10.0.0.2")
+    assert world.speaker.refreshed == [peer]
+    assert LEARNT in world.kernel
+    world.speaker.tell(events.RefreshMark(peer, "ipv4 unicast", True))
+    world.learn("10.0.0.2", ip_network("10.67.0.0/26"))
+    world.speaker.tell(events.RefreshMark(peer, "ipv4 unicast", False))
+    world.step()
+    assert set(world.kernel) == {ip_network("10.67.0.0/26")}
+
+
+def test_a_new_speaker_is_told_everything_and_no_route_goes_meanwhile() -> None:
+    world = running(2)
+    world.learn("10.0.0.2")
+    world.step()
+    world.speaker.detach()
+    world.speaker = FakeSpeaker(world.agent, pid=200)
+    world.speaker.configure(["10.0.0.2"])
+    world.speaker.attach()
+    world.step()
+    world.speaker.up("10.0.0.2")
+    world.step()
+    assert world.sent("10.0.0.2") == [BLOCKS[0], "eor"]
+    assert LEARNT in world.kernel
+    world.speaker.tell(events.EndOfRib(ip_address("10.0.0.2"), "ipv4 unicast"))
+    world.step()
+    assert world.kernel == {}
+
+
+def test_a_link_that_goes_down_withdraws_at_once_and_ends_the_session() -> None:
+    world = running(2)
+    world.learn("10.0.0.2")
+    world.step()
+    world.agent.on_underlay(Underlay(UNDERLAY.connected, {}, frozenset()), ())
+    (step, *_) = world.step()
+    assert step.commands[0] == b"neighbor 10.0.0.2 teardown 6\n"
+    assert world.kernel == {}
+    assert world.notes[-1] == "BGP session with 10.0.0.2 (AS 64512, Node/n2) down: interface down"
+
+
+def test_a_removed_node_takes_its_routes_with_it() -> None:
+    world = running(2)
+    world.learn("10.0.0.2")
+    world.step()
+    world.agent.on_datastore([Deleted(node(2).key)])
+    world.step()
+    assert world.kernel == {}
+
+
+changes = st.lists(
+    st.one_of(
+        st.tuples(st.just("block"), st.sampled_from(BLOCKS)),
+        st.tuples(st.just("release"), st.sampled_from(BLOCKS)),
+        st.tuples(st.sampled_from(["detach", "attach", "restart", "join", "configure", "step"]), st.just("")),
+        st.tuples(st.sampled_from(["up", "down"]), st.sampled_from(PEERS)),
+    ),
+    max_size=25,
+)
+
+
+@given(changes)
+def test_whatever_happened_every_peer_has_exactly_our_blocks_in_the_end(history: list[tuple[str, str]]) -> None:
+    world, blocks, wanted = running(2), {BLOCKS[0]}, {"10.0.0.2"}
+    for name, what in history:
+        speaker = world.speaker
+        peer = speaker.peers.get(ip_address(what)) if name in ("up", "down") else None
+        if name == "block":
+            world.agent.on_datastore([block(what)])
+            blocks.add(what)
+        elif name == "release":
+            world.agent.on_datastore([Deleted(block_key(what))])
+            blocks.discard(what)
+        elif name == "join":
+            world.agent.on_datastore([node(3)])
+            wanted.add("10.0.0.3")
+        elif name == "detach" and speaker.attached:
+            speaker.detach()
+        elif name == "attach" and not speaker.attached:
+            speaker.attach()
+        elif name == "restart":
+            if speaker.attached:
+                speaker.detach()
+            world.speaker = FakeSpeaker(world.agent, speaker.pid + 2)
+            world.speaker.configure(map(str, speaker.peers))
+        elif name == "configure":
+            speaker.configure(wanted)
+        elif name == "up" and peer is not None and not peer.up:
+            speaker.up(what)
+        elif name == "down" and peer is not None and peer.up:
+            peer.up = False
+            speaker.tell(events.SessionDown(ip_address(what), world.now, "closing connection", None))
+        elif name == "step":
+            world.step()
+    world.step()
+    world.speaker.configure(wanted)
+    if not world.speaker.attached:
+        world.speaker.attach()
+    world.step()
+    for address, known in world.speaker.peers.items():
+        if not known.up:
+            world.speaker.up(str(address))
+    world.step()
+    for known in world.speaker.peers.values():
+        assert known.remembered == {ip_network(cidr) for cidr in blocks}
+        assert known.sent.count("eor") >= 1
+        told = known.sent[: known.sent.index("eor")]
+        assert {one for one in told if not one.startswith("-")} <= set(BLOCKS)

@@ -1,0 +1,153 @@
+"""What is announced and accepted, and how next hops are reached."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, ip_address, ip_network
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bird_agent.bestpath import Path, Peer
+from bird_agent.exabgp.events import PathAttributes
+from bird_agent.fib import target_of
+from bird_agent.nexthops import NextHops, Reach, Underlay, underlay
+from bird_agent.policy import Networks, Own, exports, importer
+from weft.model.address import IPNetwork
+from weft.model.base import Metadata
+from weft.model.pool import IPPool, IPPoolSpec
+from weft.netlink.route import BLACKHOLE, Hop, Route, device, via
+
+
+def pool(cidr: str, **spec: Any) -> IPPool:
+    return IPPool(metadata=Metadata(name="p"), spec=IPPoolSpec(cidr=ip_network(cidr), **spec))
+
+
+def networks(*texts: str) -> frozenset[IPNetwork]:
+    return frozenset(map(ip_network, texts))
+
+
+@pytest.mark.parametrize(
+    ("blocks", "workloads", "pools", "announced"),
+    [
+        pytest.param(["10.65.0.0/26"], ["10.65.0.1/32"], [pool("10.65.0.0/16")], ["10.65.0.0/26"], id="own block"),
+        pytest.param(
+            ["10.65.0.0/26"],
+            ["10.65.9.1/32"],
+            [pool("10.65.0.0/16")],
+            ["10.65.0.0/26", "10.65.9.1/32"],
+            id="borrowed address",
+        ),
+        pytest.param([], ["192.0.2.1/32"], [pool("10.65.0.0/16")], [], id="address outside all pools"),
+        pytest.param(
+            ["10.65.0.0/26", "10.66.0.0/26"],
+            ["10.66.9.1/32"],
+            [pool("10.65.0.0/16"), pool("10.66.0.0/16", disable_bgp_export=True)],
+            ["10.65.0.0/26"],
+            id="disableBGPExport",
+        ),
+        pytest.param(["10.65.0.0/26"], [], [], ["10.65.0.0/26"], id="block whose pool is gone"),
+        pytest.param(
+            ["fd65::/122"], ["fd65::1:0/128"], [pool("fd65::/64")], ["fd65::/122", "fd65::1:0/128"], id="IPv6"
+        ),
+    ],
+)
+def test_own_blocks_and_borrowed_addresses_are_announced_and_nothing_else(
+    blocks: list[str], workloads: list[str], pools: list[IPPool], announced: list[str]
+) -> None:
+    own = Own(blocks=networks(*blocks), workloads=networks(*workloads))
+    assert exports(own, pools) == networks(*announced)
+
+
+OWN = Own(frozenset({ip_address("10.0.0.1")}), networks("10.65.0.0/26"))
+PEER = Peer(ip_address("10.0.0.2"), IPv4Address("10.0.0.2"), 65001, False)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "accepted"),
+    [
+        ("10.65.1.0/26", True),
+        ("10.65.0.7/32", True),
+        ("10.0.0.9/32", True),
+        ("10.65.0.0/16", True),
+        ("0.0.0.0/0", False),
+        ("::/0", False),
+        ("10.65.0.0/26", False),
+        ("10.0.0.1/32", False),
+        ("169.254.1.0/24", False),
+        ("fe80::/64", False),
+        ("127.0.0.0/8", False),
+        ("224.0.0.0/4", False),
+    ],
+)
+def test_everything_is_accepted_but_what_can_only_be_a_mistake(prefix: str, accepted: bool) -> None:
+    assert (importer(OWN)(PEER, ip_network(prefix), PathAttributes()) is None) == accepted
+
+
+prefixes = st.builds(
+    lambda number, length: ip_network((number << 20, length), strict=False), st.integers(0, 4095), st.integers(0, 32)
+)
+
+
+@given(st.lists(prefixes, max_size=12), prefixes)
+def test_covers_is_subnet_of_any(known: list[Any], asked: Any) -> None:
+    assert Networks(known).covers(asked) == any(asked.subnet_of(each) for each in known)
+
+
+UNDERLAY = underlay(
+    [
+        Route(ip_network("10.0.0.0/24"), device(2)),
+        Route(ip_network("10.1.0.0/24"), device(3)),
+        Route(ip_network("192.0.2.0/24"), via(ip_address("10.0.0.254"))),
+        Route(ip_network("192.0.2.128/25"), BLACKHOLE),
+        Route(ip_network("0.0.0.0/0"), via(Hop(ip_address("10.1.0.254"), 3)), metric=100),
+        Route(ip_network("0.0.0.0/0"), via(Hop(ip_address("10.9.9.9"), 3)), metric=200),
+        Route(ip_network("203.0.113.0/24"), via(ip_address("10.0.0.66")), protocol=186),
+    ],
+    {2, 3},
+    frozenset({80, 186}),
+)
+
+
+@pytest.mark.parametrize(
+    ("next_hop", "expected"),
+    [
+        pytest.param("10.0.0.7", Reach(0, (Hop(ip_address("10.0.0.7"), 2),)), id="connected"),
+        pytest.param("192.0.2.1", Reach(1, (Hop(ip_address("10.0.0.254")),)), id="over a static route"),
+        pytest.param("192.0.2.200", None, id="over a blackhole"),
+        pytest.param("203.0.113.1", Reach(1, (Hop(ip_address("10.1.0.254"), 3),)), id="over the better default route"),
+        pytest.param("fd00::1", None, id="not at all"),
+    ],
+)
+def test_how_a_next_hop_is_reached(next_hop: str, expected: Reach | None) -> None:
+    hops = NextHops()
+    hops.set_underlay(UNDERLAY)
+    assert hops.reach(ip_address(next_hop)) == expected
+
+
+def test_a_link_that_is_down_reaches_nothing_and_the_change_is_reported() -> None:
+    hops = NextHops()
+    hops.set_underlay(UNDERLAY)
+    near, far = ip_address("10.0.0.7"), ip_address("10.1.0.7")
+    assert hops.cost(near) == hops.cost(far) == 0
+    down = Underlay(UNDERLAY.connected, {}, frozenset({3}))
+    assert hops.set_underlay(down) == {near}
+    assert hops.cost(near) is None
+
+
+def test_a_next_hop_behind_a_learnt_route_is_reached_through_it_one_level_deep() -> None:
+    hops, learnt = NextHops(), {}
+    hops.set_underlay(Underlay(UNDERLAY.connected, {}, frozenset({2, 3})))
+    hops.set_learnt(learnt)
+    loopback, deeper = ip_address("172.16.0.1"), ip_address("172.17.0.1")
+    assert hops.cost(loopback) is None
+    learnt[ip_network("172.16.0.1/32")] = (ip_address("10.0.0.5"), ip_address("10.1.0.5"))
+    learnt[ip_network("172.17.0.0/16")] = (loopback,)
+    assert hops.on_learnt_changed([ip_network("172.16.0.1/32")]) == {loopback}
+    both = (Hop(ip_address("10.0.0.5"), 2), Hop(ip_address("10.1.0.5"), 3))
+    assert hops.reach(loopback) == Reach(1, both, ip_network("172.16.0.1/32"))
+    assert hops.cost(deeper) is None
+    path = Path(PEER, loopback, PathAttributes())
+    assert target_of(ip_network("10.65.1.0/26"), (path,), hops) == via(*both)
+    assert target_of(ip_network("172.16.0.1/32"), (path,), hops) is None

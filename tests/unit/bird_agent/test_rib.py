@@ -1,0 +1,214 @@
+"""Best paths and the RIB."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address, ip_address, ip_network
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bird_agent.bestpath import Local, Path, Peer, as_path_length, select, unusable
+from bird_agent.exabgp.events import AsSegment, PathAttributes
+from bird_agent.rib import Rib
+
+LOCAL = Local(64512, IPv4Address("10.0.0.1"), IPv4Address("9.9.9.9"))
+
+
+def sequence(*numbers: int) -> tuple[AsSegment, ...]:
+    return (AsSegment("as-sequence", numbers),)
+
+
+def path(number: int, internal: bool = False, router_id: str | None = None, **attributes: Any) -> Path:
+    """A path from peer 10.0.1.`number` that is equal to any other but for what is said."""
+    address = ip_address(f"10.0.1.{number}")
+    peer = Peer(address, IPv4Address(router_id or str(address)), 64512 if internal else 65000, internal)
+    defaults: dict[str, Any] = {"origin": 0, "as_path": () if internal else sequence(65000)}
+    return Path(peer, address, PathAttributes(**{**defaults, **attributes}))
+
+
+@pytest.mark.parametrize(
+    ("winner", "loser"),
+    [
+        pytest.param(
+            path(2, True, local_preference=200, as_path=sequence(1, 2, 3)),
+            path(1, True, local_preference=100),
+            id="local preference before AS path",
+        ),
+        pytest.param(path(2, True, local_preference=200), path(1, True), id="absent local preference is 100"),
+        pytest.param(path(2, as_path=sequence(1), origin=2), path(1, as_path=sequence(1, 2)), id="AS path length"),
+        pytest.param(
+            path(2, as_path=(AsSegment("as-set", (1, 2, 3)),), origin=0),
+            path(1, as_path=sequence(1, 2), origin=0),
+            id="an AS set counts once",
+        ),
+        pytest.param(path(2, origin=0), path(1, origin=1), id="origin"),
+        pytest.param(path(2, med=5), path(1, med=6), id="MED of one neighbouring AS"),
+        pytest.param(path(2), path(1, med=1), id="absent MED is 0"),
+        pytest.param(path(2, as_path=sequence(65000)), path(1, True, as_path=sequence(65000)), id="eBGP over iBGP"),
+    ],
+)
+def test_the_better_path_wins_alone_in_either_order(winner: Path, loser: Path) -> None:
+    assert select([winner, loser], [0, 0]) == (winner,)
+    assert select([loser, winner], [0, 0]) == (winner,)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        pytest.param(path(2, router_id="1.0.0.1"), path(1, router_id="1.0.0.2"), id="router id"),
+        pytest.param(
+            path(2, True, originator_id=IPv4Address("1.0.0.1")), path(1, True), id="originator id in its place"
+        ),
+        pytest.param(
+            path(2, True, "1.0.0.1"),
+            path(1, True, "1.0.0.1", cluster_list=(IPv4Address("8.8.8.8"),)),
+            id="cluster list",
+        ),
+        pytest.param(path(1, router_id="1.0.0.1"), path(2, router_id="1.0.0.1"), id="peer address"),
+        pytest.param(path(1, med=9, as_path=sequence(1)), path(2, med=1, as_path=sequence(2)), id="MED across ASes"),
+    ],
+)
+def test_the_last_tie_breaks_order_equal_paths_that_are_used_together(first: Path, second: Path) -> None:
+    assert select([second, first], [0, 0]) == (first, second)
+
+
+def test_the_cost_of_the_next_hop_decides_and_an_unreachable_one_is_out() -> None:
+    near, far, away = path(3), path(1), path(2)
+    assert select([far, near, away], [5, 1, None]) == (near,)
+    assert select([away], [None]) == ()
+
+
+def test_at_most_sixteen_paths_are_used_together() -> None:
+    paths = [path(number) for number in range(1, 31)]
+    assert select(paths, [0] * 30) == tuple(paths[:16])
+
+
+@pytest.mark.parametrize(
+    ("attributes", "why"),
+    [
+        pytest.param({"as_path": sequence(65000, 64512)}, "our own AS", id="AS loop"),
+        pytest.param({"as_path": (AsSegment("as-set", (64512,)),)}, "our own AS", id="AS loop in a set"),
+        pytest.param({"originator_id": IPv4Address("10.0.0.1")}, "originator", id="our own route reflected"),
+        pytest.param({"cluster_list": (IPv4Address("9.9.9.9"),)}, "our own cluster", id="cluster loop"),
+    ],
+)
+def test_a_path_that_has_passed_us_is_not_considered(attributes: dict[str, Any], why: str) -> None:
+    assert why in (unusable(path(1, **attributes), LOCAL) or "")
+    assert unusable(path(1), LOCAL) is None
+
+
+def test_confederation_segments_do_not_count() -> None:
+    assert as_path_length((AsSegment("as-confed-sequence", (1, 2)), *sequence(3, 4))) == 2
+
+
+P1, P2, P3 = (ip_network(f"10.9.{number}.0/24") for number in (1, 2, 3))
+PREFIXES = [P1, P2, P3, ip_network("fd65::/122")]
+
+
+def accept_all(peer: Peer, prefix: Any, attributes: PathAttributes) -> str | None:
+    return None
+
+
+def rib(accept: Any = accept_all) -> Rib:
+    return Rib(LOCAL, accept, lambda _: 0)
+
+
+def tell(table: Rib, one: Path, *prefixes: Any) -> None:
+    table.set_peer(one.peer)
+    table.update(one.peer.address, one.attributes, [(prefix, one.next_hop) for prefix in prefixes], [])
+
+
+def test_only_what_changed_is_reported() -> None:
+    table = rib()
+    tell(table, path(1), P1, P2)
+    assert table.take_changes() == {P1: (path(1),), P2: (path(1),)}
+    tell(table, path(2, as_path=sequence(1, 2)), P1)
+    assert table.take_changes() == {}
+    table.update(path(1).peer.address, PathAttributes(), [], [P1])
+    assert table.take_changes() == {P1: (path(2, as_path=sequence(1, 2)),)}
+    assert table.take_changes() == {}
+
+
+def test_stale_routes_stay_until_they_are_heard_again_or_dropped() -> None:
+    table = rib()
+    tell(table, path(1), P1, P2, P3)
+    table.take_changes()
+    address = path(1).peer.address
+    table.mark_stale(address, "ipv4 unicast")
+    tell(table, path(1), P1)
+    table.update(address, PathAttributes(), [], [P2])
+    assert table.take_changes() == {P2: ()}
+    assert table.drop_stale(address) == 1
+    assert table.take_changes() == {P3: ()}
+    assert set(table.best) == {P1}
+
+
+def test_a_route_that_the_policy_refused_comes_back_when_the_policy_changes() -> None:
+    def refuse(peer: Peer, prefix: Any, attributes: PathAttributes) -> str | None:
+        return "no" if prefix == P1 else None
+
+    table = rib(refuse)
+    tell(table, path(1), P1, P2)
+    assert set(table.take_changes()) == {P2}
+    assert [adj.rejected for adj in table.peers()] == [{P1: "no"}]
+    table.reconsider(accept=accept_all)
+    assert set(table.take_changes()) == {P1}
+    table.reconsider(accept=refuse)
+    assert table.take_changes() == {P1: ()}
+
+
+def test_next_hops_that_are_reached_otherwise_are_compared_again() -> None:
+    costs: dict[Any, int | None] = {path(1).next_hop: 0, path(2).next_hop: 0}
+    table = Rib(LOCAL, accept_all, costs.__getitem__)
+    tell(table, path(1), P1, P2)
+    tell(table, path(2), P1)
+    table.take_changes()
+    costs[path(1).next_hop] = None
+    table.reconsider_through([path(1).next_hop])
+    assert table.take_changes() == {P1: (path(2),), P2: ()}
+
+
+PEERS = [path(1), path(2, True), path(3, med=4)]
+peers = st.sampled_from(PEERS)
+prefixes = st.sampled_from(PREFIXES)
+operations = st.one_of(
+    st.tuples(st.just("announce"), peers, prefixes, st.integers(0, 2)),
+    st.tuples(st.just("withdraw"), peers, prefixes, st.just(0)),
+    st.tuples(st.just("drop"), peers, prefixes, st.just(0)),
+    st.tuples(st.just("restart"), peers, prefixes, st.just(0)),
+    st.tuples(st.just("take"), peers, prefixes, st.just(0)),
+)
+
+
+@given(st.lists(operations, max_size=40))
+def test_only_the_last_state_matters(history: list[tuple[str, Path, Any, int]]) -> None:
+    table, state, seen = rib(), {}, {}
+    for name, one, prefix, med in history:
+        table.set_peer(one.peer)
+        address = one.peer.address
+        if name == "announce":
+            attributes = replace(one.attributes, med=med)
+            table.update(address, attributes, [(prefix, one.next_hop)], [])
+            state[address, prefix] = Path(one.peer, one.next_hop, attributes)
+        elif name == "withdraw":
+            table.update(address, PathAttributes(), [], [prefix])
+            state.pop((address, prefix), None)
+        elif name == "drop":
+            table.drop(address)
+            state = {key: value for key, value in state.items() if key[0] != address}
+        elif name == "restart":
+            table.mark_stale(address, "ipv4 unicast")
+            table.drop_stale(address)
+            state = {key: v for key, v in state.items() if key[0] != address or key[1].version == 6}
+        else:
+            seen.update(table.take_changes())
+    seen.update(table.take_changes())
+    fresh = rib()
+    for (_, prefix), known in sorted(state.items(), key=str):
+        tell(fresh, known, prefix)
+    fresh.take_changes()
+    assert dict(table.best) == dict(fresh.best)
+    assert {prefix: best for prefix, best in seen.items() if best} == dict(fresh.best)

@@ -1,0 +1,157 @@
+"""Session states and the graceful-restart helper."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, ip_address
+from typing import Any
+
+import pytest
+
+from bird_agent.exabgp.events import PeerOpen, SessionDown
+from bird_agent.sessions import DropAll, DropStale, MarkStale, Sessions, explain
+
+PEER = ip_address("10.1.0.2")
+V4 = "ipv4 unicast"
+
+
+def opened(restart: dict[str, bool] | None, time_s: int = 90, enhanced: bool = True) -> PeerOpen:
+    return PeerOpen(65001, IPv4Address("10.1.0.2"), 9, True, enhanced, time_s, restart)
+
+
+def down(reason: str = "closing connection", at: float = 100, **more: Any) -> SessionDown:
+    return SessionDown(PEER, at, reason, more.pop("notification", None), **more)
+
+
+def established(restart: dict[str, bool] | None = None, time_s: int = 90) -> Sessions:
+    sessions = Sessions()
+    sessions.configure({PEER})
+    sessions.on_open(PEER, opened(restart, time_s))
+    sessions.on_up(PEER, 10)
+    sessions.on_end_of_rib(PEER, V4)
+    return sessions
+
+
+KEPT = [MarkStale(PEER, V4)]
+
+
+@pytest.mark.parametrize(
+    ("restart", "time_s", "event", "kept"),
+    [
+        pytest.param({V4: False}, 90, down(), True, id="connection lost"),
+        pytest.param({V4: False}, 90, down("graceful restarted negotiated, closing"), True, id="our own new settings"),
+        pytest.param({V4: False}, 0, down(), False, id="a restart time of zero"),
+        pytest.param({"ipv6 unicast": True}, 90, down(), False, id="capability without this family"),
+        pytest.param(None, 90, down(), False, id="no capability"),
+        pytest.param({V4: False}, 90, down("x", notification=(6, 2)), False, id="administrative shutdown"),
+        pytest.param({V4: False}, 90, down("x", notification=(4, 0), sent=True), False, id="hold timer"),
+        pytest.param({V4: False}, 90, down("stop, message [removed]"), False, id="we ended it"),
+    ],
+)
+def test_only_a_lost_connection_keeps_routes(
+    restart: dict[str, bool] | None, time_s: int, event: SessionDown, kept: bool
+) -> None:
+    sessions = established(restart, time_s)
+    assert sessions.on_down(event) == (KEPT if kept else [DropAll(PEER, explain(event))])
+    session = sessions.get(PEER)
+    assert session is not None
+    assert (session.restarting, session.established) == (kept, False)
+
+
+def test_kept_routes_go_when_the_restart_time_is_over() -> None:
+    sessions = established({V4: False})
+    sessions.on_down(down())
+    assert sessions.on_down(down(at=120)) == []  # attempts to come back change nothing
+    assert sessions.on_tick(189) == []
+    assert sessions.on_tick(190) == [DropStale(PEER, V4, "its restart time is over")]
+    assert sessions.on_tick(500) == []
+
+
+def test_kept_routes_go_at_the_end_of_rib_of_the_peer_that_is_back() -> None:
+    sessions = established({V4: False})
+    sessions.on_down(down())
+    assert sessions.on_open(PEER, opened({V4: True})) == []
+    sessions.on_up(PEER, 150)
+    assert sessions.on_tick(200) == []
+    assert sessions.on_end_of_rib(PEER, V4) == [DropStale(PEER, V4, "not announced again")]
+
+
+@pytest.mark.parametrize("restart", [{V4: False}, {}, None], ids=["not kept", "family gone", "capability gone"])
+def test_a_peer_that_did_not_keep_forwarding_loses_what_was_kept_at_once(restart: dict[str, bool] | None) -> None:
+    sessions = established({V4: False})
+    sessions.on_down(down())
+    why = "the peer did not keep forwarding over its restart"
+    assert sessions.on_open(PEER, opened(restart)) == [DropStale(PEER, V4, why)]
+
+
+def test_when_it_was_our_speaker_that_died_the_peer_need_not_have_restarted() -> None:
+    sessions = established(None)
+    assert sessions.on_speaker_lost(100) == KEPT
+    assert sessions.on_open(PEER, opened({V4: False})) == []
+    sessions.on_up(PEER, 101)
+    assert sessions.on_end_of_rib(PEER, V4) == [DropStale(PEER, V4, "not announced again")]
+
+
+def test_what_was_stale_already_is_not_kept_over_a_second_loss() -> None:
+    sessions = established({V4: False})
+    sessions.on_down(down())
+    sessions.on_open(PEER, opened({V4: True}))
+    sessions.on_up(PEER, 110)
+    again = sessions.on_down(down(at=111))
+    assert again == [DropStale(PEER, V4, "lost again before it was announced again"), *KEPT]
+
+
+def test_a_peer_without_end_of_rib_has_told_all_when_it_is_quiet() -> None:
+    sessions = Sessions()
+    sessions.configure({PEER})
+    sessions.on_open(PEER, opened(None))
+    sessions.on_up(PEER, 10)
+    sessions.on_heard(PEER, 12)
+    session = sessions.get(PEER)
+    assert session is not None
+    assert sessions.on_tick(14.9) == []
+    assert session.learning
+    sessions.on_tick(15)
+    assert not session.learning
+
+
+def test_a_refresh_marks_everything_and_ends_with_its_mark_or_in_time() -> None:
+    sessions = established({V4: False})
+    assert sessions.on_refresh(PEER, 50) == KEPT
+    session = sessions.get(PEER)
+    assert session is not None
+    assert session.learning
+    assert sessions.on_end_of_rib(PEER, V4) == [DropStale(PEER, V4, "not announced again")]
+    assert not session.learning
+
+
+def test_an_interface_that_goes_down_withdraws_even_what_was_kept() -> None:
+    sessions = established({V4: False})
+    sessions.on_down(down())
+    assert sessions.on_interface_down(PEER, 101) == [DropAll(PEER, "interface down")]
+    assert sessions.on_interface_down(PEER, 102) == []
+
+
+def test_a_peer_that_is_no_longer_configured_loses_everything() -> None:
+    sessions = established()
+    assert sessions.configure(set()) == [DropAll(PEER, "no longer configured")]
+    assert sessions.on_down(down()) == []
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        pytest.param(down(), "connection lost", id="lost"),
+        pytest.param(down("x", notification=(4, 0), sent=True), "hold timer expired", id="our hold timer"),
+        pytest.param(
+            down("x", notification=(4, 0)), "hold timer expired (received from the peer)", id="the peer's hold timer"
+        ),
+        pytest.param(
+            down("x", notification=(6, 2)), "cease: administrative shutdown (received from the peer)", id="shutdown"
+        ),
+        pytest.param(
+            down("x", notification=(2, 2), sent=True), "OPEN message error, subcode 2 (sent to the peer)", id="bad AS"
+        ),
+    ],
+)
+def test_why_a_session_ended_is_said_in_words(event: SessionDown, words: str) -> None:
+    assert explain(event) == words
