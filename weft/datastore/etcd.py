@@ -124,8 +124,7 @@ class EtcdDatastore:
                 await call.write(request)
                 async for answer in call:
                     if answer.created and answer.header.revision < from_revision - 1:
-                        # The store went back in time (restored or wiped): the caller's revisions mean nothing here.
-                        raise CompactedError(from_revision, answer.header.revision)
+                        await self._check_not_restored(from_revision)
                     if answer.canceled or answer.compact_revision:
                         if attempt == 1 and not answer.compact_revision and self._pool.forget_token(metadata):
                             break
@@ -136,11 +135,20 @@ class EtcdDatastore:
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
                 self._pool.rotate(connection)
                 raise _unavailable(connection, error) from error
+            except asyncio.CancelledError as error:
+                _raise_if_not_ours(connection, error)
+                raise
             finally:
                 call.cancel()
 
     async def close(self) -> None:
         await self._pool.close()
+
+    async def _check_not_restored(self, from_revision: int) -> None:
+        """A member that only lags behind catches up for this read; a store restored or wiped stays behind."""
+        answer = await self._read(rpc.RangeRequest(key=b"\0", keys_only=True))
+        if answer.header.revision < from_revision - 1:
+            raise CompactedError(from_revision, answer.header.revision)
 
     async def _transact(self, group: Sequence[Write]) -> "tuple[int, _Lost | None]":
         """One transaction: the store's revision after it, and the key that lost (then nothing was written)."""
@@ -188,6 +196,9 @@ class EtcdDatastore:
                     if attempts > 0:
                         continue
                 raise _unavailable(connection, error) from error
+            except asyncio.CancelledError as error:
+                _raise_if_not_ours(connection, error)
+                raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +263,13 @@ def _watch_ended(prefix: str, from_revision: int, answer: Any) -> Exception:
 def _token_is_stale(error: grpc.aio.AioRpcError) -> bool:
     details = error.details() or ""
     return error.code() is grpc.StatusCode.UNAUTHENTICATED or any(text in details for text in _STALE_TOKEN)
+
+
+def _raise_if_not_ours(connection: Connection, error: asyncio.CancelledError) -> None:
+    """gRPC "cancels" the calls of a channel that is closed; only our own task's cancellation is one."""
+    task = asyncio.current_task()
+    if task is None or not task.cancelling():
+        raise DatastoreUnavailableError(f"{connection.target.name}: the connection was closed") from error
 
 
 def _unavailable(connection: Connection, error: Exception) -> DatastoreUnavailableError:

@@ -197,6 +197,7 @@ class Syncer:
                 if error.compacted < error.requested - 1:
                     log.warning("%s: the datastore is older than what was read from it; reading all again", prefix)
                     mirror.forget_revisions()
+                await asyncio.sleep(back_off.next_s())
                 self._deliver(sink, mirror.on_snapshot(await self._snapshot(prefix)))
 
     @staticmethod

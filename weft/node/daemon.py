@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 NAME = "weft-node"
 # In the order of starting; they are stopped the other way round: first no new workloads, then no BGP.
 AGENTS = (("weft-bird-agent", "bird-agent", "bird_agent.daemon"), ("weft-felix", "felix", "felix.daemon"))
-FIRST_REGISTRATION_S = 5.0
+FIRST_REGISTRATION_S = 3.0
 """How long the agents wait for the datastore; without it they start all the same and keep what the kernel has."""
 RETRY_S = 5.0
 """The pause after a check that failed or told no address."""

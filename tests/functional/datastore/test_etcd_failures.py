@@ -288,3 +288,28 @@ async def test_a_long_history_is_replayed_whole(server: Callable[..., Etcd]) -> 
                 seen += sum(not isinstance(event, Progress) for event in batch)
                 if seen == 2 * 99 + 60:
                     break
+
+
+async def test_closing_ends_a_watch_with_an_error_and_not_with_a_cancellation(server: Callable[..., Etcd]) -> None:
+    etcd = server()
+    async with connected(etcd.endpoint) as store:
+        watching = asyncio.create_task(take(store.watch("/calico/", 1), 1))
+        await store.get("/calico/a")
+        await asyncio.sleep(0.2)
+        await store.close()
+        with pytest.raises(DatastoreUnavailableError):
+            await watching
+
+
+async def test_a_cancelled_call_or_watch_is_cancelled(server: Callable[..., Etcd]) -> None:
+    etcd = server()
+    async with connected(etcd.endpoint) as store:
+        watching = asyncio.create_task(take(store.watch("/calico/", 1), 1))
+        await asyncio.sleep(0.2)
+        reading = asyncio.create_task(store.get("/calico/a"))
+        await asyncio.sleep(0)
+        watching.cancel()
+        reading.cancel()
+        results = await asyncio.gather(watching, reading, return_exceptions=True)
+        assert [type(result) for result in results] == [asyncio.CancelledError] * 2
+        assert await store.get("/calico/a") is None
