@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Protocol
 
 from weft.model.address import IPAddress, IPNetwork
@@ -16,6 +17,15 @@ from weft.model.errors import WeftError
 
 class RefusedError(WeftError):
     """This may not be done to this resource, however it is asked for."""
+
+
+class AgentUnavailableError(WeftError):
+    """Nobody answers on this socket: is the agent running, and may you open it?"""
+
+    def __init__(self, socket_path: Path, reason: str) -> None:
+        super().__init__(f"no agent answers on {socket_path}: {reason}")
+        self.socket_path = socket_path
+        self.reason = reason
 
 
 class Verb(Enum):

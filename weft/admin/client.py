@@ -13,6 +13,7 @@ from typing import Self, TypeVar
 import grpc
 
 from weft.admin import api
+from weft.admin.api import AgentUnavailableError
 from weft.admin.errors import from_rpc_error
 from weft.admin.services.ipam import STATES
 from weft.admin.services.resources import CHANGE_TYPES
@@ -33,15 +34,6 @@ from weft.model.errors import WeftError
 T = TypeVar("T")
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.enable_http_proxy", 0))
-
-
-class AgentUnavailableError(WeftError):
-    """Nobody answers on this socket: is the agent running, and may you open it?"""
-
-    def __init__(self, socket_path: Path, reason: str) -> None:
-        super().__init__(f"no agent answers on {socket_path}: {reason}")
-        self.socket_path = socket_path
-        self.reason = reason
 
 
 class AdminClient:

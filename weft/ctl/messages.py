@@ -27,11 +27,12 @@ def describe(error: WeftError) -> str:
             return str(error)
 
 
-def summary(verb: str, kinds: Sequence[str], failures: Sequence[str]) -> str:
-    """What happened to the resources of these kinds, one line and one more for each failure."""
+def summary(verb: str, kinds: Sequence[str], done: int, failures: Sequence[str]) -> str:
+    """What happened to the resources of these kinds, one line and one more for each failure.
+
+    Those that are neither done nor failed were not tried."""
     kind = kinds[0] if len(set(kinds)) == 1 else ""
     of_kind = f"'{kind}' " if kind else ""
-    done = len(kinds) - len(failures)
     if not failures:
         return f"Successfully {PAST[verb]} {done} {of_kind}resource(s)"
     if len(kinds) == 1:
@@ -39,4 +40,6 @@ def summary(verb: str, kinds: Sequence[str], failures: Sequence[str]) -> str:
     head = f"Partial success: {PAST[verb]} {done} out of {len(kinds)} {of_kind}resources:"
     if not done:
         head = f"Failed to {verb} any {of_kind}resources:"
-    return "\n".join([head, *(f"  {failure}" for failure in failures)])
+    left = len(kinds) - done - len(failures)
+    tail = [f"  {left} more were not tried"] if left else []
+    return "\n".join([head, *(f"  {failure}" for failure in failures), *tail])

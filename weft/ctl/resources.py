@@ -10,17 +10,17 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from weft.admin.api import ChangeType, Manifest, ResourceAPI, StoredResource, Verb, Written
+from weft.admin.api import AgentUnavailableError, ChangeType, Manifest, ResourceAPI, StoredResource, Verb, Written
 from weft.ctl import listing, output
 from weft.ctl.backend import connect
 from weft.ctl.config import Target
 from weft.ctl.errors import CommandError, UsageError
 from weft.ctl.messages import describe, summary
 from weft.ctl.sources import Document, read_documents
-from weft.model.errors import AlreadyExistsError, NotFoundError, WeftError
+from weft.model.errors import AlreadyExistsError, DatastoreUnavailableError, NotFoundError, WeftError
 from weft.model.kinds import KINDS, find
 
 DEFAULT_NAMESPACE = "default"
@@ -47,7 +47,7 @@ async def write(arguments: Namespace, target: Target) -> int:
     manifests = [_manifest(document, arguments.namespace) for document in documents]
     verb = Verb(arguments.command)
     skip_exists = getattr(arguments, "skip_exists", False)
-    failures: list[str] = []
+    tally = Tally(arguments.command, [document.resource.kind for document in documents])
     async with connect(target) as backend:
         for batch in batches(documents):
             outcomes = await asyncio.gather(*(_write(backend.resources, verb, manifests[index]) for index in batch))
@@ -55,9 +55,36 @@ async def write(arguments: Namespace, target: Target) -> int:
                 if isinstance(outcome, Written):
                     for warning in outcome.warnings:
                         print(f"Warning: {warning}", file=sys.stderr)
-                elif not (skip_exists and isinstance(outcome, AlreadyExistsError)):
-                    failures.append(describe(outcome))
-    return _report(arguments.command, [document.resource.kind for document in documents], failures)
+                    tally.done += 1
+                elif skip_exists and isinstance(outcome, AlreadyExistsError):
+                    tally.done += 1
+                else:
+                    tally.fail(outcome)
+            if tally.hopeless:
+                break
+    return tally.report()
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the resources of one command."""
+
+    verb: str
+    kinds: Sequence[str]
+    done: int = 0
+    failures: list[str] = field(default_factory=list)
+    hopeless: bool = False
+
+    def fail(self, error: WeftError) -> None:
+        self.failures.append(describe(error))
+        # Whoever does not answer now will not answer for the next one; each would take its time to say so.
+        self.hopeless = self.hopeless or isinstance(error, DatastoreUnavailableError | AgentUnavailableError)
+
+    def report(self) -> int:
+        """Print it; the exit code."""
+        text = summary(self.verb, self.kinds, self.done, self.failures)
+        print(text, file=sys.stderr if self.failures else sys.stdout)
+        return 1 if self.failures else 0
 
 
 async def _write(resources: ResourceAPI, verb: Verb, manifest: Manifest) -> Written | WeftError:
@@ -113,26 +140,23 @@ def _check_namespace(document: Document, asked: str) -> None:
         )
 
 
-def _report(verb: str, kinds: Sequence[str], failures: Sequence[str]) -> int:
-    print(summary(verb, kinds, failures), file=sys.stderr if failures else sys.stdout)
-    return 1 if failures else 0
-
-
 async def delete(arguments: Namespace, target: Target) -> int:
     wanted = _wanted(arguments)
     if any(not one.name for one in wanted):
         raise UsageError("name what to delete, or give a file with -f")
-    failures = []
+    tally = Tally("delete", [one.kind for one in wanted])
     async with connect(target) as backend:
         for one in wanted:
             try:
                 await backend.resources.delete(one.kind, one.namespace, one.name)
-            except NotFoundError as error:
-                if not arguments.skip_not_exists:
-                    failures.append(describe(error))
             except WeftError as error:
-                failures.append(describe(error))
-    return _report("delete", [one.kind for one in wanted], failures)
+                if not (arguments.skip_not_exists and isinstance(error, NotFoundError)):
+                    tally.fail(error)
+                    if tally.hopeless:
+                        break
+                    continue
+            tally.done += 1
+    return tally.report()
 
 
 def _wanted(arguments: Namespace) -> list[Wanted]:

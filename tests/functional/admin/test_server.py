@@ -16,7 +16,7 @@ import pytest
 from tests.fakes.datastore import MemoryDatastore
 from weft.admin import api
 from weft.admin import status as values
-from weft.admin.client import AdminClient, AgentUnavailableError
+from weft.admin.client import AdminClient
 from weft.admin.server import AdminServer, SocketInUseError
 from weft.admin.services.datastore import datastore_services
 from weft.admin.services.status import StatusServer
@@ -86,7 +86,7 @@ async def test_the_status_arrives_as_it_was_given(client: AdminClient) -> None:
 async def test_an_absent_agent_is_an_error_that_names_its_socket(tmp_path: Path) -> None:
     path = tmp_path / "bird-agent.sock"
     async with AdminClient(path) as client:
-        with pytest.raises(AgentUnavailableError, match=r"bird-agent\.sock: No such file or directory"):
+        with pytest.raises(api.AgentUnavailableError, match=r"bird-agent\.sock: No such file or directory"):
             await client.node_status()
 
 

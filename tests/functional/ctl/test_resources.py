@@ -277,3 +277,11 @@ def test_a_calico_configuration_file_names_the_datastore(
     assert weftctl("get", "pools", "-c", str(file)).code == 0
     file.write_text("apiVersion: projectcalico.org/v3\nkind: CalicoAPIConfig\nspec: {etcdEndpoint: x}\n")
     assert "spec.etcdEndpoint: unknown field" in weftctl("get", "pools", "-c", str(file)).err
+
+
+def test_a_datastore_that_does_not_answer_is_asked_once(weftctl: Weftctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ETCD_ENDPOINTS", "127.0.0.1:1")
+    refused = weftctl("apply", "-f", str(MANIFESTS))
+    assert refused.code == 1
+    assert refused.err.count("datastore unavailable") == 1
+    assert refused.err.endswith("  17 more were not tried\n")

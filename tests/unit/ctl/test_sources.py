@@ -49,17 +49,18 @@ def test_a_syntax_error_names_the_line_of_the_file() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kinds", "failures", "expected"),
+    ("kinds", "done", "failures", "expected"),
     [
-        (["IPPool", "IPPool"], [], "Successfully applied 2 'IPPool' resource(s)"),
-        (["IPPool", "Tier"], [], "Successfully applied 2 resource(s)"),
-        (["IPPool"], ["no"], "Failed to apply 'IPPool' resource: no"),
-        (["Tier", "Tier"], ["a", "b"], "Failed to apply any 'Tier' resources:\n  a\n  b"),
-        (["Tier", "Node"], ["a"], "Partial success: applied 1 out of 2 resources:\n  a"),
+        (["IPPool", "IPPool"], 2, [], "Successfully applied 2 'IPPool' resource(s)"),
+        (["IPPool", "Tier"], 2, [], "Successfully applied 2 resource(s)"),
+        (["IPPool"], 0, ["no"], "Failed to apply 'IPPool' resource: no"),
+        (["Tier", "Tier"], 0, ["a", "b"], "Failed to apply any 'Tier' resources:\n  a\n  b"),
+        (["Tier", "Node"], 1, ["a"], "Partial success: applied 1 out of 2 resources:\n  a"),
+        (["Tier"] * 5, 0, ["a"], "Failed to apply any 'Tier' resources:\n  a\n  4 more were not tried"),
     ],
 )
-def test_a_summary_counts_as_calicoctl_does(kinds: list[str], failures: list[str], expected: str) -> None:
-    assert summary("apply", kinds, failures) == expected
+def test_a_summary_counts_as_calicoctl_does(kinds: list[str], done: int, failures: list[str], expected: str) -> None:
+    assert summary("apply", kinds, done, failures) == expected
 
 
 def test_errors_about_one_resource_name_it() -> None:
