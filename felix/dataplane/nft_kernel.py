@@ -18,7 +18,7 @@ from weft.netlink.socket import NETLINK_NETFILTER, NetlinkSocket, ResyncNeededEr
 # One batch is one sendmsg: the whole table of a large node must fit.
 _BUFFER_BYTES = 256 << 20
 _KEY_TYPES = {layout: key for key, layout in LAYOUTS.items()}
-_RULES_CHAIN, _RULES_USERDATA, _CHAIN_NAME, _SET_NAME = 2, 7, 3, 2
+_RULE_USERDATA, _CHAIN_NAME, _SET_NAME = 7, 3, 2
 
 
 class NftSocket:
@@ -47,15 +47,10 @@ class NftSocket:
     def read(self) -> KernelTable:
         if not self._ours(nft.get_tables()):
             return KernelTable()
-        digests: dict[str, list[bytes]] = {}
-        chains: dict[str, nft.BaseChain | None] = {}
+        chains: dict[str, KernelChain] = {}
         for found in self._ours(nft.get_chains()):
             name = read_string(found.attributes[_CHAIN_NAME])
-            chains[name] = nft.base_chain(found)
-            digests[name] = []
-        for found in self._ours(nft.get_rules(self._table)):
-            chain = read_string(found.attributes[_RULES_CHAIN])
-            digests.setdefault(chain, []).append(rule_digest(found.attributes.get(_RULES_USERDATA, b"")))
+            chains[name] = KernelChain(nft.base_chain(found), self._digests(name))
         sets: dict[str, KernelSet] = {}
         maps: dict[str, dict[str, Verdict]] = {}
         for found in self._ours(nft.get_sets(self._table)):
@@ -67,9 +62,11 @@ class NftSocket:
                 sets[name] = self._set(name, _KEY_TYPES.get(layout), layout)
             else:
                 maps[name] = entries
-        return KernelTable(
-            True, {name: KernelChain(base, tuple(digests[name])) for name, base in chains.items()}, sets, maps
-        )
+        return KernelTable(True, chains, sets, maps)
+
+    def _digests(self, chain: str) -> tuple[bytes, ...]:
+        rules = self._ours(nft.get_rules(self._table, chain))
+        return tuple(rule_digest(rule.attributes.get(_RULE_USERDATA, b"")) for rule in rules)
 
     def _set(self, name: str, key: KeyType | None, layout: nft.SetLayout) -> KernelSet:
         if key is None:

@@ -232,8 +232,9 @@ def get_tables() -> bytes:
     return _message(GETTABLE, 0, b"")
 
 
-def get_rules(table: str) -> bytes:
-    return _message(GETRULE, 0, string(1, table))
+def get_rules(table: str, chain: str) -> bytes:
+    """Of one chain: a dump of a whole table begins at its first rule again for every 32 KB that it returns."""
+    return _message(GETRULE, 0, string(1, table) + string(2, chain))
 
 
 def get_sets(table: str) -> bytes:
