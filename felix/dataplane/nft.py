@@ -63,9 +63,9 @@ class _Set:
 
 
 class _Touched(Struct):
-    """Names that the next batch looks at; for sets with what changes in them."""
+    """Names that the next batch looks at, in order; for sets with what changes in them."""
 
-    chains: set[str] = field(default_factory=set)
+    chains: dict[str, None] = field(default_factory=dict)
     sets: dict[str, KeyChange] = field(default_factory=dict)
     maps: dict[str, set[str]] = field(default_factory=dict)
 
@@ -166,7 +166,7 @@ class NftDriver:
             else:
                 self._chains[name] = chain
             self._blocked.pop(name, None)
-            touched.chains.add(name)
+            touched.chains[name] = None
         return touched
 
     def _desire_set(self, name: str, value: v.Set | None) -> KeyChange:
@@ -297,10 +297,10 @@ class NftDriver:
         for name, found in actual.sets.items():
             if found.key is None:
                 batch.delete_set(name, is_map=found.is_map)
-        touched = _Touched(chains=self._chains.keys() | actual.chains.keys())
-        for name in self._sets.keys() | self._held_sets.keys():
+        touched = _Touched(chains=dict.fromkeys([*self._chains, *actual.chains]))
+        for name in dict.fromkeys([*self._sets, *self._held_sets]):
             touched.sets[name] = self._set_difference(name, actual.sets.get(name))
-        for name in self._maps.keys() | self._held_maps.keys():
+        for name in dict.fromkeys([*self._maps, *self._held_maps]):
             touched.maps[name] = self._maps.get(name, {}).keys() | self._held_maps.get(name, {}).keys()
         adopt = self._plan(batch, touched)
         operations = batch.operations()

@@ -75,7 +75,7 @@ def test_the_fake_kernel_takes_and_refuses_what_the_real_one_does(netns: Callabl
     with namespace.enter():
         real = NftSocket()
 
-    @settings(max_examples=150)
+    @settings(max_examples=60)
     @given(batches=st.lists(st.lists(operations, min_size=1, max_size=4), max_size=6), empty=st.booleans())
     def check(batches: list[list[op.Operation]], empty: bool) -> None:
         real.commit([op.CreateTable(), op.DeleteTable()])
