@@ -42,7 +42,7 @@ def text(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        return f"{value:g}" if abs(value) < 1e21 else repr(value)
+        return str(int(value)) if value.is_integer() else repr(value)
     if isinstance(value, Mapping):
         return ",".join(f"{name}={text(item)}" for name, item in sorted(value.items()))
     if isinstance(value, Sequence) and not isinstance(value, str):

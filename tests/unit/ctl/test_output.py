@@ -73,7 +73,7 @@ def test_every_kind_can_be_listed_even_with_nothing_in_it(kind: str, wide: bool)
         ("BGPConfiguration", "MESHENABLED", {}, "-"),
         ("IPPool", "VXLANMODE", {}, "Never"),
         ("IPPool", "NAT", {"natOutgoing": True}, "true"),
-        ("Tier", "ORDER", {"order": 1000000.0}, "1e+06"),
+        ("Tier", "ORDER", {"order": 1000000.0}, "1000000"),
         ("Tier", "ORDER", {}, "<nil>"),
         ("GlobalNetworkSet", "NETS", {"nets": ["10.0.0.0/8"] * 30}, ("10.0.0.0/8," * 8)[:77] + "..."),
         ("WorkloadEndpoint", "WORKLOAD", {"pod": "p"}, "p"),
