@@ -7,6 +7,7 @@ is not this module's business."""
 from collections.abc import Sequence
 
 from weft.model import policy as model
+from weft.model.defaults import policy_types
 from weft.model.keys import ResourceKey
 from weft.model.values import Port, Protocol
 from weft.policy.selectors import entity_selector, selector_set
@@ -28,17 +29,10 @@ def compile_policy(key: ResourceKey, resource: model.Policy | model.Profile) -> 
 
 
 def policy_directions(resource: model.Policy | model.Profile) -> frozenset[Direction]:
-    """Which directions it speaks about: its types, or, with none given, those it has rules for.
-
-    With neither types nor rules it is a policy for ingress (as Calico derives it). A profile is for both."""
+    """Which directions it speaks about: its types, given or derived. A profile is for both."""
     if isinstance(resource, model.Profile):
         return frozenset(Direction)
-    spec = resource.spec
-    if spec.types:
-        return frozenset(Direction(one.lower()) for one in spec.types)
-    if spec.egress:
-        return frozenset(Direction) if spec.ingress else frozenset({Direction.EGRESS})
-    return frozenset({Direction.INGRESS})
+    return frozenset(Direction(one.lower()) for one in policy_types(resource.spec))
 
 
 def compile_rules(rules: Sequence[model.Rule], namespace: str) -> tuple[Rule, ...]:

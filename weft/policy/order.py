@@ -9,6 +9,7 @@ from math import inf
 from msgspec import Struct
 
 from weft.model.keys import ResourceKey
+from weft.model.policy import DEFAULT_TIER, KUBE_ADMIN_TIER, KUBE_BASELINE_TIER, TIER_ORDERS
 from weft.policy.values import Action, Direction, EndpointPolicy, TierPolicies
 
 TierRank = tuple[bool, float, str]
@@ -46,9 +47,9 @@ class PolicyOrder(Struct, frozen=True):
 BUILT_IN_TIERS = {
     tier.name: tier
     for tier in (
-        TierOrder("kube-admin", 1_000, Action.PASS),
-        TierOrder("default", 1_000_000, Action.DENY),
-        TierOrder("kube-baseline", 10_000_000, Action.PASS),
+        TierOrder(KUBE_ADMIN_TIER, TIER_ORDERS[KUBE_ADMIN_TIER], Action.PASS),
+        TierOrder(DEFAULT_TIER, TIER_ORDERS[DEFAULT_TIER], Action.DENY),
+        TierOrder(KUBE_BASELINE_TIER, TIER_ORDERS[KUBE_BASELINE_TIER], Action.PASS),
     )
 }
 """Tiers that every cluster has; what the datastore says about them goes first."""

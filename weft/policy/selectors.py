@@ -8,15 +8,15 @@ from dataclasses import replace
 from hashlib import sha256
 
 from weft.model.base import Resource
+from weft.model.defaults import NAMESPACE_LABEL as NAMESPACE
+from weft.model.defaults import ORCHESTRATOR_LABEL as ORCHESTRATOR
+from weft.model.defaults import SERVICE_ACCOUNT_LABEL as SERVICE_ACCOUNT
 from weft.model.endpoint import WorkloadEndpoint
 from weft.model.policy import EntityRule, GlobalNetworkPolicy, NetworkPolicy, ServiceAccountMatch
 from weft.policy.values import SelectorSet
 from weft.selector import Selector, conjunction, parse
 from weft.selector.nodes import Compare, Everything, Has, Junction, Labels, Member, Node, Not
 
-NAMESPACE = "projectcalico.org/namespace"
-ORCHESTRATOR = "projectcalico.org/orchestrator"
-SERVICE_ACCOUNT = "projectcalico.org/serviceaccount"
 NAMESPACE_PREFIX = "pcns."
 SERVICE_ACCOUNT_PREFIX = "pcsa."
 
