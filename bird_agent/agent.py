@@ -302,7 +302,7 @@ class Agent:
             return done
         if self._attachment is not None and self._attachment.synced:
             sessions = {} if self._peering is None else self._peering.sessions
-            done.commands += self.announcer.commands(sessions, self._exports)
+            done.commands += self.announcer.next_commands(sessions, self._exports)
         if self._rib_is_whole:
             done.routes = self._route_changes()
             if not self._swept and self._settled(now):

@@ -2,7 +2,7 @@
 
 Pure. A peer is told through ExaBGP, which remembers announcements and sends them again when a session comes up; so
 what is tracked here is what ExaBGP remembers, for peers whose session is down too. A peer that ExaBGP does not know
-yet is told nothing. Our own end-of-RIB comes behind everything else, because it makes a peer drop what it had kept of us."""
+yet is told nothing. Our own end-of-RIB comes behind everything else: it makes a peer drop what it had kept of us."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Announcer:
     def told(self, peer: IPAddress) -> Mapping[IPNetwork, Announcement]:
         return self._told.get(peer, {})
 
-    def commands(self, sessions: Mapping[IPAddress, SessionConfig], prefixes: frozenset[IPNetwork]) -> list[bytes]:
+    def next_commands(self, sessions: Mapping[IPAddress, SessionConfig], prefixes: frozenset[IPNetwork]) -> list[bytes]:
         """What to say now so that every peer is told `prefixes`; empty if nothing has changed."""
         out: list[bytes] = []
         if not self._changed:

@@ -1,14 +1,15 @@
 """How next hops are reached: over a connected network, or one step further through another route.
 
 Pure: a snapshot of the kernel's other routes and of what BGP has learnt goes in. A next hop on a connected network is
-a gateway on that link. One that is not is reached as the most specific other route says: a static one, DHCP's, another
+a gateway on that link; a link-local one is on the link that leads to the peer which named it, its zone. One that is
+not connected is reached as the most specific other route says: a static one, DHCP's, another
 routing daemon's, or one learnt by BGP whose own next hop is connected. One step and no more, as deep as a fabric is."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
 
 from weft.model.address import IPAddress, IPNetwork
@@ -100,6 +101,11 @@ class NextHops:
         return changed
 
     def _find(self, next_hop: IPAddress) -> Reach | None:
+        if isinstance(next_hop, IPv6Address) and next_hop.scope_id is not None:
+            link = self.connected_link(ip_address(next_hop.scope_id))
+            if link is None or link not in self._underlay.links_up:
+                return None
+            return Reach(CONNECTED_COST, (Hop(IPv6Address(int(next_hop)), link),))
         learnt = self._learnt_way(next_hop)
         for length in self._lengths[next_hop.version]:
             if learnt is not None and learnt.through is not None and learnt.through.prefixlen > length:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final, TypeVar
 
 import msgspec
@@ -295,7 +295,7 @@ class Decoder:
             return EndOfRib(peer, _family(content.eor))
         update = _required(content.update)
         announced = [
-            (ip_network(route.nlri), ip_address(next_hop))
+            (ip_network(route.nlri), _next_hop(next_hop, peer))
             for by_next_hop in update.announce.values()
             for next_hop, routes in by_next_hop.items()
             for route in routes
@@ -322,6 +322,12 @@ def _path_attributes(raw: _Attributes) -> PathAttributes:
         cluster_list=tuple(IPv4Address(each) for each in raw.cluster_list),
         communities=tuple(raw.community),
     )
+
+
+def _next_hop(text: str, peer: IPAddress) -> IPAddress:
+    """A link-local address means something on the link to the peer alone: the peer is its zone (RFC 4007)."""
+    address = ip_address(text)
+    return IPv6Address(f"{text}%{peer}") if address.version == 6 and address.is_link_local else address
 
 
 def _state(peer: IPAddress, at: float, neighbor: _Neighbor) -> SpeakerEvent:

@@ -50,6 +50,8 @@ class Forwarder:
         self._selector.register(far, selectors.EVENT_READ, near)
 
     def _forward(self, source: socket.socket, sink: socket.socket) -> None:
+        if source.fileno() < 0:
+            return  # closed with its other half, earlier in the same round
         try:
             data = source.recv(1 << 16)
             if data:
