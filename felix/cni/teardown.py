@@ -10,7 +10,8 @@ from felix.cni.parts import Parts
 from felix.cni.protocol import CNIError, Code, Request
 from felix.cni.workload import NETWORK_ANNOTATION, Workload
 from weft.datastore.base import Delete
-from weft.model import keys
+from weft.ipam.client import launched
+from weft.model import keys, names
 from weft.model.endpoint import WorkloadEndpoint
 from weft.model.errors import WeftError
 from weft.model.keys import ResourceKey
@@ -33,17 +34,21 @@ class Teardown:
             await self.take_down(workload, endpoint, netns)
 
     async def take_down(self, workload: Workload, endpoint: WorkloadEndpoint | None, netns: int | None) -> None:
-        """Route and policy, interface, then endpoint and address. Idempotent."""
+        """Route and policy; then the interface, while endpoint and address are being released. Idempotent."""
         host_interface = endpoint.spec.interface_name if endpoint else workload.host_interface
+        container_id = endpoint.spec.container_id if endpoint else workload.container_id
+        annotations = endpoint.metadata.annotations if endpoint else {}
+        handle_id = names.cni_handle_id(annotations.get(NETWORK_ANNOTATION, workload.network), container_id)
         if endpoint is not None:
             await self._parts.programmer.remove(workload.key)
-        if endpoint is not None or self._parts.view.by_interface(host_interface) is None:
-            self._parts.wiring.detach(host_interface, netns, workload.interface)
-        container_id = endpoint.spec.container_id if endpoint else workload.container_id
-        network = (
-            endpoint.metadata.annotations.get(NETWORK_ANNOTATION, workload.network) if endpoint else workload.network
-        )
-        await self._parts.ipam.release_by_handle(f"{network}.{container_id}", before=[Delete(keys.path(workload.key))])
+        # Without a route nothing reaches the interface: whoever gets the address next gets a route of its own.
+        deletion = [Delete(keys.path(workload.key))]
+        release = await launched(self._parts.ipam.release_by_handle(handle_id, before=deletion))
+        try:
+            if endpoint is not None or self._parts.view.by_interface(host_interface) is None:
+                self._parts.wiring.detach(host_interface, netns, workload.interface)
+        finally:
+            await release
         if endpoint is not None:
             self._parts.view.wrote(workload.key, None)
 
