@@ -68,15 +68,19 @@ class Reaper:
         self._socket.close()
 
     def _work(self) -> None:
-        while not self._ending.is_set():
+        ending = False
+        while not ending:
             self._due.wait()
-            self._ending.wait(self._delay_s)
+            ending = self._ending.wait(self._delay_s)
             self._due.clear()
-            try:
-                failures = self._socket.request([delete_links_of_group(RETIRED_GROUP)])
-            except OSError as error:
-                log.warning("cannot delete retired interfaces: %s", error)
-                continue
-            for failure in failures:
-                if failure.errno != errno.ENODEV:  # none left: their namespaces went first
-                    log.warning("cannot delete retired interfaces: %s", failure.text)
+            self._delete()
+
+    def _delete(self) -> None:
+        try:
+            failures = self._socket.request([delete_links_of_group(RETIRED_GROUP)])
+        except OSError as error:
+            log.warning("cannot delete retired interfaces: %s", error)
+            return
+        for failure in failures:
+            if failure.errno != errno.ENODEV:  # none left: their namespaces went first
+                log.warning("cannot delete retired interfaces: %s", failure.text)

@@ -30,7 +30,7 @@ DEADLINE_S = 60
 
 BIRD_CONFIG = """
 router id 192.0.2.1;
-log stderr { warning, error, fatal };
+log stderr { fatal };
 protocol device {}
 protocol kernel kernel4 { disabled; metric 1024; scan time 3600; ipv4 { import none; export all; }; }
 protocol static static4 { ipv4; %s }
@@ -105,7 +105,9 @@ class Bird:
         listed = "\n".join(f"route {prefix} via {GATEWAY};" for prefix in PREFIXES)
         (directory / "bird.conf").write_text(BIRD_CONFIG % listed)
         self._control = directory / "bird.ctl"
-        process = netns.popen(["bird", "-f", "-c", str(directory / "bird.conf"), "-s", str(self._control)])
+        process = netns.popen(
+            ["bird", "-f", "-c", str(directory / "bird.conf"), "-s", str(self._control)], stderr=subprocess.DEVNULL
+        )
         stack.callback(self._stop, process)
         with netns.enter():
             self._others = kernel_has()

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from weft.netlink.route import PackedPrefix, Route, RouteOwner, Target, pack, unpack
@@ -23,16 +24,30 @@ class FakeRouteKernel:
     reads: int = 0
     writes: list[RouteChanges] = field(default_factory=list)
 
-    def read(self, link: int | None = None) -> dict[PackedPrefix, Target]:
+    def read(self) -> dict[PackedPrefix, Target]:
         self.reads += 1
         if self.unreadable:
             self.unreadable -= 1
             raise OSError(errno.ENOBUFS, "injected")
+        return self._ours()
+
+    def look_up(self, prefixes: Sequence[PackedPrefix]) -> dict[PackedPrefix, Target]:
+        """As the kernel's: a longer prefix in front of ours hides it."""
+        ours = self._ours()
+        networks = [unpack(packed) for packed in self.table]
+        first = {packed: unpack(packed).network_address for packed in prefixes}
         return {
-            packed: target
-            for packed, (protocol, target) in self.table.items()
-            if protocol == self.owner.protocol and (link is None or any(hop.link == link for hop in target.hops))
+            packed: ours[packed]
+            for packed in prefixes
+            if packed in ours
+            and not any(
+                network.prefixlen > packed[-1] and network.version == first[packed].version and first[packed] in network
+                for network in networks
+            )
         }
+
+    def _ours(self) -> dict[PackedPrefix, Target]:
+        return {packed: target for packed, (protocol, target) in self.table.items() if protocol == self.owner.protocol}
 
     def apply(self, changes: RouteChanges) -> list[RouteRefusal]:
         self.writes.append(changes)

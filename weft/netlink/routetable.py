@@ -26,12 +26,14 @@ from weft.netlink.route import (
     check_ipv6_hops,
     decode_route,
     dump_routes,
+    look_up_route,
     pack,
     unpack,
 )
 from weft.netlink.socket import DumpInterruptedError, NetlinkSocket
 
 BATCH = 500
+_MOST_LOOK_UPS = 64
 FIRST_RETRY_S = 0.5
 LONGEST_RETRY_S = 30.0
 
@@ -69,9 +71,12 @@ class RouteFailure:
 class RouteKernel(Protocol):
     """The kernel's routes of one owner."""
 
-    def read(self, link: int | None = None) -> dict[PackedPrefix, Target]:
-        """All of them, or those with a next hop on that link; none if there is no such link. Raises OSError or
-        DumpInterruptedError."""
+    def read(self) -> dict[PackedPrefix, Target]:
+        """All of them. Raises OSError or DumpInterruptedError."""
+
+    def look_up(self, prefixes: Sequence[PackedPrefix]) -> dict[PackedPrefix, Target]:
+        """Those of these prefixes that surely have a route of ours; one that is missing here may have one all the
+        same. Takes no longer when there are many routes. Raises OSError."""
 
     def apply(self, changes: RouteChanges) -> list[RouteRefusal]:
         """Write, and return what was refused; everything else is in the kernel."""
@@ -86,18 +91,21 @@ class KernelRoutes:
         self._writer = RouteWriter(owner)
         self._reader = RouteReader(owner)
 
-    def read(self, link: int | None = None) -> dict[PackedPrefix, Target]:
+    def read(self) -> dict[PackedPrefix, Target]:
         found: dict[PackedPrefix, Target] = {}
         for family in (AF_INET, AF_INET6):
             try:
-                answers = self._socket.dump(dump_routes(family, self._owner, link))
+                answers = self._socket.dump(dump_routes(family, self._owner))
             except OSError as error:
-                # No such link, or a table that nobody has used yet: there are no routes.
-                if error.errno not in (errno.ENODEV, errno.ENOENT):
+                if error.errno != errno.ENOENT:  # a table that nobody has used yet
                     raise
                 continue
             found.update(self._reader.read(answers))
         return found
+
+    def look_up(self, prefixes: Sequence[PackedPrefix]) -> dict[PackedPrefix, Target]:
+        found = self._reader.read(self._socket.exchange([look_up_route(packed) for packed in prefixes]).replies)
+        return {packed: found[packed] for packed in prefixes if packed in found}
 
     def apply(self, changes: RouteChanges) -> list[RouteRefusal]:
         writer = self._writer
@@ -160,7 +168,7 @@ class RouteTable:
         self._pending: dict[PackedPrefix, None] = {}  # in order: the kernel is quicker with neighbours in turn
         self._failures: dict[PackedPrefix, RouteFailure] = {}
         self._by_link: dict[int, set[PackedPrefix]] = {}
-        self._links_to_read: set[int] = set()
+        self._in_doubt: dict[PackedPrefix, None] = {}
         self._must_read = True
         self._read_again_at_s = 0.0
 
@@ -223,13 +231,15 @@ class RouteTable:
 
     def on_link_change(self, link: int) -> None:
         """A link went down or came up. The kernel drops the IPv4 routes of a link without a notification, so those that
-        name this link are read again. Where routes leave the link to the kernel, call `resync`."""
+        name this link are looked up again. Where routes leave the link to the kernel, call `resync`."""
         users = self._by_link.get(link)
         if not users:
             return
-        self._links_to_read.add(link)
-        for packed in users if self._failures else ():
+        for packed in users:
+            self._in_doubt[packed] = None
             self._failures.pop(packed, None)
+        if len(self._in_doubt) > _MOST_LOOK_UPS:
+            self._must_read = True
 
     def on_notifications(self, notifications: Iterable[Message]) -> None:
         """What others did to routes (RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE). Our own echoes do no harm, but cost."""
@@ -277,23 +287,20 @@ class RouteTable:
         if self._must_read:
             self._actual = self._kernel.read()
             self._must_read = False
-            self._links_to_read.clear()
+            self._in_doubt.clear()
             self._pending.update(dict.fromkeys(self._actual.keys() - self._desired.keys()))
             actual, pending = self._actual, self._pending
             for packed, target in self._desired.items():
                 if actual.get(packed) is not target:
                     pending[packed] = None
             return
-        while self._links_to_read:
-            link = next(iter(self._links_to_read))
-            found = self._kernel.read(link)
-            self._links_to_read.discard(link)
-            for packed in self._by_link.get(link, ()):
-                self._pending[packed] = None
-                if packed in found:
-                    self._actual[packed] = found[packed]
-                else:
-                    self._actual.pop(packed, None)
+        if self._in_doubt:
+            found = self._kernel.look_up(list(self._in_doubt))
+            for packed in self._in_doubt:
+                self._actual.pop(packed, None)
+            self._actual.update(found)
+            self._pending.update(self._in_doubt)
+            self._in_doubt.clear()
 
     def _changes(self, now_s: float) -> RouteChanges:
         create: dict[PackedPrefix, Target] = {}

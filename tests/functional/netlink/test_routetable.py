@@ -191,3 +191,23 @@ def test_changes_between_every_kind_of_target_are_replacements(here: Here) -> No
             assert here.shown(LEARNT) == {text}
         table.desire({prefix: None})
         here.settle(LEARNT)
+
+
+def test_a_link_that_only_changed_costs_no_write(here: Here) -> None:
+    link = here.links["up0"]
+    table = here.tables[LOCAL]
+    host, host6, block = ip_network("10.65.0.2/32"), ip_network("fd65::2/128"), ip_network("10.66.0.0/26")
+    table.desire({host: device(link), host6: device(link), block: device(link)})
+    here.settle(LOCAL)
+    watcher = here.monitors[LEARNT]
+    watcher.receive()
+    table.on_link_change(link)
+    here.settle(LOCAL)
+    assert watcher.receive() == []
+    # A longer prefix hides the block's route from a look-up: that costs a reading, and no route.
+    here.netns.ip("route", "add", "10.66.0.0/32", "dev", "up1", "proto", "static")
+    table.on_link_change(link)
+    table.apply(0.0)
+    here.settle(LOCAL, LONGEST_RETRY_S)
+    assert here.shown(LOCAL) == {"10.65.0.2", "fd65::2", "10.66.0.0/26"}
+    assert table.failures == []
