@@ -29,10 +29,10 @@ CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     # Also how long one attempt may take: an etcd that starts accepts connections a second before it serves them.
     ("grpc.min_reconnect_backoff_ms", 5000),
     ("grpc.max_reconnect_backoff_ms", 2000),
-    # etcd closes connections that ping more often than every 5 s.
+    # etcd closes connections that ping more often than every 5 s, or at all while no call is under way.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.max_pings_without_data", 0),
     # A channel of our own each: sharing one would share its back-off and its old certificates.
     ("grpc.use_local_subchannel_pool", 1),

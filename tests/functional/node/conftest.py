@@ -24,8 +24,8 @@ from weft.node.private_etcd import CLIENT_SOCKET
 
 # An agent that does nothing, ends when told to, and notes when it did.
 AGENT = """#!/bin/sh
-echo "$0 $NODENAME $ETCD_ENDPOINTS" >>"$WEFT_RUN_DIR/starts"
 trap 'echo "$(basename $0)" >>"$WEFT_RUN_DIR/ends"; exit 0' TERM
+echo "$0 $NODENAME $ETCD_ENDPOINTS" >>"$WEFT_RUN_DIR/starts"
 while true; do sleep 0.1; done
 """
 
@@ -84,8 +84,13 @@ class WeftNode:
     def pids(self) -> dict[str, int | None]:
         return {name: self.holder(name) for name in ("felix", "bird-agent")}
 
+    def starts(self) -> list[str]:
+        """What each agent said when it was started: its path, the node's name, the endpoints."""
+        path = self.run_dir / "starts"
+        return path.read_text().splitlines() if path.exists() else []
+
     def running(self) -> bool:
-        return all(self.pids().values())
+        return all(self.pids().values()) and len(self.starts()) >= 2
 
     def wait_until(self, condition: Callable[[], bool], timeout_s: float = 10) -> None:
         deadline = time.monotonic() + timeout_s

@@ -32,7 +32,7 @@ def test_without_endpoints_a_node_runs_an_etcd_of_its_own_and_tells_its_agents(w
     node = weft_node(IP="10.1.2.3/24", AS="64999", CALICO_IPV4POOL_CIDR="10.65.0.0/16")
     node.wait_until(node.running)
     assert node.addresses("n1") == ("10.1.2.3/24", "None")
-    starts = (node.run_dir / "starts").read_text().splitlines()
+    starts = node.starts()
     assert sorted(start.split()[0].rsplit("/")[-1] for start in starts) == ["weft-bird-agent", "weft-felix"]
     assert all(start.split()[1:] == ["n1", node.endpoints[0]] for start in starts)
     assert "no interface of this host has the address 10.1.2.3/24 (given by IP)" in node.log
@@ -70,7 +70,7 @@ def test_agents_survive_weft_node_and_the_next_one_adopts_them(weft_node: Start)
     felix = before[0]["felix"]
     kill(felix)
     node.wait_until(lambda: node.holder("felix") not in (None, felix), timeout_s=2)
-    assert len((node.run_dir / "starts").read_text().splitlines()) == 3
+    node.wait_until(lambda: len(node.starts()) == 3)
 
 
 @pytest.mark.root
@@ -83,7 +83,6 @@ def test_as_the_first_process_of_a_container_it_reaps_what_others_leave(tmp_path
         felix = node.holder("felix")
         assert felix is not None
         first_process = parent_of(felix)
-        node.wait_until(lambda: (node.run_dir / "starts").exists())
         time.sleep(0.6)
         assert zombies_of(first_process) == []
         kill(felix)
