@@ -88,10 +88,10 @@ def in_netns(fd: int, function: Callable[[], _Result]) -> _Result:
     from then on change the wrong kernel tables: the process is aborted."""
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        if _libc.setns(fd, _CLONE_NEWNET):
-            error = ctypes.get_errno()
-            raise OSError(error, f"cannot enter the network namespace: {os.strerror(error)}")
         try:
+            if _libc.setns(fd, _CLONE_NEWNET):
+                error = ctypes.get_errno()
+                raise OSError(error, f"cannot enter the network namespace: {os.strerror(error)}")
             return function()
         finally:
             if _libc.setns(home, _CLONE_NEWNET):
