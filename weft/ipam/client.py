@@ -207,11 +207,11 @@ class IPAMClient:
         except BaseException:
             self._memory.clear()
             raise
-        written = {write.key: write for write in writes}
         for change in decision.changes:
-            path = keys.path(change.key)
-            raw = getattr(written[path], "value", b"")
-            stored = None if change.value is None else Stored(change.value, raw, result.revisions[path])
+            stored = None
+            if change.value is not None:
+                raw = change.unknown_fields()
+                stored = Stored(change.value, raw, result.revisions[keys.path(change.key)])
             self._memory.wrote(change, stored)
 
     async def _commit_with(

@@ -20,7 +20,9 @@ IPAMValue: TypeAlias = BlockValue | AffinityValue | HandleValue
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What a key holds now. `value` is None where it could not be understood: such a key is left alone."""
+    """What a key holds now. `value` is None where it could not be understood: such a key is left alone.
+
+    `raw` is what to take unknown fields from when the key is rewritten; b"" where there are none."""
 
     value: IPAMValue | None
     raw: bytes
@@ -60,6 +62,13 @@ class Change:
         if self.previous is None:
             return Create(path, codec.encode_stored(self.value))
         return Update(path, codec.encode_stored(self.value, self.previous.raw), self.previous.revision)
+
+    def unknown_fields(self) -> bytes:
+        """What the next rewrite has to take unknown fields from. Looking for them costs ten times the encoding."""
+        if self.value is None or self.previous is None or not self.previous.raw:
+            return b""
+        merged = codec.encode_stored(self.value, self.previous.raw)
+        return b"" if merged == codec.encode_stored(self.value) else merged
 
 
 @dataclass(frozen=True, slots=True)
