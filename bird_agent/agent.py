@@ -6,7 +6,7 @@ returns depends on the state, not on the order of the inputs. The daemon owns al
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Literal, assert_never
@@ -20,7 +20,7 @@ from bird_agent.exabgp.events import SpeakerEvent
 from bird_agent.fib import target_of
 from bird_agent.nexthops import NextHops, Underlay
 from bird_agent.peering import Peering, SessionConfig
-from bird_agent.policy import Own, exports, importer
+from bird_agent.policy import Exports, Own, importer
 from bird_agent.rib import Best, Rib
 from bird_agent.sessions import DropAll, DropStale, MarkStale, Session, Sessions
 from weft.datastore.syncer import SyncEvent
@@ -65,7 +65,7 @@ class Agent:
         self._started_at = started_at
         self._own = Own()
         self._peering: Peering | None = None
-        self._exports: frozenset[IPNetwork] = frozenset()
+        self._exports = Exports()
         self.sessions = Sessions()
         self._next_hops = NextHops()
         self._next_hops_of_best: dict[IPNetwork, tuple[IPAddress, ...]] = {}
@@ -78,7 +78,6 @@ class Agent:
         """False while a history is told again: what comes of half of it must not reach the kernel."""
         self.announcer = Announcer()
         self._resolve_again: set[IPNetwork] = set()
-        self._workloads: frozenset[IPNetwork] = frozenset()
         self._swept = False
         self._next = Step()
 
@@ -94,8 +93,9 @@ class Agent:
         return self._view.in_sync
 
     @property
-    def exported(self) -> frozenset[IPNetwork]:
-        return self._exports
+    def exported(self) -> Set[IPNetwork]:
+        """What every peer is told."""
+        return self._exports.prefixes
 
     @property
     def swept(self) -> bool:
@@ -110,14 +110,15 @@ class Agent:
                 self._on_resources()
             self._on_own()
 
-    def on_underlay(self, underlay: Underlay, workloads: Iterable[IPNetwork]) -> None:
-        """The routes and links that are not ours, and the prefixes of local workloads."""
+    def on_workloads(self, added: Iterable[IPNetwork], removed: Iterable[IPNetwork]) -> None:
+        """Local workloads' addresses that the kernel has routes to, or no longer has."""
+        self.announcer.on_prefixes_changed(self._exports.change_workloads(added, removed))
+
+    def on_underlay(self, underlay: Underlay) -> None:
+        """The routes and links that are not the fabric's."""
         changed = self._next_hops.set_underlay(underlay)
         self.rib.reconsider_through(changed)
         self._mark_for_resolving(changed)
-        self._workloads = frozenset(workloads)
-        if self._view.in_sync:
-            self._on_own()
         for session in list(self.sessions):
             link_index = self._next_hops.connected_link(session.peer)
             if session.established and link_index is not None and link_index not in underlay.links_up:
@@ -141,18 +142,15 @@ class Agent:
             self.rib.reconsider(local=local)
         for session in self.sessions:
             self._name_peer(session)
-        self.announcer.on_changed()
+        self.announcer.on_sessions_changed()
 
     def _on_own(self) -> None:
         addresses = frozenset() if self._peering is None else frozenset(self._peering.addresses)
-        own = Own(addresses, self._view.blocks, self._workloads)
-        if (own.addresses, own.blocks) != (self._own.addresses, self._own.blocks):
+        own = Own(addresses, self._view.blocks)
+        if own != self._own:
+            self._own = own
             self.rib.reconsider(accept=importer(own))
-        self._own = own
-        wanted = exports(own, self._view.pools)
-        if wanted != self._exports:
-            self._exports = wanted
-            self.announcer.on_changed()
+        self.announcer.on_prefixes_changed(self._exports.set_basis(own.blocks, self._view.pools))
 
     # The speaker.
 
@@ -302,7 +300,7 @@ class Agent:
             return done
         if self._attachment is not None and self._attachment.synced:
             sessions = {} if self._peering is None else self._peering.sessions
-            done.commands += self.announcer.next_commands(sessions, self._exports)
+            done.commands += self.announcer.next_commands(sessions, self._exports.prefixes)
         if self._rib_is_whole:
             done.routes = self._route_changes()
             if not self._swept and self._settled(now):

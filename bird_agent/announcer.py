@@ -6,7 +6,7 @@ yet is told nothing. Our own end-of-RIB comes behind everything else: it makes a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from ipaddress import IPv4Address
 
 from bird_agent.exabgp import commands
@@ -24,15 +24,19 @@ class Announcer:
     def __init__(self) -> None:
         self._told: dict[IPAddress, dict[IPNetwork, Announcement]] = {}
         self._end_of_rib_due: set[IPAddress] = set()
-        self._changed = False
+        self._compare_all = False
+        self._changed: set[IPNetwork] = set()
 
-    def on_changed(self) -> None:
-        """What should be told, or to whom, may have changed."""
-        self._changed = True
+    def on_sessions_changed(self) -> None:
+        """Peers or their settings changed: everything is compared."""
+        self._compare_all = True
+
+    def on_prefixes_changed(self, prefixes: Iterable[IPNetwork]) -> None:
+        """These were added to or taken from what is announced."""
+        self._changed.update(prefixes)
 
     def on_up(self, peer: IPAddress) -> None:
         self._end_of_rib_due.add(peer)
-        self._changed = True
 
     def on_down(self, peer: IPAddress) -> None:
         self._end_of_rib_due.discard(peer)
@@ -44,27 +48,38 @@ class Announcer:
     def on_report(self, known: Iterable[IPAddress], remembered: Mapping[IPAddress, Collection[IPNetwork]]) -> None:
         """ExaBGP's peers and the prefixes that it remembers for each; with which attributes, it did not say."""
         self._told = {peer: dict.fromkeys(remembered.get(peer, ()), _NOT_KNOWN) for peer in known}
-        self._changed = True
+        self._compare_all = True
 
     def told(self, peer: IPAddress) -> Mapping[IPNetwork, Announcement]:
         return self._told.get(peer, {})
 
-    def next_commands(self, sessions: Mapping[IPAddress, SessionConfig], prefixes: frozenset[IPNetwork]) -> list[bytes]:
+    def next_commands(self, sessions: Mapping[IPAddress, SessionConfig], prefixes: Set[IPNetwork]) -> list[bytes]:
         """What to say now so that every peer is told `prefixes`; empty if nothing has changed."""
         out: list[bytes] = []
-        if not self._changed:
+        if not (self._compare_all or self._changed or self._end_of_rib_due):
             return out
-        self._changed = False
         for peer, told in self._told.items():
             config = sessions.get(peer)
-            if config is None:
-                continue
-            desired = announcements(config, prefixes)
-            new = {prefix: attributes for prefix, attributes in desired.items() if told.get(prefix) != attributes}
-            out.extend(commands.withdraw(peer, [prefix for prefix in told if prefix not in desired]))
-            out.extend(commands.announce(peer, new))
-            self._told[peer] = dict(desired)
-            if peer in self._end_of_rib_due:
-                self._end_of_rib_due.discard(peer)
-                out.append(commands.end_of_rib(peer, commands.family_of(peer)))
+            if config is not None:
+                out.extend(self._difference(config, told, prefixes))
+                if peer in self._end_of_rib_due:
+                    self._end_of_rib_due.discard(peer)
+                    out.append(commands.end_of_rib(peer, commands.family_of(peer)))
+        self._compare_all = False
+        self._changed.clear()
         return out
+
+    def _difference(
+        self, config: SessionConfig, told: dict[IPNetwork, Announcement], prefixes: Set[IPNetwork]
+    ) -> Iterator[bytes]:
+        """The commands for one peer; `told` is then what it has been told."""
+        peer = config.peer
+        looked_at = told.keys() | prefixes if self._compare_all else self._changed
+        desired = announcements(config, prefixes & looked_at)
+        gone = [prefix for prefix in looked_at if prefix in told and prefix not in desired]
+        new = {prefix: attributes for prefix, attributes in desired.items() if told.get(prefix) != attributes}
+        for prefix in gone:
+            del told[prefix]
+        told.update(new)
+        yield from commands.withdraw(peer, gone)
+        yield from commands.announce(peer, new)

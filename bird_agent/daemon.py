@@ -124,6 +124,7 @@ class Daemon:
         self._table.on_notifications(changes.own)
         if changes.resync:
             self._table.resync()
+        self._agent.on_workloads(changes.added, changes.removed)
         if changes.underlay:
             self._read_kernel()
         if changes.own or changes.resync or changes.underlay:
@@ -131,11 +132,12 @@ class Daemon:
 
     def _read_kernel(self) -> None:
         try:
-            below, workloads = self._kernel.read()
+            state = self._kernel.read()
         except (OSError, DumpInterruptedError) as error:
             log.warning("the kernel's routes could not be read, trying again: %s", error)
             return
-        self._agent.on_underlay(below, workloads)
+        self._agent.on_underlay(state.underlay)
+        self._agent.on_workloads(state.added, state.removed)
 
     def on_attached(self, hello: link.Hello) -> None:
         self._agent.on_attached(hello)
@@ -178,6 +180,8 @@ class Daemon:
             except TimeoutError:
                 pass
             self._wake.clear()
+            if self._kernel.behind:
+                self._read_kernel()
             self._step()
 
     def _step(self) -> None:

@@ -6,9 +6,9 @@ kernel takes routes away with a link and says nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from bird_agent.fib import OWNER
 from bird_agent.nexthops import Underlay, underlay
@@ -51,11 +51,22 @@ _Place = tuple[IPNetwork, int, int]
 
 @dataclass(slots=True)
 class KernelChanges:
-    """What a look at the notifications brought. `own` are those about BGP routes, for their table."""
+    """What a look at the notifications brought. `own` are those that concern the table of BGP routes; `added` and
+    `removed` local workloads' addresses; `underlay` asks for `KernelView.read`."""
 
     underlay: bool = False
+    added: set[IPNetwork] = field(default_factory=set)
+    removed: set[IPNetwork] = field(default_factory=set)
     own: list[Message] = field(default_factory=list)
     resync: bool = False
+
+
+class KernelState(NamedTuple):
+    """What is below BGP; the workloads that came and went since the last time."""
+
+    underlay: Underlay
+    added: Set[IPNetwork]
+    removed: Set[IPNetwork]
 
 
 class KernelView:
@@ -68,11 +79,17 @@ class KernelView:
             self._monitor.ignore_ports(silent_ports)
         self._links: dict[int, Link] = {}
         self._routes: dict[_Place, Route] = {}
+        self._workloads: set[IPNetwork] = set()
         self._must_read = True
 
     def fileno(self) -> int:
         """Readable when there is something for `receive`."""
         return self._monitor.fileno()
+
+    @property
+    def behind(self) -> bool:
+        """Something has to be read again: the table would not hold still the last time."""
+        return self._must_read
 
     def close(self) -> None:
         self._requests.close()
@@ -95,49 +112,61 @@ class KernelView:
                 self._must_read = changes.underlay = changes.resync = True
         return changes
 
-    def read(self) -> tuple[Underlay, frozenset[IPNetwork]]:
-        """What is below BGP, and the prefixes of local workloads. Raises OSError, DumpInterruptedError."""
+    def read(self) -> KernelState:
+        """What is below BGP, and what changed with the workloads. Raises OSError, DumpInterruptedError."""
+        before = frozenset(self._workloads)
         if self._must_read:
             self._read_all()
         up = [link.index for link in self._links.values() if link.up and link.running]
-        return underlay(self._routes.values(), up, frozenset({FABRIC_PROTOCOL, OWNER.protocol})), self._workloads()
+        below = underlay(self._routes.values(), up, frozenset({FABRIC_PROTOCOL, OWNER.protocol}))
+        return KernelState(below, self._workloads - before, before - self._workloads)
 
     def name_of(self, link: int | None) -> str:
         found = None if link is None else self._links.get(link)
         return "" if found is None else found.name
 
-    def _workloads(self) -> frozenset[IPNetwork]:
-        return frozenset(
-            route.destination
-            for route in self._routes.values()
-            if route.protocol == FABRIC_PROTOCOL
-            and route.target.kind == RTN_UNICAST
-            and route.destination.prefixlen == route.destination.max_prefixlen
-        )
-
     def _read_all(self) -> None:
         try:
             links = {link.index: link for link in map(decode_link, self._requests.dump(dump_links()))}
             routes: dict[_Place, Route] = {}
+            workloads: set[IPNetwork] = set()
             for family in (AF_INET, AF_INET6):
                 for answer in self._requests.dump(dump_routes(family, _ANY_PROTOCOL)):
                     route = _interesting(answer)
-                    if route is not None:
+                    if route is None:
+                        continue
+                    if route.protocol != FABRIC_PROTOCOL:
                         routes[_place(route)] = route
+                    elif _leads_to_workload(route):
+                        workloads.add(route.destination)
         except DumpInterruptedError:
-            return  # still to be read; the next notification or tick comes soon
-        self._links, self._routes, self._must_read = links, routes, False
+            return  # still to be read, when it is asked for again
+        self._links, self._routes, self._workloads, self._must_read = links, routes, workloads, False
 
     def _on_route(self, notification: Message, changes: KernelChanges) -> None:
         changes.own.append(notification)  # also somebody else's: it may stand where ours was, which the table decides
         route = _interesting(notification)
         if route is None:
             return
+        if route.protocol == FABRIC_PROTOCOL:
+            self._on_workload(route, notification.kind == RTM_NEWROUTE, changes)
+            return
         if notification.kind == RTM_NEWROUTE:
             self._routes[_place(route)] = route
         else:
             self._routes.pop(_place(route), None)
         changes.underlay = True
+
+    def _on_workload(self, route: Route, exists: bool, changes: KernelChanges) -> None:
+        prefix = route.destination
+        if exists and _leads_to_workload(route):
+            self._workloads.add(prefix)
+            changes.added.add(prefix)
+            changes.removed.discard(prefix)
+        elif prefix in self._workloads:
+            self._workloads.discard(prefix)
+            changes.removed.add(prefix)
+            changes.added.discard(prefix)
 
     def _on_link(self, notification: Message, changes: KernelChanges) -> None:
         link = decode_link(notification)
@@ -159,6 +188,10 @@ def _interesting(answer: Message) -> Route | None:
         return None
     route = decode_route(answer)
     return route if route is not None and route.table == MAIN_TABLE else None
+
+
+def _leads_to_workload(route: Route) -> bool:
+    return route.target.kind == RTN_UNICAST and route.destination.prefixlen == route.destination.max_prefixlen
 
 
 def _place(route: Route) -> _Place:

@@ -23,11 +23,10 @@ HOST_LENGTH: Final = {4: 32, 6: 128}
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """What is this node's: its addresses, its confirmed blocks, the routes to its workloads."""
+    """What is this node's: its addresses and its confirmed blocks."""
 
     addresses: frozenset[IPAddress] = frozenset()
     blocks: frozenset[IPNetwork] = frozenset()
-    workloads: frozenset[IPNetwork] = frozenset()
 
 
 class Networks:
@@ -48,17 +47,42 @@ class Networks:
         return False
 
 
-def exports(own: Own, pools: Iterable[IPPool]) -> frozenset[IPNetwork]:
-    """The prefixes this node announces to every peer."""
-    all_pools = list(pools)
-    inside = Networks(pool.spec.cidr for pool in all_pools)
-    kept_private = Networks(pool.spec.cidr for pool in all_pools if pool.spec.disable_bgp_export)
-    blocks = Networks(own.blocks)
-    announced = {block for block in own.blocks if not kept_private.covers(block)}
-    for workload in own.workloads:
-        if inside.covers(workload) and not kept_private.covers(workload) and not blocks.covers(workload):
-            announced.add(workload)
-    return frozenset(announced)
+class Exports:
+    """The prefixes this node announces to every peer. Each change returns the prefixes that were added or went."""
+
+    def __init__(self) -> None:
+        self._workloads: set[IPNetwork] = set()
+        self._inside = self._private = self._covered = Networks(())
+        self._blocks: frozenset[IPNetwork] = frozenset()
+        self.prefixes: set[IPNetwork] = set()
+
+    def set_basis(self, blocks: frozenset[IPNetwork], pools: Iterable[IPPool]) -> set[IPNetwork]:
+        """This node's blocks, and all pools."""
+        known = list(pools)
+        self._inside = Networks(pool.spec.cidr for pool in known)
+        self._private = Networks(pool.spec.cidr for pool in known if pool.spec.disable_bgp_export)
+        self._blocks, self._covered = blocks, Networks(blocks)
+        wanted = {prefix for prefix in {*blocks, *self._workloads} if self._is_announced(prefix)}
+        changed = wanted ^ self.prefixes
+        self.prefixes = wanted
+        return changed
+
+    def change_workloads(self, added: Iterable[IPNetwork], removed: Iterable[IPNetwork]) -> set[IPNetwork]:
+        """Addresses of local workloads, as host routes."""
+        changed = {prefix for prefix in removed if prefix in self.prefixes and prefix not in self._blocks}
+        self._workloads.difference_update(removed)
+        self.prefixes -= changed
+        for prefix in added:
+            self._workloads.add(prefix)
+            if prefix not in self.prefixes and self._is_announced(prefix):
+                self.prefixes.add(prefix)
+                changed ^= {prefix}
+        return changed
+
+    def _is_announced(self, prefix: IPNetwork) -> bool:
+        if self._private.covers(prefix):
+            return False
+        return prefix in self._blocks or (self._inside.covers(prefix) and not self._covered.covers(prefix))
 
 
 def announcements(session: SessionConfig, prefixes: Iterable[IPNetwork]) -> Mapping[IPNetwork, Announcement]:

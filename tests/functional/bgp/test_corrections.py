@@ -160,7 +160,8 @@ def test_the_last_of_several_changes_to_a_prefix_is_what_the_peer_has(
 def test_a_reload_right_behind_announcements_is_not_forgotten(speaker: Speaker, bird: Bird, left_out: str) -> None:
     speaker.start(left_out)
     wait_until("established", lambda: bird.established("p0"))
-    speaker.say(*(announce(f"100.64.{number}.0/24", f"1:{number}") for number in range(250)))
+    # Each with attributes of its own, so that sending them takes a good while.
+    speaker.say(*(announce(f"100.{64 + n // 256}.{n % 256}.0/24", f"1:{n}") for n in range(4000)))
     wait_until("the first has arrived", lambda: bird.routes("p0"))
     speaker.configure(["10.1.0.254", "10.1.0.253"])
     speaker.reload()

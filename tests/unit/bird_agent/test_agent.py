@@ -19,11 +19,14 @@ from weft.model.base import Metadata
 from weft.model.ipam import AffinityValue
 from weft.model.keys import AffinityKey, Key, Owner
 from weft.model.node import Node, NodeBGPSpec, NodeSpec
+from weft.model.pool import IPPool, IPPoolSpec
 from weft.netlink.route import Hop, via
 
 PEERS = ["10.0.0.2", "10.0.0.3"]
 BLOCKS = [f"10.65.{number}.0/26" for number in range(3)]
 UNDERLAY = Underlay({ip_network("10.0.0.0/24"): frozenset({2})}, {}, frozenset({2}))
+BORROWED = ["10.65.2.7/32", "10.65.9.1/32"]  # the first lies in one of the blocks
+POOL = IPPool(metadata=Metadata(name="pool"), spec=IPPoolSpec(cidr=ip_network("10.65.0.0/16")))
 LEARNT = ip_network("10.66.0.0/26")
 
 
@@ -46,7 +49,7 @@ class World:
 
     def __init__(self, *peers: int) -> None:
         self.agent = Agent("n1", started_at=0.0)
-        self.agent.on_underlay(UNDERLAY, ())
+        self.agent.on_underlay(UNDERLAY)
         self.speaker = FakeSpeaker(self.agent)
         self.now = 0.0
         self.kernel: dict[Any, Any] = {}
@@ -221,7 +224,7 @@ def test_a_link_that_goes_down_withdraws_at_once_and_ends_the_session() -> None:
     world = running(2)
     world.learn("10.0.0.2")
     world.step()
-    world.agent.on_underlay(Underlay(UNDERLAY.connected, {}, frozenset()), ())
+    world.agent.on_underlay(Underlay(UNDERLAY.connected, {}, frozenset()))
     (step, *_) = world.step()
     assert step.commands[0] == b"neighbor 10.0.0.2 teardown 6\n"
     assert world.kernel == {}
@@ -239,6 +242,7 @@ def test_a_removed_node_takes_its_routes_with_it() -> None:
 
 changes = st.lists(
     st.one_of(
+        st.tuples(st.sampled_from(["start", "stop"]), st.sampled_from(BORROWED)),
         st.tuples(st.just("block"), st.sampled_from(BLOCKS)),
         st.tuples(st.just("release"), st.sampled_from(BLOCKS)),
         st.tuples(st.sampled_from(["detach", "attach", "restart", "join", "configure", "step"]), st.just("")),
@@ -249,8 +253,10 @@ changes = st.lists(
 
 
 @given(changes)
-def test_whatever_happened_every_peer_has_exactly_our_blocks_in_the_end(history: list[tuple[str, str]]) -> None:
+def test_whatever_happened_every_peer_has_exactly_what_is_ours_in_the_end(history: list[tuple[str, str]]) -> None:
     world, blocks, wanted = running(2), {BLOCKS[0]}, {"10.0.0.2"}
+    workloads: set[str] = set()
+    world.agent.on_datastore([Upserted(keys.of(POOL), POOL, 1)])
     for name, what in history:
         speaker = world.speaker
         peer = speaker.peers.get(ip_address(what)) if name in ("up", "down") else None
@@ -260,6 +266,12 @@ def test_whatever_happened_every_peer_has_exactly_our_blocks_in_the_end(history:
         elif name == "release":
             world.agent.on_datastore([Deleted(block_key(what))])
             blocks.discard(what)
+        elif name == "start":
+            world.agent.on_workloads([ip_network(what)], [])
+            workloads.add(what)
+        elif name == "stop":
+            world.agent.on_workloads([], [ip_network(what)])
+            workloads.discard(what)
         elif name == "join":
             world.agent.on_datastore([node(3)])
             wanted.add("10.0.0.3")
@@ -291,7 +303,8 @@ def test_whatever_happened_every_peer_has_exactly_our_blocks_in_the_end(history:
             world.speaker.up(str(address))
     world.step()
     for known in world.speaker.peers.values():
-        assert known.remembered == {ip_network(cidr) for cidr in blocks}
+        borrowed = {one for one in workloads if not (one == BORROWED[0] and BLOCKS[2] in blocks)}
+        assert known.remembered == {ip_network(cidr) for cidr in blocks | borrowed}
         assert known.sent.count("eor") >= 1
         told = known.sent[: known.sent.index("eor")]
-        assert {one for one in told if not one.startswith("-")} <= set(BLOCKS)
+        assert {one for one in told if not one.startswith("-")} <= {*BLOCKS, *BORROWED}

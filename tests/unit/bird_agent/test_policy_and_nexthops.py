@@ -13,7 +13,7 @@ from bird_agent.bestpath import Path, Peer
 from bird_agent.exabgp.events import PathAttributes
 from bird_agent.fib import target_of
 from bird_agent.nexthops import NextHops, Reach, Underlay, underlay
-from bird_agent.policy import Networks, Own, exports, importer
+from bird_agent.policy import Exports, Networks, Own, importer
 from weft.model.address import IPNetwork
 from weft.model.base import Metadata
 from weft.model.pool import IPPool, IPPoolSpec
@@ -56,8 +56,14 @@ def networks(*texts: str) -> frozenset[IPNetwork]:
 def test_own_blocks_and_borrowed_addresses_are_announced_and_nothing_else(
     blocks: list[str], workloads: list[str], pools: list[IPPool], announced: list[str]
 ) -> None:
-    own = Own(blocks=networks(*blocks), workloads=networks(*workloads))
-    assert exports(own, pools) == networks(*announced)
+    first, second = Exports(), Exports()
+    first.set_basis(networks(*blocks), pools)
+    assert first.prefixes == networks(*blocks) & networks(*announced)
+    assert first.change_workloads(networks(*workloads), ()) == networks(*announced) - networks(*blocks)
+    second.change_workloads(networks(*workloads), ())
+    assert second.set_basis(networks(*blocks), pools) == networks(*announced)
+    assert first.prefixes == second.prefixes == networks(*announced)
+    assert first.change_workloads((), networks(*workloads)) == networks(*announced) - networks(*blocks)
 
 
 OWN = Own(frozenset({ip_address("10.0.0.1")}), networks("10.65.0.0/26"))
