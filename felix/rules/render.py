@@ -17,7 +17,7 @@ from felix.rules import render_names as names
 from felix.rules import values as nft
 from felix.rules.changes import Changes, MemberChange
 from felix.rules.render_base import base_chains
-from felix.rules.render_chains import PolicyPlan, SharedPlan, endpoint_plan, passes, render_plan
+from felix.rules.render_chains import PolicyPlan, SharedPlan, endpoint_plan, passing_directions, render_plan
 from weft.delta import diff
 from weft.model.address import IPNetwork
 from weft.model.keys import ResourceKey
@@ -39,6 +39,7 @@ class Renderer:
     def __init__(self) -> None:
         self._settings = Settings()
         self.policies: dict[ResourceKey, Policy] = {}
+        self._passing: dict[ResourceKey, tuple[Direction, ...]] = {}
         self._kinds: dict[SetKey, SetKind] = {}
         self._looking_into: dict[str, set[ResourceKey]] = {}
         self._policy_plans: dict[str, PolicyPlan] = {}
@@ -60,6 +61,9 @@ class Renderer:
 
     def kind_of(self, key: SetKey) -> SetKind | None:
         return self._kinds.get(key)
+
+    def passes(self, key: ResourceKey, direction: Direction) -> bool:
+        return direction in self._passing.get(key, ())
 
     def render(self, delta: NodeDelta) -> Changes:
         sets: dict[str, nft.Set | None] = {}
@@ -110,6 +114,7 @@ class Renderer:
     def _on_policy(self, key: ResourceKey, policy: Policy | None) -> None:
         self._touch_policy(key)
         before = self.policies.pop(key, None)
+        self._passing.pop(key, None)
         for set_id in before.selector_sets() if before else ():
             users = self._looking_into[set_id]
             users.remove(key)
@@ -121,6 +126,9 @@ class Renderer:
                 self._policy_plans.pop(plan.name, None)
             return
         self.policies[key] = policy
+        passing = passing_directions(policy)
+        if passing:
+            self._passing[key] = passing
         self._policy_plans.update({plan.name: plan for plan in plans})
         for set_id in policy.selector_sets():
             self._looking_into.setdefault(set_id, set()).add(key)
@@ -128,12 +136,11 @@ class Renderer:
 
     def _touch_policy(self, key: ResourceKey) -> None:
         """Its own chains; and, if it passes, those in which its rules are written."""
-        policy = self.policies.get(key)
         for direction in Direction:
             self._chains.touch(names.policy_chain(direction, key))
-            if passes(policy, direction):
-                for name in self._plans_with.get(key, ()):
-                    self._chains.touch(name)
+        if key in self._passing:
+            for name in self._plans_with.get(key, ()):
+                self._chains.touch(name)
 
     def _on_endpoint(self, interface: str, policy: EndpointPolicy | None) -> None:
         before = self._endpoints.pop(interface, None)

@@ -26,6 +26,7 @@ class Context(Protocol):
     @property
     def log_prefix(self) -> str: ...
     def kind_of(self, key: SetKey) -> SetKind | None: ...
+    def passes(self, key: ResourceKey, direction: Direction) -> bool: ...
 
 
 class PolicyPlan(Struct, frozen=True):
@@ -78,10 +79,13 @@ def endpoint_plan(direction: Direction, policy: EndpointPolicy) -> EndpointPlan:
     return EndpointPlan(direction, policy.tiers_of(direction), policy.profiles)
 
 
-def passes(policy: Policy | None, direction: Direction) -> bool:
-    """Whether one of its rules leaves the tier."""
-    rules = policy.rules(direction) if policy else None
-    return any(rule.effect is Action.PASS for rule in rules or ())
+def passing_directions(policy: Policy) -> tuple[Direction, ...]:
+    """Those in which one of its rules leaves the tier."""
+    return tuple(
+        direction
+        for direction in Direction
+        if any(rule.effect is Action.PASS for rule in policy.rules(direction) or ())
+    )
 
 
 def render_plan(plan: PolicyPlan | SharedPlan, context: Context) -> nft.Chain | None:
@@ -100,7 +104,7 @@ def _policy_chain(name: str, direction: Direction, key: ResourceKey, context: Co
     policy = context.policies.get(key)
     if policy is None or policy.rules(direction) is None:
         return None
-    if passes(policy, direction) and key.kind != "Profile":
+    if context.passes(key, direction) and key.kind != "Profile":
         return None
     return nft.Chain(name, tuple(_rules(policy, direction, context)))
 
@@ -108,13 +112,12 @@ def _policy_chain(name: str, direction: Direction, key: ResourceKey, context: Co
 def _tier_chain(name: str, direction: Direction, tier: TierPolicies, context: Context) -> nft.Chain | None:
     """`return` leaves the tier: by a Pass rule, or at its end if that is its default action."""
     keys = tier.policies(direction)
-    if not any(passes(context.policies.get(key), direction) for key in keys):
+    if not any(context.passes(key, direction) for key in keys):
         return None
     rules: list[nft.Rule] = []
     for key in keys:
-        policy = context.policies.get(key)
-        if policy is not None and passes(policy, direction):
-            rules += _rules(policy, direction, context)
+        if context.passes(key, direction):
+            rules += _rules(context.policies[key], direction, context)
         else:
             rules.append(nft.rule(nft.Jump(names.policy_chain(direction, key))))
     return nft.Chain(name, (*rules, *_end_of_tier(tier)))
@@ -126,7 +129,7 @@ def _endpoint_chain(plan: EndpointPlan, context: Context) -> nft.Chain:
     rules = [DROP_INVALID]
     for tier in plan.tiers:
         keys = tier.policies(direction)
-        if any(passes(context.policies.get(key), direction) for key in keys):
+        if any(context.passes(key, direction) for key in keys):
             rules.append(nft.rule(nft.Jump(names.tier_chain(direction, tier)), comment=_comment("tier", tier.name)))
             continue
         rules += [nft.rule(nft.Jump(names.policy_chain(direction, key))) for key in keys]

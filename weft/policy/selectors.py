@@ -5,6 +5,7 @@ those look at labels that endpoints inherit from the profile of their namespace 
 (`pcsa.`). Calico's rules, restated: libcalico-go/lib/backend/syncersv1/updateprocessors (3.32.1)."""
 
 from dataclasses import replace
+from functools import lru_cache
 from hashlib import sha256
 
 from weft.model.base import Resource
@@ -71,10 +72,12 @@ def selector_set(selector: Selector) -> SelectorSet:
     return SelectorSet("s" + sha256(str(selector).encode()).hexdigest()[:16], selector)
 
 
+@lru_cache(maxsize=4096)
 def _in_namespace(namespace: str) -> Selector:
     return Selector(Compare(NAMESPACE, "==", namespace))
 
 
+@lru_cache(maxsize=4096)
 def _namespaces(text: str) -> Selector:
     """`all()` is every namespace, `global()` what is in none."""
     root = parse(text).prefixed(NAMESPACE_PREFIX).root
