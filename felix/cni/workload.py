@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import ip_network
 from typing import Final, TypeVar
@@ -46,18 +46,19 @@ class Workload:
     pod: str
     name: str
     labels: Mapping[str, str]
+    key: ResourceKey = field(init=False)
 
-    @property
-    def orchestrator(self) -> str:
-        return "k8s" if self.pod else "cni"
-
-    @property
-    def key(self) -> ResourceKey:
+    def __post_init__(self) -> None:
+        """Raises FieldError for names that no endpoint can have."""
         if self.pod:
             name = names.k8s_endpoint_name(self.node, self.pod, self.interface)
         else:
             name = names.cni_endpoint_name(self.node, self.container_id, self.interface)
-        return ResourceKey("WorkloadEndpoint", name, self.namespace)
+        object.__setattr__(self, "key", ResourceKey("WorkloadEndpoint", name, self.namespace))
+
+    @property
+    def orchestrator(self) -> str:
+        return "k8s" if self.pod else "cni"
 
     @property
     def handle_id(self) -> str:
@@ -87,23 +88,21 @@ def workload_of(request: Request, node: str) -> Workload:
     pod, pod_namespace = arguments.get("K8S_POD_NAME", ""), arguments.get("K8S_POD_NAMESPACE", "")
     if not (pod and pod_namespace):
         pod, pod_namespace = "", namespace
-    workload = Workload(
-        node=node,
-        network=request.configuration.name,
-        container_id=request.container_id,
-        interface=request.interface,
-        namespace=pod_namespace,
-        pod=pod,
-        name=arguments.get("WEFT_WORKLOAD", ""),
-        labels=labels,
-    )
     try:
-        workload.key  # noqa: B018
+        return Workload(
+            node=node,
+            network=request.configuration.name,
+            container_id=request.container_id,
+            interface=request.interface,
+            namespace=pod_namespace,
+            pod=pod,
+            name=arguments.get("WEFT_WORKLOAD", ""),
+            labels=labels,
+        )
     except FieldError as error:
         raise CNIError(
             Code.INVALID_ENVIRONMENT, f"no endpoint can be named after this {error.field}", str(error)
         ) from None
-    return workload
 
 
 def clean_label(text: str) -> str:
