@@ -165,10 +165,12 @@ class RouteTable:
         self._owner = owner
         self._desired: dict[PackedPrefix, Target] = {}
         self._actual: dict[PackedPrefix, Target] = {}
-        self._pending: dict[PackedPrefix, None] = {}  # in order: the kernel is quicker with neighbours in turn
+        # A set, for its order by hash: routes written in the order of their prefixes make the kernel's trie grow and
+        # shrink again and again, and deletions take twice as long.
+        self._pending: set[PackedPrefix] = set()
         self._failures: dict[PackedPrefix, RouteFailure] = {}
         self._by_link: dict[int, set[PackedPrefix]] = {}
-        self._in_doubt: dict[PackedPrefix, None] = {}
+        self._in_doubt: set[PackedPrefix] = set()
         self._must_read = True
         self._read_again_at_s = 0.0
 
@@ -218,7 +220,7 @@ class RouteTable:
                 desired[packed] = target
                 for link in links_of(target):
                     self._by_link.setdefault(link, set()).add(packed)
-            pending[packed] = None
+            pending.add(packed)
             if failures and old != target:
                 failures.pop(packed, None)
 
@@ -236,7 +238,7 @@ class RouteTable:
         if not users:
             return
         for packed in users:
-            self._in_doubt[packed] = None
+            self._in_doubt.add(packed)
             self._failures.pop(packed, None)
         if len(self._in_doubt) > _MOST_LOOK_UPS:
             self._must_read = True
@@ -254,7 +256,7 @@ class RouteTable:
             if self._owner.owns(route):
                 self._on_ours(packed, route.target if created else None, notification.flags)
             elif created and notification.flags & NLM_F_REPLACE and self._actual.pop(packed, None) is not None:
-                self._pending[packed] = None  # a replace ignores the protocol: ours is gone
+                self._pending.add(packed)  # a replace ignores the protocol: ours is gone
             elif not created:
                 self._failures.pop(packed, None)  # perhaps it was what stood in our way
 
@@ -265,7 +267,7 @@ class RouteTable:
             self._actual[packed] = target
         else:
             self._actual.pop(packed, None)
-        self._pending[packed] = None
+        self._pending.add(packed)
 
     def apply(self, now_s: float) -> list[RouteFailure]:
         """Write what differs and is due; returns what the kernel refused now (`failures` has the earlier ones too).
@@ -288,11 +290,11 @@ class RouteTable:
             self._actual = self._kernel.read()
             self._must_read = False
             self._in_doubt.clear()
-            self._pending.update(dict.fromkeys(self._actual.keys() - self._desired.keys()))
+            self._pending.update(self._actual.keys() - self._desired.keys())
             actual, pending = self._actual, self._pending
             for packed, target in self._desired.items():
                 if actual.get(packed) is not target:
-                    pending[packed] = None
+                    pending.add(packed)
             return
         if self._in_doubt:
             found = self._kernel.look_up(list(self._in_doubt))
@@ -306,11 +308,11 @@ class RouteTable:
         create: dict[PackedPrefix, Target] = {}
         replace: dict[PackedPrefix, Target] = {}
         delete: list[PackedPrefix] = []
-        waiting: dict[PackedPrefix, None] = {}
+        waiting: set[PackedPrefix] = set()
         desired, known, failures = self._desired, self._actual, self._failures
         for packed in self._pending:
             if failures and packed in failures and failures[packed].retry_at_s > now_s:
-                waiting[packed] = None
+                waiting.add(packed)
                 continue
             wanted, actual = desired.get(packed), known.get(packed)
             if wanted is None:
@@ -357,5 +359,5 @@ class RouteTable:
             now_s + min(FIRST_RETRY_S * 2 ** (attempts - 1), LONGEST_RETRY_S),
         )
         self._failures[refusal.prefix] = failure
-        self._pending[refusal.prefix] = None
+        self._pending.add(refusal.prefix)
         return failure
