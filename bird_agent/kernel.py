@@ -169,6 +169,8 @@ class KernelView:
             changes.added.discard(prefix)
 
     def _on_link(self, notification: Message, changes: KernelChanges) -> None:
+        if is_about_bridge_port(notification):
+            return
         link = decode_link(notification)
         before = self._links.get(link.index)
         gone = notification.kind == RTM_DELLINK

@@ -47,7 +47,9 @@ class NodeDaemon:
         self._store = EtcdDatastore(etcd)
         # The node's name and the endpoints are decided once, here.
         own = {"NODENAME": config.node_name, "ETCD_ENDPOINTS": ",".join(etcd.endpoints)}
-        self._supervisor = Supervisor(config.run_dir, {**env, **own})
+        # A BGP agent that is told to end by us ends for good, so its speaker goes too; as a unit of its own it leaves
+        # the speaker to its successor (docs/design/bgp.md).
+        self._supervisor = Supervisor(config.run_dir, {"WEFT_SPEAKER_LIFETIME": "agent", **env, **own})
         self._etcd_env = etcd_environ(env)
         self._registrar = Registrar(self._store, config, read_interfaces, source_address)
         self._registration: Registration | None = None
