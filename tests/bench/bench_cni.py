@@ -24,7 +24,7 @@ BACKGROUND = 100
 ROUNDS = 20
 WARM_UP = 3
 SETTLE_S = 0.06
-"""Our DEL leaves the device to a reaper, which holds the kernel's link lock some 20 ms later: not at the rival's cost."""
+"""Our DEL leaves the device to a reaper, which then holds the kernel's link lock: not at the rival's cost."""
 
 
 class Contender:
