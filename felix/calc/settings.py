@@ -46,6 +46,8 @@ class FelixSettings:
         action = spec.default_endpoint_to_host_action
         if action and action.lower() not in _ENDPOINT_TO_HOST:
             found.append(f"defaultEndpointToHostAction: {action} is none of Drop, Return, Accept; Drop is taken")
+        if spec.interface_prefix not in ("", "cali"):
+            found.append(f"interfacePrefix: {spec.interface_prefix}: workloads' interfaces are called cali… only")
         if spec.node_selector is not None:
             found.append("nodeSelector: not supported yet, the configuration is not used")
         if spec.nat_outgoing_address or spec.nat_port_range is not None:

@@ -29,7 +29,7 @@ KEY_TYPES = {
     (SetKind.NETWORKS, 4): nft.KeyType.NETWORK_V4,
     (SetKind.NETWORKS, 6): nft.KeyType.NETWORK_V6,
 }
-MAPS = (names.FROM_ENDPOINTS, names.TO_ENDPOINTS, names.ENDPOINTS_TO_HOST, names.HOST_TO_ENDPOINTS)
+MAPS = (names.FROM_ENDPOINTS, names.TO_ENDPOINTS, names.KNOWN_ENDPOINTS)
 VERSIONS: tuple[Literal[4, 6], ...] = (4, 6)
 
 
@@ -213,10 +213,8 @@ class Renderer:
         policy = self._endpoints.get(interface)
         if policy is None:
             return None
-        if name == names.HOST_TO_ENDPOINTS:
-            return nft.Accept()
-        if name == names.ENDPOINTS_TO_HOST:
-            return nft.Goto(names.WORKLOAD_TO_HOST)
+        if name == names.KNOWN_ENDPOINTS:
+            return nft.Return()
         direction = Direction.EGRESS if name == names.FROM_ENDPOINTS else Direction.INGRESS
         return nft.Goto(endpoint_plan(direction, policy).name)
 

@@ -17,10 +17,12 @@ from felix.rules.values import (
     Chain,
     ConntrackState,
     Drop,
+    Goto,
     Hook,
     IcmpType,
     Interface,
     InterfaceVerdict,
+    Jump,
     L4Protocol,
     Masquerade,
     NetworkProtocol,
@@ -47,9 +49,17 @@ def _only_known(way: Way, verdicts: str) -> tuple[Rule, ...]:
     """What the map says about the interface; nothing for interfaces of ours that it does not know."""
     return (
         rule(InterfaceVerdict(way, verdicts)),
-        rule(Interface(way, WORKLOADS), Drop(), comment="no policy computed"),
-        rule(Interface(way, DELETED), Drop(), comment="being deleted"),
+        _drop_unknown(way),
+        _drop_deleted(way),
     )
+
+
+def _drop_unknown(way: Way) -> Rule:
+    return rule(Interface(way, WORKLOADS), Drop(), comment="no policy computed")
+
+
+def _drop_deleted(way: Way) -> Rule:
+    return rule(Interface(way, DELETED), Drop(), comment="being deleted")
 
 
 def base_chains(settings: Settings, masquerade: tuple[Literal[4, 6], ...]) -> dict[str, Chain | None]:
@@ -66,9 +76,14 @@ def base_chains(settings: Settings, masquerade: tuple[Literal[4, 6], ...]) -> di
             (_ESTABLISHED, *_only_known(Way.OUT, names.TO_ENDPOINTS)),
             Hook("filter", "forward", 1),
         ),
-        Chain(names.INPUT, _only_known(Way.IN, names.ENDPOINTS_TO_HOST), Hook("filter", "input", 0)),
-        Chain(names.OUTPUT, _only_known(Way.OUT, names.HOST_TO_ENDPOINTS), Hook("filter", "output", 0)),
+        Chain(
+            names.INPUT,
+            (rule(Interface(Way.IN, WORKLOADS), Goto(names.WORKLOAD_TO_HOST)), _drop_deleted(Way.IN)),
+            Hook("filter", "input", 0),
+        ),
+        Chain(names.OUTPUT, _only_known(Way.OUT, names.KNOWN_ENDPOINTS), Hook("filter", "output", 0)),
         _workload_to_host(settings),
+        Chain(names.KNOWN_WORKLOAD, (rule(InterfaceVerdict(Way.IN, names.KNOWN_ENDPOINTS)), _drop_unknown(Way.IN))),
     )
     nat = _postrouting_nat(masquerade) if masquerade else None
     return {**{chain.name: chain for chain in chains}, names.POSTROUTING_NAT: nat}
@@ -92,10 +107,16 @@ def _prerouting_raw() -> Chain:
 
 def _workload_to_host(settings: Settings) -> Chain:
     """Unless the administrator opens the host (defaultEndpointToHostAction), a workload reaches only what IPv6
-    needs of a router and the answers to what the host asked. Opened, its egress policy decides."""
+    needs of a router and the answers to what the host asked. Opened, its egress policy decides.
+
+    Only one rule leads here, not an entry for each workload: the kernel checks a chain again for each entry that
+    leads to it, whenever anything changes."""
     neighbour_discovery = [rule(L4Protocol(ICMPV6), IcmpType(one), Accept()) for one in _ICMPV6_TO_ROUTER]
     policy = [] if settings.endpoint_to_host == "Drop" else [rule(InterfaceVerdict(Way.IN, names.FROM_ENDPOINTS))]
-    return Chain(names.WORKLOAD_TO_HOST, (_ESTABLISHED, *neighbour_discovery, DROP_INVALID, *policy, rule(Drop())))
+    known = rule(Jump(names.KNOWN_WORKLOAD))
+    return Chain(
+        names.WORKLOAD_TO_HOST, (known, _ESTABLISHED, *neighbour_discovery, DROP_INVALID, *policy, rule(Drop()))
+    )
 
 
 def _postrouting_nat(masquerade: tuple[Literal[4, 6], ...]) -> Chain:

@@ -15,10 +15,8 @@ FROM_ENDPOINTS = "from_endpoints"
 """Host interface -> egress chain of the workload behind it."""
 TO_ENDPOINTS = "to_endpoints"
 """Host interface -> ingress chain of the workload behind it."""
-ENDPOINTS_TO_HOST = "endpoints_to_host"
-"""Host interface -> the chain for what the workload sends to this node itself."""
-HOST_TO_ENDPOINTS = "host_to_endpoints"
-"""Host interface -> accept: what this node itself sends to its workloads."""
+KNOWN_ENDPOINTS = "known_endpoints"
+"""Host interface -> return: that policy has been computed for the workload behind it."""
 
 PREROUTING_RAW = "prerouting-raw"
 FORWARD_FROM_ENDPOINT = "forward-from-endpoint"
@@ -27,8 +25,9 @@ INPUT = "input"
 OUTPUT = "output"
 POSTROUTING_NAT = "postrouting-nat"
 WORKLOAD_TO_HOST = "workload-to-host"
+KNOWN_WORKLOAD = "known-workload"
 
-_SAFE = re.compile(r"[A-Za-z0-9/\-_.]{1,100}\Z")
+_SAFE = re.compile(r"[A-Za-z0-9/\-_.]{1,100}(?<!\.hash)\Z")
 _SHORT_KINDS = {"NetworkPolicy": "np", "GlobalNetworkPolicy": "gnp", "Profile": "profile"}
 
 
