@@ -35,6 +35,7 @@ from weft.netlink.rtnetlink import (
     RTNLGRP_IPV6_IFADDR,
     RTNLGRP_LINK,
     Link,
+    decode_address,
     decode_link,
     dump_links,
     is_about_bridge_port,
@@ -42,6 +43,7 @@ from weft.netlink.rtnetlink import (
 from weft.netlink.socket import NETLINK_ROUTE, DumpInterruptedError, NetlinkSocket, ResyncNeededError
 
 FABRIC_PROTOCOL: Final = 80
+WORKLOAD_LINKS: Final = ("cali", "weftdel")  # they come and go with workloads, and no next hop is behind them
 _ANY_PROTOCOL: Final = RouteOwner(protocol=0, metric_ipv4=0, metric_ipv6=0)
 _PROTOCOL_OFFSET: Final = 5  # of rtm_protocol in struct rtmsg
 _GROUPS: Final = (RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE)
@@ -108,7 +110,7 @@ class KernelView:
                 self._on_route(notification, changes)
             elif notification.kind in (RTM_NEWLINK, RTM_DELLINK) and not is_about_bridge_port(notification):
                 self._on_link(notification, changes)
-            elif notification.kind in (RTM_NEWADDR, RTM_DELADDR):
+            elif notification.kind in (RTM_NEWADDR, RTM_DELADDR) and self._is_underlay_address(notification):
                 self._must_read = changes.underlay = changes.resync = True
         return changes
 
@@ -168,9 +170,14 @@ class KernelView:
             changes.removed.add(prefix)
             changes.added.discard(prefix)
 
+    def _is_underlay_address(self, notification: Message) -> bool:
+        address = decode_address(notification)
+        if address is None or address.interface.is_link_local:
+            return False
+        link = self._links.get(address.index)
+        return link is None or not link.name.startswith(WORKLOAD_LINKS)
+
     def _on_link(self, notification: Message, changes: KernelChanges) -> None:
-        if is_about_bridge_port(notification):
-            return
         link = decode_link(notification)
         before = self._links.get(link.index)
         gone = notification.kind == RTM_DELLINK
@@ -178,6 +185,8 @@ class KernelView:
             self._links.pop(link.index, None)
         else:
             self._links[link.index] = link
+        if link.name.startswith(WORKLOAD_LINKS):
+            return
         carried = before is not None and before.up and before.running
         carries = not gone and link.up and link.running
         if carried != carries:
@@ -185,11 +194,13 @@ class KernelView:
 
 
 def _interesting(answer: Message) -> Route | None:
-    """A route of the main table that is not ours; ours are many, and are skipped undecoded."""
+    """A route of the main table that is neither ours nor link-local; ours are many, and are skipped undecoded."""
     if len(answer.payload) > _PROTOCOL_OFFSET and answer.payload[_PROTOCOL_OFFSET] == OWNER.protocol:
         return None
     route = decode_route(answer)
-    return route if route is not None and route.table == MAIN_TABLE else None
+    if route is None or route.table != MAIN_TABLE or route.destination.is_link_local:
+        return None
+    return route
 
 
 def _leads_to_workload(route: Route) -> bool:

@@ -1,0 +1,85 @@
+"""What the agent follows in the kernel, and what it does not let itself be bothered with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from bird_agent.kernel import KernelChanges, KernelView
+from bird_agent.nexthops import Underlay
+from lab.netns import NetNs
+from tests.functional.bgp.fabric import segment, wait_until
+from weft.netlink.route import Hop, via
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def pair(netns: Callable[[str], NetNs]) -> tuple[NetNs, NetNs]:
+    here, there = netns("here"), netns("there")
+    segment(here, there, "up0", "10.1.0.1/24", "10.1.0.2/24")
+    return here, there
+
+
+@pytest.fixture
+def view(pair: tuple[NetNs, NetNs]) -> Iterator[KernelView]:
+    with pair[0].enter():
+        made = KernelView()
+    made.read()
+    yield made
+    made.close()
+
+
+def received(view: KernelView) -> KernelChanges:
+    time.sleep(0.1)
+    return view.receive()
+
+
+def links(below: Underlay) -> set[str]:
+    return {str(prefix) for prefix in below.connected}
+
+
+def test_connected_networks_other_routes_and_workloads_are_told_apart(
+    pair: tuple[NetNs, NetNs], view: KernelView
+) -> None:
+    here = pair[0]
+    here.ip("route", "add", "192.0.2.0/24", "via", "10.1.0.2")
+    here.ip("route", "add", "10.65.0.5/32", "dev", "lo", "proto", "80")
+    here.ip("route", "add", "blackhole", "10.65.0.0/26", "proto", "80")
+    here.ip("route", "add", "203.0.113.0/24", "via", "10.1.0.2", "proto", "186", "metric", "1024")
+    changes = received(view)
+    assert (changes.added, changes.removed, changes.underlay) == ({ip_network("10.65.0.5/32")}, set(), True)
+    below = view.read().underlay
+    up0 = next(iter(below.connected[ip_network("10.1.0.0/24")]))
+    assert view.name_of(up0) == "up0"
+    assert up0 in below.links_up
+    assert dict(below.others) == {ip_network("192.0.2.0/24"): via(Hop(ip_address("10.1.0.2"), up0))}
+    here.ip("route", "delete", "10.65.0.5/32", "proto", "80")
+    assert received(view).removed == {ip_network("10.65.0.5/32")}
+
+
+def test_a_link_that_loses_its_other_end_is_not_up_any_more(pair: tuple[NetNs, NetNs], view: KernelView) -> None:
+    def carries() -> bool:
+        view.receive()
+        below = view.read().underlay
+        return bool(below.connected[ip_network("10.1.0.0/24")] & below.links_up)
+
+    # The kernel tells of a carrier up to a second late.
+    wait_until("the link is up", carries)
+    pair[1].ip("link", "set", "up0", "down")
+    wait_until("the link is down", lambda: not carries())
+
+
+def test_a_workload_that_is_wired_costs_no_reading_of_the_table(pair: tuple[NetNs, NetNs], view: KernelView) -> None:
+    here = pair[0]
+    here.ip("link", "add", "cali0123456789a", "type", "veth", "peer", "name", "w0", "netns", pair[1].name)
+    here.ip("link", "set", "cali0123456789a", "up")
+    pair[1].ip("link", "set", "w0", "up")
+    time.sleep(2)  # until its IPv6 link-local address is there
+    here.ip("route", "add", "10.65.0.5/32", "dev", "cali0123456789a", "proto", "80")
+    changes = received(view)
+    assert changes.added == {ip_network("10.65.0.5/32")}
+    assert (changes.underlay, changes.resync, view.behind) == (False, False, False)
