@@ -1,4 +1,4 @@
-"""Attach a workload: address, endpoint and interface at once, then policy and routes; or leave nothing behind."""
+"""Attach a workload: address, endpoint, interface, policy and routes, all of it or nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import uuid
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 
 from felix.cni import workload as workloads
 from felix.cni.parts import Parts
@@ -70,7 +70,9 @@ class Adder:
             return await self._add_new(workload, request, netns)
 
     async def _add_new(self, workload: Workload, request: Request, netns: int) -> WorkloadEndpoint:
-        """Address, endpoint and interface at once, then policy and routes. Nothing is left when it fails."""
+        """Address and endpoint are committed while interface, policy and routes are made, in this order.
+
+        Nothing is left when it fails. No route is announced before the commit: BGP goes by the datastore."""
         now = self._parts.now()
         wanted = workloads.addresses_wanted(workload, request, (await self._parts.view.context()).pools, now)
         mac = workloads.requested_mac(request) or random_mac()
@@ -83,7 +85,7 @@ class Adder:
         def after(addresses: tuple[IPAddress, ...]) -> list[Write]:
             return [Create(path, codec.encode_stored(endpoint_with(addresses)))]
 
-        def wire(addresses: tuple[IPAddress, ...], undo: ExitStack) -> None:
+        async def put_in_place(addresses: tuple[IPAddress, ...], undo: AsyncExitStack) -> None:
             attachment = Attachment(
                 netns=netns,
                 interface=workload.interface,
@@ -94,14 +96,14 @@ class Adder:
             )
             self._attach(attachment)
             undo.callback(self._parts.wiring.detach, workload.host_interface, netns, workload.interface)
+            undo.push_async_callback(self._parts.programmer.remove, workload.key)
+            await self._parts.programmer.program(endpoint_with(addresses))
 
         try:
-            addresses = await self._parts.ipam.assign(wanted, after, wire)
-            endpoint = endpoint_with(addresses)
+            endpoint = endpoint_with(await self._parts.ipam.assign(wanted, after, put_in_place))
             self._parts.view.wrote(workload.key, endpoint)
-            await self._parts.programmer.program(endpoint)
         except (ConflictError, NoFreeAddressError, AddressInUseError):
-            raise  # the commit was refused: wiring is undone and nothing was stored
+            raise  # the commit was refused: what it overlapped with is undone and nothing was stored
         except BaseException as error:
             await self._roll_back(workload, netns, unwire=not isinstance(error, InterfaceExistsError))
             raise

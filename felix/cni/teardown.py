@@ -1,7 +1,7 @@
 """Take workloads away: DEL, GC, and what an ADD finds in its way.
 
-What can pass traffic goes first and the address last, so that nobody else gets an address that still
-works somewhere. Everything here succeeds however little is left."""
+The kernel's part is done before the datastore's answer is looked at, so that nobody on this node gets an
+address that still works somewhere. Everything here succeeds however little is left."""
 
 from __future__ import annotations
 
@@ -34,17 +34,18 @@ class Teardown:
             await self.take_down(workload, endpoint, netns)
 
     async def take_down(self, workload: Workload, endpoint: WorkloadEndpoint | None, netns: int | None) -> None:
-        """Route and policy; then the interface, while endpoint and address are being released. Idempotent."""
+        """Endpoint and address are released while route, policy and interface go, in this order. Idempotent.
+
+        Nobody here gets the address before the route has gone: that is done before the commit is heard of."""
         host_interface = endpoint.spec.interface_name if endpoint else workload.host_interface
         container_id = endpoint.spec.container_id if endpoint else workload.container_id
         annotations = endpoint.metadata.annotations if endpoint else {}
         handle_id = names.cni_handle_id(annotations.get(NETWORK_ANNOTATION, workload.network), container_id)
-        if endpoint is not None:
-            await self._parts.programmer.remove(workload.key)
-        # Without a route nothing reaches the interface: whoever gets the address next gets a route of its own.
         deletion = [Delete(keys.path(workload.key))]
         release = await launched(self._parts.ipam.release_by_handle(handle_id, before=deletion))
         try:
+            if endpoint is not None:
+                await self._parts.programmer.remove(workload.key)
             if endpoint is not None or self._parts.view.by_interface(host_interface) is None:
                 self._parts.wiring.detach(host_interface, netns, workload.interface)
         finally:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeAlias, TypeGuard, TypeVar
@@ -64,7 +64,7 @@ class IPAMClient:
         self,
         request: AssignRequest,
         after: Callable[[Addresses], Sequence[Write]] = lambda addresses: (),
-        overlap: Callable[[Addresses, ExitStack], None] | None = None,
+        overlap: Callable[[Addresses, AsyncExitStack], Awaitable[None]] | None = None,
     ) -> Addresses:
         """Addresses for the request, committed together with the caller's own writes, which come last.
 
@@ -160,7 +160,7 @@ class IPAMClient:
         decider: Decider,
         before: Sequence[Write] = (),
         after: Callable[[Addresses], Sequence[Write]] = lambda addresses: (),
-        overlap: Callable[[Addresses, ExitStack], None] | None = None,
+        overlap: Callable[[Addresses, AsyncExitStack], Awaitable[None]] | None = None,
     ) -> Decision:
         """Decide and commit until it holds."""
         lost = 0
@@ -215,12 +215,15 @@ class IPAMClient:
             self._memory.wrote(change, stored)
 
     async def _commit_with(
-        self, decision: Decision, writes: Sequence[Write], overlap: Callable[[Addresses, ExitStack], None]
+        self,
+        decision: Decision,
+        writes: Sequence[Write],
+        overlap: Callable[[Addresses, AsyncExitStack], Awaitable[None]],
     ) -> None:
         commit = await launched(self._commit(decision, writes))
-        with ExitStack() as undo:
+        async with AsyncExitStack() as undo:
             try:
-                overlap(decision.addresses, undo)
+                await overlap(decision.addresses, undo)
             except BaseException:
                 await asyncio.wait([commit])
                 commit.exception()

@@ -159,7 +159,7 @@ async def test_a_half_done_add_leaves_nothing(node: FakeNode, netns: int, failur
     assert node.is_clean()
 
 
-async def test_a_lost_commit_unwinds_the_wiring_and_is_tried_again(node: FakeNode, netns: int) -> None:
+async def test_a_lost_commit_unwinds_everything_and_is_tried_again(node: FakeNode, netns: int) -> None:
     await node.call("ADD", netns=netns, container="first1234567890")
     block = next(path for path in node.store.items(keys.block_prefix(4)))
     raw = node.store.value(block)
@@ -170,6 +170,8 @@ async def test_a_lost_commit_unwinds_the_wiring_and_is_tried_again(node: FakeNod
         await node.call("ADD", netns=other)
     assert node.log == [
         "attach calic0ffee01234",
+        "program calic0ffee01234",
+        "unprogram calic0ffee01234",
         "detach calic0ffee01234",
         "attach calic0ffee01234",
         "program calic0ffee01234",

@@ -1,7 +1,7 @@
 """Assigning and releasing against a datastore that refuses as etcd does."""
 
 import asyncio
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Any
 
@@ -215,7 +215,7 @@ async def test_work_beside_the_commit_is_undone_before_the_next_try(store: Memor
     await rival.assign(request("b"))
     log: list[str] = []
 
-    def wire(addresses: tuple[Any, ...], undo: ExitStack) -> None:
+    async def wire(addresses: tuple[Any, ...], undo: AsyncExitStack) -> None:
         log.append(f"wire {addresses[0]}")
         undo.callback(log.append, f"undo {addresses[0]}")
 
@@ -226,7 +226,7 @@ async def test_work_beside_the_commit_is_undone_before_the_next_try(store: Memor
 
 
 async def test_an_error_beside_the_commit_comes_out_after_it(store: MemoryDatastore) -> None:
-    def wire(addresses: tuple[Any, ...], undo: ExitStack) -> None:
+    async def wire(addresses: tuple[Any, ...], undo: AsyncExitStack) -> None:
         raise OSError("no such namespace")
 
     ipam = client(store, FixedContext(pools=[BIG]))
