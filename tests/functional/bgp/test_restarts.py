@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -61,7 +62,7 @@ def pair(node: AgentNode, store: Store, netns: Callable[[str], NetNs], tmp_path:
 
 @contextmanager
 def nothing_deleted(netns: NetNs) -> Iterator[list[str]]:
-    """Every route that goes from the namespace's kernel meanwhile, in the end."""
+    """Every BGP route that goes from the namespace's kernel meanwhile, in the end."""
     deleted: list[str] = []
     watch = netns.popen(["ip", "monitor", "route"], stdout=subprocess.PIPE, text=True)
     time.sleep(0.2)
@@ -71,7 +72,7 @@ def nothing_deleted(netns: NetNs) -> Iterator[list[str]]:
         time.sleep(0.2)
         watch.terminate()
         assert watch.stdout is not None
-        deleted += [line for line in watch.stdout.read().splitlines() if line.startswith("Deleted")]
+        deleted += [line for line in watch.stdout.read().splitlines() if re.match(r"Deleted .* proto (bgp|186) ", line)]
         watch.wait()
         watch.stdout.close()
 
@@ -86,7 +87,8 @@ def test_a_killed_agent_leaves_sessions_and_routes_and_its_successor_catches_up(
         assert pair.routes() == FIRST
         pair.store.block("n1", "10.65.1.0/26")
         pair.node.start()
-        wait_until("the kernel is right", lambda: pair.routes() == FIRST | {one.removesuffix("/32") for one in many})
+        learnt = FIRST | {one.removesuffix("/32") for one in many}
+        wait_until("the kernel is right", lambda: pair.routes() == learnt)
         wait_until("the new block is announced", lambda: pair.bird.routes("p0") == {BLOCK, "10.65.1.0/26"})
     assert deleted == []
     assert pair.node.speaker() == speaker
@@ -175,3 +177,15 @@ def test_an_interface_that_goes_down_withdraws_at_once(pair: Pair) -> None:
     assert "interface down" in pair.node.log()
     pair.bird.netns.ip("link", "set", "up0", "up")
     wait_until("the routes are back", lambda: pair.routes() == FIRST, timeout_s=25)
+
+
+def test_a_peer_that_falls_silent_loses_its_routes_with_the_hold_timer(pair: Pair) -> None:
+    pair.bird.reconfigure(configuration(FIRST).replace("hold time 30", "hold time 4"))
+    wait_until("the session is back", lambda: pair.bird.established("p0") and pair.routes() == FIRST)
+    assert pair.bird.process is not None
+    pair.bird.process.signal(signal.SIGSTOP)
+    began = time.monotonic()
+    wait_until("the routes go", lambda: pair.routes() == set())
+    assert 2 < time.monotonic() - began < 9
+    assert "down: hold timer expired" in pair.node.log()
+    pair.bird.process.signal(signal.SIGCONT)
