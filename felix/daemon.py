@@ -31,10 +31,8 @@ from felix.dataplane.wiring import GATEWAY_IPV4, GATEWAY_IPV6, KernelWiring
 from felix.programmer import LOCAL_ROUTES, NodeProgrammer
 from felix.status import FelixStatus
 from weft import singleton
-from weft.admin.assembly import datastore_api
-from weft.admin.server import AdminServer, AdminService
-from weft.admin.services.ipam import IPAMServer
-from weft.admin.services.resources import ResourceServer
+from weft.admin.server import AdminServer
+from weft.admin.services.datastore import datastore_services
 from weft.admin.services.status import StatusServer
 from weft.config import AgentConfig, ConfigError
 from weft.datastore.etcd import EtcdDatastore
@@ -150,8 +148,7 @@ class Daemon:
             await self._close()
 
     def _admin_server(self) -> AdminServer:
-        api = datastore_api(self._store)
-        services: list[AdminService] = [StatusServer(self._status), ResourceServer(api.resources), IPAMServer(api.ipam)]
+        services = [StatusServer(self._status), *datastore_services(self._store)]
         return AdminServer(self._config.run_dir / "felix.sock", services, ready=lambda: self._programmer.ready)
 
     async def _close(self) -> None:

@@ -16,6 +16,7 @@ from importlib.metadata import version
 
 from weft import singleton
 from weft.admin.server import AdminServer
+from weft.admin.services.datastore import datastore_services
 from weft.admin.services.status import StatusServer
 from weft.admin.status import AgentStatus, NodeStatus, Notice, Severity
 from weft.config import AgentConfig, ConfigError
@@ -64,8 +65,9 @@ class NodeDaemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         try:
+            services = [StatusServer(self), *datastore_services(self._store)]
             async with AdminServer(
-                self._config.run_dir / "node.sock", [StatusServer(self)], ready=lambda: self._registration is not None
+                self._config.run_dir / "node.sock", services, ready=lambda: self._registration is not None
             ):
                 return await self._serve()
         finally:
