@@ -4,6 +4,7 @@ It prepares the datastore, registers the node, and keeps the agents (and the pri
 configured) running. It decides nothing about traffic: when it dies the agents go on, and the next one adopts them.
 """
 
+import argparse
 import asyncio
 import logging
 import os
@@ -11,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 from weft import singleton
@@ -42,8 +43,9 @@ RETRY_S = 5.0
 class NodeDaemon:
     """One node's weft-node."""
 
-    def __init__(self, config: AgentConfig, env: Mapping[str, str]) -> None:
+    def __init__(self, config: AgentConfig, env: Mapping[str, str], with_agents: bool = True) -> None:
         self._config = config
+        self._with_agents = with_agents
         etcd = config.etcd or private_endpoint(config)
         self._store = EtcdDatastore(etcd)
         # The node's name and the endpoints are decided once, here.
@@ -83,7 +85,7 @@ class NodeDaemon:
         if not await self._first_check():
             log.critical("%s", self._problem)
             return 1
-        if not self._stop.is_set():
+        if self._with_agents and not self._stop.is_set():
             for agent in AGENTS:
                 self._supervisor.keep(agent_program(*agent))
         while not self._stop.is_set():
@@ -161,21 +163,26 @@ class NodeDaemon:
         return NodeStatus(self._config.node_name, agent, notices=tuple(notices))
 
 
-async def run(config: AgentConfig, env: Mapping[str, str]) -> int:
+async def run(config: AgentConfig, env: Mapping[str, str], with_agents: bool = True) -> int:
     """Run one weft-node, if none runs on this node already."""
     config.run_dir.mkdir(parents=True, exist_ok=True)
     singleton.hold(singleton.lock_path(config.run_dir, NAME))
-    return await NodeDaemon(config, env).run()
+    return await NodeDaemon(config, env, with_agents).run()
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """The console script."""
+    parser = argparse.ArgumentParser(prog=NAME, description="Register this node, and run its agents.")
+    parser.add_argument(
+        "--without-agents", action="store_true", help="register the node only; the agents are units of their own"
+    )
+    options = parser.parse_args(argv)
     try:
         config = AgentConfig.from_environ(os.environ, socket.gethostname())
         logging.basicConfig(
             level=config.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
         )
-        status = asyncio.run(run(config, os.environ))
+        status = asyncio.run(run(config, os.environ, with_agents=not options.without_agents))
     except singleton.AlreadyRunningError as error:
         print(f"{NAME}: already running: {error}", file=sys.stderr)
         status = singleton.EXIT_ALREADY_RUNNING
