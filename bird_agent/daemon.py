@@ -43,6 +43,7 @@ from weft.datastore.syncer import Syncer, SyncEvent
 from weft.netlink.route import unpack
 from weft.netlink.routetable import KernelRoutes, RouteTable
 from weft.netlink.socket import DumpInterruptedError, NetlinkSocket
+from weft.node.private_etcd import with_endpoint
 
 log = logging.getLogger("weft-bird-agent")
 
@@ -272,15 +273,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("command", nargs="?", choices=("run", "stop-speaker"), default="run")
     options = parser.parse_args(argv)
     try:
-        config = AgentConfig.from_environ(os.environ, socket.gethostname())
+        config = with_endpoint(AgentConfig.from_environ(os.environ, socket.gethostname()))
     except ConfigError as error:
         parser.exit(2, f"weft-bird-agent: {error}\n")
     paths = SpeakerPaths(config.run_dir)
     if options.command == "stop-speaker":
         stop_speaker(paths)
         return 0
-    if config.etcd is None:
-        parser.exit(2, "weft-bird-agent: ETCD_ENDPOINTS is not set\n")
     logging.basicConfig(
         level=config.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )

@@ -45,6 +45,7 @@ from weft.model.keys import Key, Owner, ResourceKey
 from weft.model.node import Node
 from weft.netlink.routetable import KernelRoutes, RouteTable
 from weft.netlink.socket import DumpInterruptedError, NetlinkSocket
+from weft.node.private_etcd import with_endpoint
 
 log = logging.getLogger("weft-felix")
 
@@ -209,6 +210,7 @@ class Daemon:
             due_s = self._programmer.due_s()
             now_s = time.monotonic()
             await asyncio.sleep(LONGEST_WAIT_S if due_s is None else min(max(due_s - now_s, 0.01), LONGEST_WAIT_S))
+            self._on_interfaces()  # once more, if they could not be read when they changed
             self._programmer.on_tick()
             for key in self._programmer.overdue():
                 await self._ask(key)
@@ -236,11 +238,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="weft-felix", description="The node agent: policy, routes and CNI.")
     parser.parse_args(argv)
     try:
-        config = AgentConfig.from_environ(os.environ, socket.gethostname())
+        config = with_endpoint(AgentConfig.from_environ(os.environ, socket.gethostname()))
     except ConfigError as error:
         parser.exit(2, f"weft-felix: {error}\n")
-    if config.etcd is None:
-        parser.exit(2, "weft-felix: ETCD_ENDPOINTS is not set\n")
     logging.basicConfig(
         level=config.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )

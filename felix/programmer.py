@@ -161,11 +161,9 @@ class NodeProgrammer:
 
     def _require_programmed(self, endpoint: WorkloadEndpoint) -> None:
         interface = endpoint.spec.interface_name
-        if not self._report.in_kernel:
-            raise NotProgrammedError(f"policy of {interface}: {'; '.join(self._report.failed.values())}")
-        for name, why in self._report.failed.items():
-            if interface in name:
-                raise NotProgrammedError(f"policy of {interface}: {name}: {why}")
+        problems = self._nft.problems_of(interface)
+        if problems:
+            raise NotProgrammedError(f"policy of {interface}: {'; '.join(problems)}")
         wanted = set(endpoint.spec.ip_networks)
         if wanted & self._held_back.keys() or self._by_interface.get(interface, set()) != wanted:
             raise NotProgrammedError(f"routes of {interface}: there is no such interface, or another has its address")
@@ -244,6 +242,10 @@ class NodeProgrammer:
         """What is not as desired, in words."""
         routes = {f"route {one.prefix}": one.text for one in self._routes.failures}
         return {**self._report.failed, **routes}
+
+    def policy_problems(self, interface: str) -> list[str]:
+        """Why the policy of an interface is not in the kernel as it should be; empty if it is."""
+        return self._nft.problems_of(interface)
 
     @property
     def waiting_for_interface(self) -> frozenset[IPNetwork]:

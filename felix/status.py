@@ -82,7 +82,7 @@ class FelixStatus:
     def _endpoint(self, endpoint: LocalEndpoint) -> EndpointStatus:
         state, detail = "up", ""
         waiting = self._programmer.waiting_for_interface.intersection(endpoint.addresses)
-        failing = [why for name, why in self._programmer.failures.items() if endpoint.interface in name]
+        failing = self._programmer.policy_problems(endpoint.interface)
         if failing:
             state, detail = "error", "; ".join(failing)
         elif waiting:

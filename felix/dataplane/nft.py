@@ -141,6 +141,30 @@ class NftDriver:
             return self._synchronise(now_s)
         return self._report(0)
 
+    def problems_of(self, interface: str) -> list[str]:
+        """Why what is programmed for an interface is not what is desired; empty if it is."""
+        if not self._synchronised:
+            return [self._last_problem or "changed by somebody else"]
+        if not self._blocked:
+            return []
+        found: list[str] = []
+        verdicts = [entries[interface] for entries in self._maps.values() if interface in entries]
+        names = [f"entry {interface} of {name}" for name in self._maps]
+        waiting = [verdict.chain for verdict in verdicts if isinstance(verdict, (v.Jump, v.Goto))]
+        seen: set[str] = set()
+        while waiting:
+            name = waiting.pop()
+            if name in seen:
+                continue
+            seen.add(name)
+            names.append(name)
+            chain = self._chains.get(name)
+            if chain is not None:
+                names += [f"set {looked_up}" for looked_up in chain.lookups()]
+                waiting += chain.jumps()
+        found += [f"{name}: {self._blocked[name]}" for name in names if name in self._blocked]
+        return found
+
     # --- desired ----------------------------------------------------------------------------------------------
 
     def _desire(self, changes: Changes) -> _Touched:

@@ -6,6 +6,7 @@ nor is reachable from outside; the directory's mode is the access control.
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from weft.config import AgentConfig, ConfigError, EtcdConfig
@@ -34,6 +35,11 @@ def private_endpoint(config: AgentConfig) -> EtcdConfig:
         expected = f"a directory short enough for {path} to have {LONGEST_SOCKET_PATH} characters"
         raise ConfigError("WEFT_RUN_DIR", str(config.run_dir), expected)
     return EtcdConfig((f"unix://{path}",))
+
+
+def with_endpoint(config: AgentConfig) -> AgentConfig:
+    """The configuration with the private etcd for a datastore where no other is configured. Raises `ConfigError`."""
+    return config if config.etcd is not None else replace(config, etcd=private_endpoint(config))
 
 
 def client_socket(config: AgentConfig) -> Path:

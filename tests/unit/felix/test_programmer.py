@@ -67,7 +67,7 @@ class Node:
 
 def endpoint(address: str = ADDRESS, interface: str = INTERFACE, uid: str = "one") -> WorkloadEndpoint:
     return WorkloadEndpoint(
-        metadata=Metadata(name="node1-cni-abc-eth0", namespace="default", uid=uid),
+        metadata=Metadata(name=f"node1-cni-{interface.replace('_', '')}-eth0", namespace="default", uid=uid),
         spec=WorkloadEndpointSpec(
             orchestrator="cni",
             node="node1",
@@ -118,6 +118,18 @@ async def test_no_route_is_added_while_the_policy_is_refused(node: Node) -> None
     node.programmer.on_tick()
     assert node.routes.ours() == {ADDRESS: device(7)}
     assert node.programmer.failures == {}
+
+
+async def test_a_refused_chain_is_an_error_for_every_endpoint_that_shares_it(node: Node) -> None:
+    node.links.indexes["cali_second"] = 8
+    await node.in_sync().programmer.program(endpoint())
+    (shared,) = [name for name in node.nft.read().chains if name.startswith("ingress/endpoint/")]
+    await node.programmer.remove(key_of(endpoint()))
+    node.nft.refuse[shared] = [errno.ENOMEM] * 3  # the change, and twice from a fresh read: then it is put aside
+    second = endpoint("10.65.0.2/32", "cali_second", "two")
+    for one in (endpoint(), second):
+        with pytest.raises(NotProgrammedError, match=shared):
+            await node.programmer.program(one)
 
 
 async def test_a_refused_route_is_an_error_and_is_tried_again(node: Node) -> None:
