@@ -56,9 +56,7 @@ def _build(lab: Lab, progress: Progress) -> None:
         apply(lab, list(lab.topology.resources))
     with _step("routers", progress):
         for router in lab.topology.routers:
-            directory = lab.host_directory(router.name)
-            for program in routers.programs(lab.topology, router, directory):
-                _start(lab, router, program.name, program.argv)
+            _start_router(lab, router)
     with _step(f"{len(lab.topology.nodes)} nodes", progress):
         for node in lab.topology.nodes:
             start_node(lab, node)
@@ -130,6 +128,22 @@ def _start_etcd(lab: Lab) -> None:
     _wait(f"etcd answers on {url}", 20, started, lambda: _etcd_healthy(lab, url))
 
 
+def _start_router(lab: Lab, router: Host) -> None:
+    directory = lab.host_directory(router.name)
+    for program in routers.programs(lab.topology, router, directory):
+        started = _start(lab, router, program.name, program.argv)
+    netns = lab.netns(router.name)
+
+    def answers() -> bool:
+        try:
+            routers.sessions(netns, router, directory)
+        except CommandError:
+            return False
+        return True
+
+    _wait(f"{router.name} answers", 20, started, answers)
+
+
 def etcd_url(lab: Lab) -> str:
     return f"http://{management_address(lab.topology.host('etcd')).ip}:{ETCD_PORT}"
 
@@ -185,6 +199,9 @@ def _wait_sessions(lab: Lab) -> None:
     pending: list[str] = []
 
     def settled() -> bool:
+        for started in lab.state.processes.values():
+            for one in started:
+                one.require_alive()
         pending[:] = pending_sessions(lab)
         return not pending
 
