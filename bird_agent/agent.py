@@ -7,7 +7,7 @@ returns depends on the state, not on the order of the inputs. The daemon owns al
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from typing import Literal, assert_never
 
@@ -20,7 +20,7 @@ from bird_agent.exabgp.events import SpeakerEvent
 from bird_agent.fib import target_of
 from bird_agent.nexthops import NextHops, Underlay
 from bird_agent.peering import Peering, SessionConfig
-from bird_agent.policy import Exports, Own, importer
+from bird_agent.policy import Exports, Own, concerned, importer
 from bird_agent.rib import Best, Rib
 from bird_agent.sessions import DropAll, DropStale, MarkStale, Session, Sessions
 from weft.datastore.syncer import SyncEvent
@@ -28,6 +28,7 @@ from weft.model.address import IPAddress, IPNetwork
 from weft.netlink.route import Target
 
 SETTLE_TIMEOUT_S = 120.0  # as long as peers keep our routes
+MAX_ROUNDS = 8  # of routes that change how other routes' next hops are reached, in one step
 
 
 @dataclass(slots=True)
@@ -74,8 +75,8 @@ class Agent:
         self._attachment: _Attachment | None = None
         self._speaker_pid: int | None = None
         self._speaker_was_running = False
-        self._rib_is_whole = True
-        """False while a history is told again: what comes of half of it must not reach the kernel."""
+        self._in_doubt_since: float | None = None
+        """While a history is told again: what comes of half of it must not reach the kernel."""
         self.announcer = Announcer()
         self._resolve_again: set[IPNetwork] = set()
         self._swept = False
@@ -136,10 +137,12 @@ class Agent:
         self._peering = self._next.peering = planned
         self._do(self.sessions.configure(wanted))
         if planned is None:
+            # A node that is no longer registered has nobody to peer with; where it listened does no harm.
+            self._next.peering = None if before is None else replace(before, sessions={})
             return
         local = Local(planned.asn, planned.router_id, planned.cluster_id)
         if before is None or local != Local(before.asn, before.router_id, before.cluster_id):
-            self.rib.reconsider(local=local)
+            self.rib.set_local(local)
         for session in self.sessions:
             self._name_peer(session)
         self.announcer.on_sessions_changed()
@@ -148,8 +151,8 @@ class Agent:
         addresses = frozenset() if self._peering is None else frozenset(self._peering.addresses)
         own = Own(addresses, self._view.blocks)
         if own != self._own:
+            self.rib.set_import(importer(own), concerned(self._own, own))
             self._own = own
-            self.rib.reconsider(accept=importer(own))
         self.announcer.on_prefixes_changed(self._exports.set_basis(own.blocks, self._view.pools))
 
     # The speaker.
@@ -160,7 +163,7 @@ class Agent:
             self._do(self.sessions.on_speaker_lost(self._now))
         self._attachment = _Attachment(continues=not is_new)
         self._speaker_pid = hello.speaker_pid
-        self._rib_is_whole = False
+        self._in_doubt_since = self._now
         self.announcer.on_detached()
 
     def on_replaying(self, peer: IPAddress, complete: bool) -> None:
@@ -178,6 +181,11 @@ class Agent:
 
     def on_detached(self) -> None:
         self._attachment = None
+
+    def on_speaker_ended(self) -> None:
+        """It died with all its sessions; whether another can be started, is open."""
+        self._do(self.sessions.on_speaker_lost(self._now))
+        self.announcer.on_detached()
 
     def on_speaker_started(self) -> None:
         """It is a new one, whose sessions have yet to come up: routes of an earlier run wait for them."""
@@ -267,18 +275,21 @@ class Agent:
                 if session.established:
                     self._on_down(events.SessionDown(session.peer, self._now, "closing connection", None))
                 continue
-            if not session.established:
+            # A peer that was taken away and given back before the speaker heard of it never went down there.
+            missed = not session.established
+            if missed:
                 self._on_open(session.peer, report.opened)
                 self._on_up(session.peer, report.since)
             if first:
                 self.announcer.on_up(session.peer)
                 self._note(session.peer, "is established")
-                if session.peer not in attachment.replayed:
-                    self._refresh(session.peer, report.opened)
+                missed = missed or session.peer not in attachment.replayed
+            if missed:
+                self._refresh(session.peer, report.opened)
         self.announcer.on_report(list(attachment.reports), attachment.advertised)
         attachment.reports.clear()
         attachment.advertised.clear()
-        self._rib_is_whole = True
+        self._in_doubt_since = None
 
     def _refresh(self, peer: IPAddress, opened: events.PeerOpen) -> None:
         """We missed what the peer said: it says everything again, or the session starts anew."""
@@ -301,24 +312,29 @@ class Agent:
         if self._attachment is not None and self._attachment.synced:
             sessions = {} if self._peering is None else self._peering.sessions
             done.commands += self.announcer.next_commands(sessions, self._exports.prefixes)
-        if self._rib_is_whole:
+        if self._in_doubt_since is None or now - self._in_doubt_since >= SETTLE_TIMEOUT_S:
             done.routes = self._route_changes()
             if not self._swept and self._settled(now):
                 self._swept = done.sweep = True
         return done
 
     def _route_changes(self) -> dict[IPNetwork, Target | None]:
-        changes: dict[IPNetwork, Best] = self.rib.take_changes()
-        for prefix, best in changes.items():
-            if best:
-                self._next_hops_of_best[prefix] = tuple(path.next_hop for path in best)
-            else:
-                self._next_hops_of_best.pop(prefix, None)
-        moved = self._next_hops.on_learnt_changed(changes)
-        if moved:
+        """A route may lead to other routes' next hops, so what changes may change more; what goes round in circles
+        goes on in the next step."""
+        changes: dict[IPNetwork, Best] = {}
+        for _ in range(MAX_ROUNDS):
+            found = self.rib.take_changes()
+            if not found:
+                break
+            changes.update(found)
+            for prefix, best in found.items():
+                if best:
+                    self._next_hops_of_best[prefix] = tuple(path.next_hop for path in best)
+                else:
+                    self._next_hops_of_best.pop(prefix, None)
+            moved = self._next_hops.on_learnt_changed(found)
             self.rib.reconsider_through(moved)
             self._mark_for_resolving(moved)
-            changes.update(self.rib.take_changes())
         for prefix in self._resolve_again:
             changes.setdefault(prefix, self.rib.best.get(prefix, ()))
         self._resolve_again.clear()

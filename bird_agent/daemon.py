@@ -72,7 +72,7 @@ class Daemon:
         self._store = EtcdDatastore(config.etcd)
         self._syncer = Syncer(self._store, watched_prefixes(config.node_name))
         self._paths = SpeakerPaths(config.run_dir, spool_bytes)
-        self._supervisor = SpeakerSupervisor(self._paths, self._on_speaker_running)
+        self._supervisor = SpeakerSupervisor(self._paths, self._on_speaker_running, self._on_speaker_ended)
         self._client = LinkClient(self._paths.socket, self)
         self._status = BirdAgentStatus(
             config.node_name, started_at, self._agent, self._kernel, self._table, self._syncer
@@ -154,7 +154,9 @@ class Daemon:
             self._supervisor.on_report(event.digest, event.taken, event.error)
         elif isinstance(event, events.SyncEnd):
             self._supervisor.on_report(event.digest, True, "")
-            if not self._supervisor.up_to_date:
+            if self._supervisor.up_to_date:
+                self._status.speaker_error = ""
+            else:
                 self._reconfigure.set()
         self._agent.on_speaker(event)
 
@@ -170,6 +172,11 @@ class Daemon:
             self._agent.on_speaker_found()
         else:
             self._agent.on_speaker_started()
+
+    def _on_speaker_ended(self, how: str) -> None:
+        self._status.speaker_error = how
+        self._agent.on_speaker_ended()
+        self._wake.set()
 
     # Outputs.
 
@@ -233,14 +240,15 @@ class Daemon:
         text = render(neighbors, self._paths.helper())
         await self._supervisor.configure(text, wanted.addresses, wanted.port)
         self._configured.set()
-        self._status.speaker_error = ""
-        if self._client.attached and not self._supervisor.up_to_date:
-            if await self._supervisor.reload():
-                self._agent.on_configured()
-                self._wake.set()
-            else:
-                self._status.speaker_error = self._supervisor.last_error or "the speaker does not answer"
-                asyncio.get_running_loop().call_later(RETRY_CONFIGURATION_S, self._reconfigure.set)
+        if not self._client.attached:
+            return  # when it is, the speaker says what it runs with
+        if await self._supervisor.reload():
+            self._status.speaker_error = ""
+            self._agent.on_configured()
+            self._wake.set()
+        else:
+            self._status.speaker_error = self._supervisor.last_error or "the speaker does not answer"
+            asyncio.get_running_loop().call_later(RETRY_CONFIGURATION_S, self._reconfigure.set)
 
     async def _attach(self) -> None:
         """Sessions can be told apart only once it is known which there should be."""

@@ -11,7 +11,7 @@ from typing import Final
 
 from bird_agent.nexthops import NextHops
 from bird_agent.rib import Best
-from weft.model.address import IPNetwork
+from weft.model.address import IPAddress, IPNetwork
 from weft.netlink.route import Hop, RouteOwner, Target, via
 from weft.netlink.routetable import RouteFailure, RouteTable
 
@@ -19,14 +19,21 @@ OWNER: Final = RouteOwner(protocol=186, metric_ipv4=1024, metric_ipv6=2048)
 
 
 def target_of(prefix: IPNetwork, best: Best, next_hops: NextHops) -> Target | None:
-    """Where the kernel should send packets to `prefix`: to every equally good path. None: nowhere of ours."""
+    """Where the kernel should send packets to `prefix`: to every equally good path. None: nowhere of ours.
+
+    A gateway has no route through itself: it is a neighbour already, and IPv6 refuses every other route by way of a
+    gateway that has a gateway."""
     hops: dict[Hop, None] = {}
     for path in best:
         reach = next_hops.reach(path.next_hop)
         if reach is None or (reach.through is not None and reach.through == prefix):
             continue  # a route that would lead to itself
-        hops.update(dict.fromkeys(reach.hops))
+        hops.update(dict.fromkeys(hop for hop in reach.hops if not _is_only(prefix, hop.gateway)))
     return via(*hops) if hops else None
+
+
+def _is_only(prefix: IPNetwork, address: IPAddress | None) -> bool:
+    return prefix.prefixlen == prefix.max_prefixlen and prefix.network_address == address
 
 
 class Fib:

@@ -61,10 +61,13 @@ class NextHops:
 
     def on_learnt_changed(self, prefixes: Iterable[IPNetwork]) -> set[IPAddress]:
         """These BGP routes changed; the known next hops that are now reached otherwise."""
-        indirect = [address for address, reach in self._known.items() if reach is None or reach.cost]
-        if not indirect:
-            return set()
-        touched = {address for prefix in prefixes for address in indirect if address in prefix}
+        changed = set(prefixes)
+        lengths = {(prefix.version, prefix.prefixlen) for prefix in changed}
+        touched = [
+            address
+            for address in self._known
+            if any(version == address.version and _network(address, length) in changed for version, length in lengths)
+        ]
         return self._answer_again(touched)
 
     def reach(self, next_hop: IPAddress) -> Reach | None:

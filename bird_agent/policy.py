@@ -3,12 +3,14 @@
 Pure. Announced are this node's blocks as aggregates and its workloads' addresses that lie in a pool but in none of
 its blocks (borrowed ones), unless their pool says `disableBGPExport`; nothing else, above all nothing learnt.
 Accepted is everything but routes that can only be a mistake: a default route, link-local, loopback and multicast,
-this node's own addresses and blocks."""
+this node's own addresses, its blocks and parts of them. A single address of its blocks is none: another node may have
+borrowed it, and says so with a host route."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import Final
 
 from bird_agent.bestpath import Peer
@@ -93,6 +95,7 @@ def announcements(session: SessionConfig, prefixes: Iterable[IPNetwork]) -> Mapp
 
 def importer(own: Own) -> Callable[[Peer, IPNetwork, PathAttributes], str | None]:
     """The import policy: why a route is not accepted, or None."""
+    blocks = Networks(own.blocks)
 
     def judge(peer: Peer, prefix: IPNetwork, attributes: PathAttributes) -> str | None:
         if prefix.prefixlen == 0:
@@ -100,10 +103,20 @@ def importer(own: Own) -> Callable[[Peer, IPNetwork, PathAttributes], str | None
         address = prefix.network_address
         if address.is_link_local or address.is_loopback or address.is_multicast:
             return "link-local, loopback and multicast prefixes are not routed"
-        if prefix.prefixlen == HOST_LENGTH[prefix.version] and address in own.addresses:
-            return "an address of this node"
         if prefix in own.blocks:
             return "a block of this node"
-        return None
+        if prefix.prefixlen < HOST_LENGTH[prefix.version]:
+            return "a part of a block of this node" if blocks.covers(prefix) else None
+        return "an address of this node" if address in own.addresses else None
 
     return judge
+
+
+def concerned(before: Own, now: Own) -> Iterator[IPNetwork]:
+    """The prefixes about which the import policy has changed its mind."""
+    for address in before.addresses ^ now.addresses:
+        yield ip_network(address)
+    for block in before.blocks ^ now.blocks:
+        yield block
+        for length in range(block.prefixlen + 1, block.max_prefixlen):
+            yield from block.subnets(new_prefix=length)

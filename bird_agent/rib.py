@@ -125,19 +125,26 @@ class Rib:
         self.drop(address)
         self._peers.pop(address, None)
 
-    def reconsider(self, accept: Import | None = None, local: Local | None = None) -> None:
-        """Policy, this node or what can be reached changed: judge and compare everything again."""
-        if accept is not None or local is not None:
-            self._accept, self._local = accept or self._accept, local or self._local
+    def set_import(self, accept: Import, concerned: Iterable[IPNetwork]) -> None:
+        """A new import policy, which judges differently only about the prefixes that are `concerned`."""
+        self._accept = accept
+        for prefix in concerned:
             for adj in self._peers.values():
-                for prefix, path in adj.paths.items():
+                if (path := adj.paths.get(prefix)) is not None:
                     self._place(adj, prefix, path)
-        self._dirty.update(self._candidates)
-        self._dirty.update(self._best)
+
+    def set_local(self, local: Local) -> None:
+        """This node is another to its peers: judge everything again."""
+        self._local = local
+        for adj in self._peers.values():
+            for prefix, path in adj.paths.items():
+                self._place(adj, prefix, path)
 
     def reconsider_through(self, next_hops: Iterable[IPAddress]) -> None:
         """These next hops may be reached otherwise than before."""
         changed = set(next_hops)
+        if not changed:
+            return
         for prefix, paths in self._candidates.items():
             if any(path.next_hop in changed for path in paths.values()):
                 self._dirty.add(prefix)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import pwd
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,6 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     serving = options.command == "serve"
     os.environ.update(environment(options.listen if serving else (), options.port if serving else 179))
     if serving:
+        # From when the lock is held on we can be found and asked to reload, which would end us until ExaBGP listens to
+        # that; it has not read its configuration then, either.
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         try:
             singleton.hold(Path(options.lock))
         except singleton.AlreadyRunningError as error:

@@ -8,6 +8,7 @@ Ending the agent leaves the speaker running (its sessions survive an upgrade); `
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -77,23 +78,28 @@ def stop_speaker(paths: SpeakerPaths) -> bool:
     pid = singleton.holder(paths.lock)
     if pid is None:
         return False
-    os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + STOP_TIMEOUT_S
-    while singleton.holder(paths.lock) == pid:
-        if time.monotonic() > deadline:
-            os.kill(pid, signal.SIGKILL)
-            deadline += STOP_TIMEOUT_S
-        time.sleep(0.02)
+    with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+        os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while singleton.holder(paths.lock) == pid:
+            if time.monotonic() > deadline:
+                os.kill(pid, signal.SIGKILL)
+                deadline += STOP_TIMEOUT_S
+            time.sleep(0.02)
     return True
 
 
 class SpeakerSupervisor:
     """One speaker: `configure` says what it should be, `run` keeps it so."""
 
-    def __init__(self, paths: SpeakerPaths, on_running: Callable[[bool], None]) -> None:
-        """`on_running` is told whenever there is a speaker, and whether it was running before."""
+    def __init__(
+        self, paths: SpeakerPaths, on_running: Callable[[bool], None], on_ended: Callable[[str], None]
+    ) -> None:
+        """`on_running` is told whenever there is a speaker, and whether it was running before; `on_ended` how it
+        ended, when there is none any more and perhaps will be none."""
         self._paths = paths
         self._on_running = on_running
+        self._on_ended = on_ended
         self._arguments: list[str] | None = None
         self._desired_digest = ""
         self._running_digest = ""
@@ -164,6 +170,7 @@ class SpeakerSupervisor:
             elif _arguments_of(pid) != arguments:
                 log.info("the running speaker (process %d) listens elsewhere: replacing it", pid)
                 await asyncio.to_thread(stop_speaker, self._paths)
+                self._collect(pid)
                 continue
             else:
                 log.info("took over the running speaker, process %d", pid)
@@ -176,13 +183,19 @@ class SpeakerSupervisor:
             await asyncio.sleep(pause)
 
     def _after_end(self, pid: int) -> None:
-        self._running_digest = ""
         self.restarts += 1
-        status = _reap(pid)
-        if status == EXIT_REFUSED:
+        if self._collect(pid) == EXIT_REFUSED:
             raise SpeakerRefusedError(self._log_tail())
-        self.last_error = f"the speaker (process {pid}) ended{'' if status is None else f' with status {status}'}"
-        log.error("%s; starting it again. Its last words: %s", self.last_error, self._log_tail())
+        log.error("%s; starting it again", self.last_error)
+
+    def _collect(self, pid: int) -> int | None:
+        """What a speaker that has ended leaves behind; its exit status if it was our child."""
+        self._running_digest = ""
+        status = _reap(pid)
+        how = "" if status is None else f" with status {status}"
+        self.last_error = f"the speaker (process {pid}) has ended{how}. Its last words: {self._log_tail()}"
+        self._on_ended(self.last_error)
+        return status
 
     async def _ended_or_changed(self, pid: int, arguments: list[str]) -> bool:
         """Wait until the process ends (True) or other arguments are wanted (False)."""
@@ -228,7 +241,11 @@ class SpeakerSupervisor:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
-        _, errors = await asyncio.wait_for(process.communicate(), VALIDATE_TIMEOUT_S)
+        try:
+            _, errors = await asyncio.wait_for(process.communicate(), VALIDATE_TIMEOUT_S)
+        finally:
+            if process.returncode is None:
+                process.kill()
         message = errors.decode(errors="replace").strip()
         if process.returncode == EXIT_REFUSED:
             raise SpeakerRefusedError(message)

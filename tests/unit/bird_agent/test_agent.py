@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bird_agent.agent import Agent, Step
-from bird_agent.exabgp import events
+from bird_agent.exabgp import events, link
 from bird_agent.exabgp.events import PathAttributes
 from bird_agent.nexthops import Underlay
 from tests.fakes.speaker import FakeSpeaker
@@ -238,6 +238,105 @@ def test_a_removed_node_takes_its_routes_with_it() -> None:
     world.agent.on_datastore([Deleted(node(2).key)])
     world.step()
     assert world.kernel == {}
+
+
+def test_a_peer_that_is_taken_away_and_given_back_before_the_speaker_hears_of_it_is_asked_for_everything() -> None:
+    world, peer = running(2), ip_address("10.0.0.2")
+    world.learn("10.0.0.2")
+    world.step()
+    world.agent.on_datastore([Deleted(node(2).key)])
+    world.step()
+    assert world.kernel == {}
+    world.agent.on_datastore([node(2)])
+    world.step()
+    world.speaker.configure(["10.0.0.2"])  # for the speaker nothing has changed
+    world.step()
+    session = world.agent.sessions.get(peer)
+    assert session is not None
+    assert session.established
+    assert world.speaker.refreshed == [peer]
+    world.learn("10.0.0.2")
+    world.step()
+    assert set(world.kernel) == {LEARNT}
+
+
+def test_a_node_that_is_no_longer_registered_ends_its_sessions() -> None:
+    world = running(2)
+    world.agent.on_datastore([Deleted(node(1).key)])
+    (step, *_) = world.step()
+    assert step.peering is not None
+    assert step.peering.sessions == {}
+    world.speaker.configure([])
+    world.agent.on_datastore([node(1)])
+    (step, *_) = world.step()
+    assert step.peering is not None
+    assert set(step.peering.sessions) == {ip_address("10.0.0.2")}
+
+
+def test_a_speaker_that_cannot_be_started_again_costs_the_routes_after_the_restart_time() -> None:
+    world = running(2)
+    world.learn("10.0.0.2")
+    world.step()
+    world.speaker.detach()
+    world.agent.on_speaker_ended()
+    world.step(100)
+    session = world.agent.sessions.get(ip_address("10.0.0.2"))
+    assert session is not None
+    assert not session.established
+    assert set(world.kernel) == {LEARNT}
+    world.step(21)
+    assert world.kernel == {}
+
+
+def test_a_history_that_nobody_ends_stops_nothing_for_ever() -> None:
+    world = running(2)
+    world.learn("10.0.0.2")
+    world.step()
+    world.speaker.detach()
+    world.agent.on_attached(link.Hello(1, 100, 102))
+    world.agent.on_replaying(ip_address("10.0.0.2"), True)
+    world.speaker.detach()
+    world.step()
+    assert set(world.kernel) == {LEARNT}
+    world.step(120)
+    assert world.kernel == {}
+
+
+def test_a_next_hop_that_becomes_reachable_and_then_moves_takes_its_routes_along() -> None:
+    world = running(2, 3)
+    two, three, loopback = ip_address("10.0.0.2"), ip_address("10.0.0.3"), ip_address("172.16.0.1")
+    leading = ip_network("172.16.0.1/32")
+    preferred = PathAttributes(0, local_preference=200)
+
+    def by(gateway: Any) -> Any:
+        return via(Hop(gateway, 2))
+
+    world.learn("10.0.0.3")
+    world.speaker.tell(events.RoutesReceived(two, preferred, ((LEARNT, loopback),), ()))
+    world.step()
+    assert world.kernel == {LEARNT: by(three)}
+    world.learn("10.0.0.2", leading)
+    world.step()
+    assert world.kernel == {LEARNT: by(two), leading: by(two)}
+    world.speaker.tell(events.RoutesReceived(two, PathAttributes(), (), (leading,)))
+    world.learn("10.0.0.3", leading)
+    world.step()
+    assert world.kernel == {LEARNT: by(three), leading: by(three)}
+
+
+def test_a_block_that_is_ours_is_not_learnt_and_is_when_it_is_somebody_elses() -> None:
+    world = running(2, blocks=[])
+    for prefix in (BLOCKS[0], "10.65.0.0/27", "10.65.0.7/32"):
+        world.learn("10.0.0.2", ip_network(prefix))
+    world.step()
+    everything = set(world.kernel)
+    assert len(everything) == 3
+    world.agent.on_datastore([block(BLOCKS[0])])
+    world.step()
+    assert set(world.kernel) == {ip_network("10.65.0.7/32")}
+    world.agent.on_datastore([Deleted(block_key(BLOCKS[0]))])
+    world.step()
+    assert set(world.kernel) == everything
 
 
 changes = st.lists(

@@ -90,6 +90,20 @@ RICH = (
             ),
             id="every attribute",
         ),
+        *(
+            pytest.param(
+                lines.update({hop: ["fd65::/122"]}, attribute="", peer=peer, family="ipv6 unicast"),
+                RoutesReceived(
+                    ip_address(peer), PathAttributes(), ((ip_network("fd65::/122"), ip_address(expected)),), ()
+                ),
+                id=f"next hop {hop} from {peer}",
+            )
+            for hop, peer, expected in (
+                ("fe80::2", "fd01::2", "fe80::2%fd01::2"),
+                ("fe80::2", "10.1.0.2", "fe80::2%10.1.0.2"),
+                ("fd01::3", "fd01::2", "fd01::3"),
+            )
+        ),
         pytest.param(
             b'{"type": "weft-session", "address": "10.1.0.2", "state": "IDLE", "since": 3.5}',
             SessionReport(PEER, "idle", 3.5, None),

@@ -80,6 +80,8 @@ PEER = Peer(ip_address("10.0.0.2"), IPv4Address("10.0.0.2"), 65001, False)
         ("0.0.0.0/0", False),
         ("::/0", False),
         ("10.65.0.0/26", False),
+        ("10.65.0.32/27", False),
+        ("10.65.0.64/27", True),
         ("10.0.0.1/32", False),
         ("169.254.1.0/24", False),
         ("fe80::/64", False),
@@ -157,3 +159,74 @@ def test_a_next_hop_behind_a_learnt_route_is_reached_through_it_one_level_deep()
     path = Path(PEER, loopback, PathAttributes())
     assert target_of(ip_network("10.65.1.0/26"), (path,), hops) == via(*both)
     assert target_of(ip_network("172.16.0.1/32"), (path,), hops) is None
+
+
+def test_how_next_hops_are_reached_does_not_depend_on_who_came_first() -> None:
+    neighbour, host = ip_address("10.0.0.7"), ip_network("10.0.0.7/32")
+    below = Underlay(UNDERLAY.connected, {}, frozenset({2, 3}))
+    expected = Reach(1, (Hop(ip_address("10.1.0.5"), 3),), host)
+    asked_first, learnt_first = NextHops(), NextHops()
+    for hops in (asked_first, learnt_first):
+        hops.set_underlay(below)
+    learnt: dict[IPNetwork, Any] = {}
+    asked_first.set_learnt(learnt)
+    assert asked_first.cost(neighbour) == 0
+    learnt[host] = (ip_address("10.1.0.5"),)
+    assert asked_first.on_learnt_changed([host]) == {neighbour}
+    learnt_first.set_learnt(learnt)
+    assert asked_first.reach(neighbour) == learnt_first.reach(neighbour) == expected
+    del learnt[host]
+    assert asked_first.on_learnt_changed([host]) == {neighbour}
+    assert asked_first.cost(neighbour) == 0
+
+
+def test_a_gateway_has_no_route_through_itself() -> None:
+    hops, gateway = NextHops(), ip_address("10.0.0.2")
+    hops.set_underlay(UNDERLAY)
+    path = Path(PEER, gateway, PathAttributes())
+    assert target_of(ip_network("10.0.0.2/32"), (path,), hops) is None
+    assert target_of(ip_network("10.0.0.2/31"), (path,), hops) == via(Hop(gateway, 2))
+
+
+LINK_LOCAL = ip_address("fe80::2")
+BOTH = {ip_network("10.0.0.0/24"): frozenset({2}), ip_network("fd01::/64"): frozenset({3})}
+
+
+@pytest.mark.parametrize(
+    ("peer", "expected"),
+    [
+        pytest.param("fd01::2", Reach(0, (Hop(LINK_LOCAL, 3),)), id="IPv6 peer"),
+        pytest.param("10.0.0.2", Reach(0, (Hop(LINK_LOCAL, 2),)), id="IPv6 routes from an IPv4 peer"),
+        pytest.param("fd02::2", None, id="a peer that is not on a link of ours"),
+    ],
+)
+def test_a_link_local_next_hop_is_on_the_link_that_leads_to_the_peer(peer: str, expected: Reach | None) -> None:
+    hops, next_hop = NextHops(), ip_address(f"fe80::2%{peer}")
+    others = {ip_network("fd02::/64"): via(ip_address("fd01::254"))}
+    hops.set_underlay(Underlay(BOTH, others, frozenset({2, 3})))
+    assert hops.reach(next_hop) == expected
+
+
+def test_equal_link_local_next_hops_of_two_peers_are_two() -> None:
+    hops = NextHops()
+    hops.set_underlay(Underlay(BOTH, {}, frozenset({2, 3})))
+    paths = tuple(Path(PEER, ip_address(f"fe80::2%{peer}"), PathAttributes()) for peer in ("fd01::2", "10.0.0.2"))
+    assert target_of(ip_network("fd65::/122"), paths, hops) == via(Hop(LINK_LOCAL, 2), Hop(LINK_LOCAL, 3))
+
+
+@pytest.mark.parametrize(
+    "without",
+    [
+        pytest.param(Underlay(BOTH, {}, frozenset({2})), id="link down"),
+        pytest.param(Underlay({ip_network("10.0.0.0/24"): frozenset({2})}, {}, frozenset({2})), id="link gone"),
+    ],
+)
+def test_a_link_local_next_hop_goes_with_its_link_and_comes_back_with_it(without: Underlay) -> None:
+    hops, next_hop, other = NextHops(), ip_address("fe80::2%fd01::2"), ip_address("fe80::2%10.0.0.2")
+    with_both = Underlay(BOTH, {}, frozenset({2, 3}))
+    hops.set_underlay(with_both)
+    assert hops.cost(next_hop) == hops.cost(other) == 0
+    assert hops.set_underlay(without) == {next_hop}
+    assert hops.cost(next_hop) is None
+    assert hops.set_underlay(with_both) == {next_hop}
+    assert hops.reach(next_hop) == Reach(0, (Hop(LINK_LOCAL, 3),))

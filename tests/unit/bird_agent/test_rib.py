@@ -154,9 +154,9 @@ def test_a_route_that_the_policy_refused_comes_back_when_the_policy_changes() ->
     tell(table, path(1), P1, P2)
     assert set(table.take_changes()) == {P2}
     assert [adj.rejected for adj in table.peers()] == [{P1: "no"}]
-    table.reconsider(accept=accept_all)
+    table.set_import(accept_all, [P1])
     assert set(table.take_changes()) == {P1}
-    table.reconsider(accept=refuse)
+    table.set_import(refuse, [P1])
     assert table.take_changes() == {P1: ()}
 
 
