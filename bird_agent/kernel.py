@@ -6,6 +6,7 @@ kernel takes routes away with a link and says nothing."""
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -127,13 +128,21 @@ class KernelView:
         found = None if link is None else self._links.get(link)
         return "" if found is None else found.name
 
+    def _routes_of(self, family: int) -> list[Message]:
+        try:
+            return list(self._requests.dump(dump_routes(family, _ANY_PROTOCOL)))
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return []  # nobody has used the table yet
+
     def _read_all(self) -> None:
         try:
             links = {link.index: link for link in map(decode_link, self._requests.dump(dump_links()))}
             routes: dict[_Place, Route] = {}
             workloads: set[IPNetwork] = set()
             for family in (AF_INET, AF_INET6):
-                for answer in self._requests.dump(dump_routes(family, _ANY_PROTOCOL)):
+                for answer in self._routes_of(family):
                     route = _interesting(answer)
                     if route is None:
                         continue

@@ -123,8 +123,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
-        for change in sysctl.enable_routing(sysctl.ProcSettings()):
-            log.info("kernel setting %s: %s, was %s", change.name, change.now, change.was)
+        self._make_router()
         for name in self._reaper.adopt_leftovers():
             log.info("leftover interface %s is deleted", name)
         readers: dict[int, Callable[[], None]] = {
@@ -147,6 +146,13 @@ class Daemon:
             for descriptor in readers:
                 loop.remove_reader(descriptor)
             await self._close()
+
+    def _make_router(self) -> None:
+        try:
+            for change in sysctl.enable_routing(sysctl.ProcSettings()):
+                log.info("kernel setting %s: %s, was %s", change.name, change.now, change.was)
+        except OSError as error:
+            log.error("this node does not forward packets: %s; run privileged, or set it before the start", error)
 
     def _admin_server(self) -> AdminServer:
         services = [StatusServer(self._status), *datastore_services(self._store)]

@@ -91,6 +91,8 @@ def enable_routing(settings: Settings) -> list[SettingChange]:
 _PROBLEMS: Mapping[tuple[str, str], str] = {
     (LOOSE_REVERSE_PATH, "2"): "reverse path filtering is loose on every interface, so a workload can send from"
     " another's IPv4 address; set it to 0 or 1",
+    (FORWARDING_IPV4, "0"): "this node forwards no IPv4 packets: workloads reach nothing beyond it; set it to 1",
+    (FORWARDING_IPV6, "0"): "this node forwards no IPv6 packets; set it to 1",
     ("ipv6/conf/all/disable_ipv6", "1"): "IPv6 is off: workloads get no working IPv6 address",
 }
 
