@@ -140,7 +140,7 @@ def test_becoming_a_router_keeps_listening_to_router_advertisements(host: NetNs)
 
 
 def test_what_undoes_the_anti_spoofing_is_reported_and_left_alone(host: NetNs) -> None:
-    host.sysctl(ipv4__conf__all__rp_filter=2)
+    host.sysctl(ipv4__conf__all__rp_filter=2, ipv4__ip_forward=1, ipv6__conf__all__forwarding=1)
     with host.enter():
         [problem] = sysctl.problems(ProcSettings())
         assert "loose" in problem.consequence
