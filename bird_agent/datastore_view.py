@@ -9,7 +9,7 @@ from ipaddress import IPv4Address
 from typing import Any, Final, Literal
 
 from bird_agent.peering import Peering, peering
-from weft.datastore.syncer import Deleted, InSync, SyncEvent, Upserted
+from weft.datastore.syncer import Deleted, InSync, SyncEvent, Unreadable, Upserted
 from weft.model import keys
 from weft.model.address import IPNetwork
 from weft.model.bgp import BGPConfiguration, BGPPeer
@@ -59,7 +59,7 @@ class DatastoreView:
                 case Upserted():
                     self._put(event.key, event.value)
                     concerns_peering |= _decides_about_sessions(event.key)
-                case Deleted():
+                case Deleted() | Unreadable():  # for routing, what cannot be read is not there
                     self._remove(event.key)
                     concerns_peering |= _decides_about_sessions(event.key)
                 case InSync():

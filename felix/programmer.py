@@ -16,7 +16,7 @@ from felix.calc.graph import Graph
 from felix.dataplane.nft import NftDriver, Report
 from felix.rules.changes import first_table
 from felix.rules.render import Renderer
-from weft.datastore.syncer import Deleted, InSync, SyncEvent, Upserted
+from weft.datastore.syncer import Deleted, InSync, SyncEvent, Unreadable, Upserted
 from weft.model.address import IPNetwork
 from weft.model.endpoint import WorkloadEndpoint
 from weft.model.errors import WeftError
@@ -118,6 +118,9 @@ class NodeProgrammer:
                 case Upserted(key, value, _):
                     if self._ahead.passes(key, value):
                         self._graph.on_update(key, value)
+                case Unreadable(key, raw, _):
+                    if self._ahead.passes(key, None):
+                        self._graph.on_unreadable(key, raw)
                 case Deleted(key):
                     if self._ahead.passes(key, None):
                         self._graph.on_update(key, None)

@@ -21,6 +21,7 @@ from weft.admin.status import (
     Severity,
 )
 from weft.datastore.syncer import SyncStatus
+from weft.model import keys
 from weft.model.keys import ResourceKey
 
 
@@ -112,7 +113,8 @@ class FelixStatus:
         found += [
             Notice(Severity.WARNING, "kernel", f"{name}: {why}") for name, why in self._programmer.failures.items()
         ]
-        found += [Notice(Severity.WARNING, path, why) for path, why in sync.undecodable.items()]
+        told = {keys.path(key) for key in self._programmer.not_enforced}
+        found += [Notice(Severity.WARNING, path, why) for path, why in sync.undecodable.items() if path not in told]
         found += [Notice(Severity.WARNING, f"{one.name}={one.value}", one.consequence) for one in self._problems()]
         return found
 

@@ -17,6 +17,7 @@ from weft.model.endpoint import HostEndpoint, WorkloadEndpoint
 from weft.model.ipam import AffinityValue
 from weft.model.keys import AffinityKey, Key, Owner, ResourceKey
 from weft.model.policy import GlobalNetworkSet, NetworkSet, Profile, Tier
+from weft.policy.remains import remains
 from weft.policy.selectors import endpoint_labels, network_set_labels
 
 Handler = Callable[[ResourceKey, Any], None]
@@ -36,6 +37,9 @@ class Graph:
         self._pools = Pools()
         self._settings = FelixSettings(node)
         self._own_host_endpoints: set[ResourceKey] = set()
+        self._unreadable: dict[ResourceKey, tuple[str, ...]] = {}
+        self._enforced_in_part: dict[ResourceKey, tuple[str, ...]] = {}
+        self._problems: Output[ResourceKey, tuple[str, ...]] = Output(self._problems_of)
         self._host_problems: Output[ResourceKey, tuple[str, ...]] = Output(self._host_endpoint_problems)
         self._handlers: dict[str, Handler] = {
             "WorkloadEndpoint": self._on_workload_endpoint,
@@ -53,11 +57,27 @@ class Graph:
     def on_update(self, key: Key, value: Any | None) -> None:
         """A value was written, or deleted (None). What the graph has no use for is ignored."""
         if isinstance(key, ResourceKey):
-            handler = self._handlers.get(key.kind)
-            if handler is not None:
-                handler(key, value)
+            self._on_resource(key, value)
         elif isinstance(key, AffinityKey):
             self._on_affinity(key, value)
+
+    def on_unreadable(self, key: Key, raw: bytes) -> None:
+        """What was written cannot be decoded: what is left of it takes part, such that it can only refuse."""
+        if not isinstance(key, ResourceKey) or key.kind not in self._handlers:
+            self.on_update(key, None)
+            return
+        left = remains(key, raw)
+        self._on_resource(key, left.value, left.problems)
+
+    def _on_resource(self, key: ResourceKey, value: Any | None, unreadable: tuple[str, ...] = ()) -> None:
+        handler = self._handlers.get(key.kind)
+        if handler is None:
+            return
+        handler(key, value)
+        self._unreadable.pop(key, None)
+        if unreadable:
+            self._unreadable[key] = unreadable
+        self._problems.touch(key)
 
     def on_in_sync(self) -> None:
         """The snapshot is complete: from now on `flush` reports."""
@@ -76,14 +96,27 @@ class Graph:
             blackholes=self._routes.blackholes.flush(),
             pools=self._pools.output.flush(),
             settings=self._settings.flush(),
-            not_enforced={
-                **self._policies.flush_problems(),
-                **self._endpoints.problems.flush(),
-                **self._pools.problems.flush(),
-                **self._settings.problems.flush(),
-                **self._host_problems.flush(),
-            },
+            not_enforced=self._flush_problems(),
         )
+
+    def _flush_problems(self) -> dict[ResourceKey, tuple[str, ...] | None]:
+        """Of each resource what cannot be read and what is not enforced. The parts speak about kinds of their own."""
+        changes = {
+            **self._policies.flush_problems(),
+            **self._endpoints.problems.flush(),
+            **self._pools.problems.flush(),
+            **self._settings.problems.flush(),
+            **self._host_problems.flush(),
+        }
+        for key, problems in changes.items():
+            self._enforced_in_part.pop(key, None)
+            if problems is not None:
+                self._enforced_in_part[key] = problems
+            self._problems.touch(key)
+        return self._problems.flush()
+
+    def _problems_of(self, key: ResourceKey) -> tuple[str, ...] | None:
+        return (*self._unreadable.get(key, ()), *self._enforced_in_part.get(key, ())) or None
 
     # --- input by kind ------------------------------------------------------------------------------------------
 

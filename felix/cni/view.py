@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from weft.datastore.syncer import Deleted, InSync, SyncEvent, Upserted
+from weft.datastore.syncer import Deleted, InSync, SyncEvent, Unreadable, Upserted
 from weft.ipam.context import ContextState
 from weft.ipam.pools import IPAMContext
 from weft.model.endpoint import WorkloadEndpoint
@@ -37,7 +37,7 @@ class NodeView:
             match event:
                 case Upserted(key, value, _):
                     self._set(key, value)
-                case Deleted(key):
+                case Deleted(key) | Unreadable(key):
                     self._set(key, None)
                 case InSync():
                     self._in_sync = True

@@ -3,7 +3,8 @@
 Nothing is emitted before every prefix has been read; then everything comes as one batch that ends in `InSync`, which
 comes once. After that each batch is what one transaction changed under one prefix. When a watch cannot be resumed a
 fresh snapshot is taken and only what differs from what was emitted before is. A value that cannot be decoded is
-reported in the status and treated as absent; a key that is not of the model is passed over.
+emitted as unreadable, with its bytes, and reported in the status: what it means is the consumer's to say, for whom
+absence may open what the value closed. A key that is not of the model is passed over.
 """
 
 import asyncio
@@ -36,8 +37,17 @@ class Upserted:
 
 
 @dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A key has a value now that cannot be decoded; `reason` says in words why."""
+
+    key: Key
+    raw: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Deleted:
-    """A key that was upserted before has no (usable) value any more."""
+    """A key that was upserted or unreadable before has no value any more."""
 
     key: Key
 
@@ -47,7 +57,7 @@ class InSync:
     """Everything that is stored has been emitted: absence means absence from now on."""
 
 
-SyncEvent: TypeAlias = Upserted | Deleted | InSync
+SyncEvent: TypeAlias = Upserted | Unreadable | Deleted | InSync
 Sink: TypeAlias = Callable[[Sequence[SyncEvent]], None]
 
 
@@ -69,7 +79,7 @@ class Mirror:
     known: dict[str, int] = field(default_factory=dict)
     """Path -> revision of everything stored that is of the model."""
     undecodable: dict[str, str] = field(default_factory=dict)
-    """Path -> what is wrong with its value; these are known, but not emitted."""
+    """Path -> what is wrong with its value; these are known, too."""
 
     def on_snapshot(self, snapshot: Snapshot) -> list[SyncEvent]:
         """The events that lead from what was emitted to the snapshot."""
@@ -107,26 +117,21 @@ class Mirror:
         key = keys.parse(item.key)
         if key is None:
             return []
-        was_emitted = self._is_emitted(item.key)
         self.known[item.key] = item.revision
         try:
             value = codec.decode_stored(key, item.value)
         except ValidationError as error:
-            log.warning("%s is not usable and treated as absent: %s", item.key, error)
+            log.warning("%s cannot be read: %s", item.key, error)
             self.undecodable[item.key] = str(error)
-            return [Deleted(key)] if was_emitted else []
+            return [Unreadable(key, item.value, str(error))]
         self.undecodable.pop(item.key, None)
         return [Upserted(key, value, item.revision)]
 
     def _remove(self, path: str) -> list[SyncEvent]:
-        was_emitted = self._is_emitted(path)
-        self.known.pop(path, None)
+        was_known = self.known.pop(path, None) is not None
         self.undecodable.pop(path, None)
         key = keys.parse(path)
-        return [Deleted(key)] if was_emitted and key is not None else []
-
-    def _is_emitted(self, path: str) -> bool:
-        return path in self.known and path not in self.undecodable
+        return [Deleted(key)] if was_known and key is not None else []
 
 
 class Syncer:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.fakes.datastore import MemoryDatastore
 from weft.datastore import syncer as syncer_module
 from weft.datastore.base import KeyValue, Snapshot
-from weft.datastore.syncer import Deleted, InSync, Mirror, Syncer, SyncEvent, Upserted
+from weft.datastore.syncer import Deleted, InSync, Mirror, Syncer, SyncEvent, Unreadable, Upserted
 from weft.model import keys
 from weft.model.errors import DatastoreUnavailableError
 from weft.model.keys import ResourceKey
@@ -50,6 +50,8 @@ class Consumer:
             match event:
                 case Upserted(key, value, _):
                     self.state[key] = str(value)
+                case Unreadable(key):
+                    self.state[key] = "unreadable"
                 case Deleted(key):
                     del self.state[key]  # a deletion of what was never told would be an error
 
@@ -81,7 +83,8 @@ def _name(event: SyncEvent) -> str:
     if isinstance(event, InSync):
         return "in sync"
     assert isinstance(event.key, ResourceKey)
-    return f"{'+' if isinstance(event, Upserted) else '-'}{event.key.name}"
+    signs: dict[type, str] = {Upserted: "+", Unreadable: "?", Deleted: "-"}
+    return f"{signs[type(event)]}{event.key.name}"
 
 
 async def test_everything_stored_comes_first_and_in_one_batch_that_ends_in_sync() -> None:
@@ -154,21 +157,24 @@ async def test_a_store_restored_from_a_backup_is_read_again_whole() -> None:
         assert "10.99.0.0" in consumer.state[ResourceKey("IPPool", "p1")]
 
 
-async def test_a_value_that_cannot_be_decoded_is_reported_and_absent() -> None:
+async def test_a_value_that_cannot_be_decoded_is_emitted_as_unreadable_and_reported() -> None:
     store = MemoryDatastore()
     store.put(*pool("a"))
     store.put(POOLS + "bad", b"{")
     consumer = Consumer(store)
     async with consumer.running():
-        assert names(consumer.take()) == ["+a", "in sync"]
+        assert names(consumer.take()) == ["+a", "?bad", "in sync"]
         assert list(consumer.syncer.status.undecodable) == [POOLS + "bad"]
         store.put(POOLS + "a", b'{"kind":"IPPool"')
         await settle()
-        assert names(consumer.take()) == ["-a"]
+        [(event,)] = consumer.batches
+        assert event == Unreadable(ResourceKey("IPPool", "a"), b'{"kind":"IPPool"', event.reason)
+        assert "JSON" in event.reason
+        consumer.take()
         store.put(*pool("a"))
         store.remove(POOLS + "bad")
         await settle()
-        assert names(consumer.take()) == ["+a"]
+        assert names(consumer.take()) == ["+a", "-bad"]
         assert consumer.syncer.status.undecodable == {}
 
 
