@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 
 from felix.cni import workload as workloads
 from felix.cni.parts import Parts
-from felix.cni.ports import Attached, Attachment, InterfaceExistsError
+from felix.cni.ports import Attachment, InterfaceExistsError
 from felix.cni.protocol import CNIError, Code, Request
 from felix.cni.teardown import Teardown
 from felix.cni.workload import Workload, addresses_of
@@ -109,10 +109,10 @@ class Adder:
             raise
         return endpoint
 
-    def _attach(self, attachment: Attachment) -> Attached:
+    def _attach(self, attachment: Attachment) -> None:
         """Make the pair; a host end that no endpoint owns is a leftover and gives way."""
         try:
-            return self._parts.wiring.attach(attachment)
+            self._parts.wiring.attach(attachment)
         except InterfaceExistsError as exists:
             if (
                 exists.interface != attachment.host_interface
@@ -121,7 +121,7 @@ class Adder:
                 raise
             log.info("%s is left from a workload that is gone", exists.interface)
             self._parts.wiring.detach(attachment.host_interface, attachment.netns, attachment.interface)
-            return self._parts.wiring.attach(attachment)
+            self._parts.wiring.attach(attachment)
 
     async def _roll_back(self, workload: Workload, netns: int, unwire: bool) -> None:
         """Undo an ADD of which nobody knows how far it came. What cannot be undone now is left to the DEL that

@@ -5,19 +5,20 @@ the agent gives it one object for each of these."""
 
 from typing import Protocol
 
-from felix.dataplane.attachment import Attached, Attachment, Inspection, InterfaceExistsError
+from felix.dataplane.attachment import Attachment, Inspection, InterfaceExistsError
 from weft.model.endpoint import WorkloadEndpoint
 from weft.model.keys import ResourceKey
 
-__all__ = ["Attached", "Attachment", "Inspection", "InterfaceExistsError", "Programmer", "Wiring"]
+__all__ = ["Attachment", "Inspection", "InterfaceExistsError", "Programmer", "Wiring"]
 
 
 class Wiring(Protocol):
     """The interfaces of workloads, and what is inside their namespaces. Synchronous: it never waits."""
 
-    def attach(self, attachment: Attachment) -> Attached:
+    def attach(self, attachment: Attachment) -> int:
         """Make the pair; give the workload its addresses, default routes and permanent neighbour; set
-        the host side's forwarding, proxy ARP and so on. The host route is not its business.
+        the host side's forwarding, proxy ARP and so on. The host route is not its business. The interface index of
+        the host's end.
 
         It leaves nothing behind when it raises. InterfaceExistsError: either name is taken. OSError:
         what the kernel said."""

@@ -19,23 +19,14 @@ class Attachment:
     """A veth pair to make: one end in the workload's namespace, the other on the host.
 
     netns: an open descriptor of the namespace; the caller keeps it open during the call and closes it.
-    mac: of the workload's end; None lets the kernel choose. The host's end is always ee:ee:ee:ee:ee:ee."""
+    mac: of the workload's end. The host's end is always ee:ee:ee:ee:ee:ee."""
 
     netns: int
     interface: str
     host_interface: str
     addresses: tuple[IPAddress, ...]
     mtu: int
-    mac: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Attached:
-    """The pair as the kernel made it."""
-
-    host_index: int
     mac: str
-    mtu: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,17 +15,17 @@ from weft.netlink.socket import NetlinkSocket
 RETIRED_GROUP = int.from_bytes(b"weft", "big")
 RETIRED_NAME = re.compile(r"weftdel\d{1,8}")
 DELAY_S = 0.02
-_LONGEST_NAME = 15
+HIGHEST_INDEX = 10**8
+"""Names of retired interfaces hold indexes below this one: longer ones are no interface names."""
 
 log = logging.getLogger(__name__)
 
 
 def retired_name(index: int) -> str:
     """The name of a retired interface; unique since the index is. Raises ValueError if it does not fit."""
-    name = f"weftdel{index}"
-    if len(name) > _LONGEST_NAME:
-        raise ValueError(f"{name} is longer than an interface name can be")
-    return name
+    if index >= HIGHEST_INDEX:
+        raise ValueError(f"weftdel{index} is longer than an interface name can be")
+    return f"weftdel{index}"
 
 
 def retirement(index: int) -> list[bytes]:

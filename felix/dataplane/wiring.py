@@ -5,19 +5,23 @@ The host's end is `cali...`, up, with strict reverse path filtering; the workloa
 route and the policy are not made here. Three batches make a pair: create it, set the host's end, set the workload's;
 the last brings the carrier, so that nothing leaves before the host's end is ready.
 
-Everything runs on the calling thread, without waiting: a pair that goes is only taken out of service (see reaper)."""
+Everything runs on the calling thread, without waiting: a pair that goes is only taken out of service (see reaper).
+Between two calls the processor forgets all of this, so that what a call touches costs more than what it computes:
+nothing is asked that is known, and messages that differ only in an index are made once."""
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import cache
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from typing import TypeAlias
 
 from felix.dataplane import sysctl
-from felix.dataplane.attachment import Attached, Attachment, Inspection, InterfaceExistsError
-from felix.dataplane.reaper import Reaper, retirement
+from felix.dataplane.attachment import Attachment, Inspection, InterfaceExistsError
+from felix.dataplane.reaper import HIGHEST_INDEX, Reaper, retirement
 from weft.model.address import IPAddress
 from weft.netlink import rtnetlink as rt
-from weft.netlink.message import AF_INET, AF_INET6
+from weft.netlink.message import AF_INET, AF_INET6, U32
 from weft.netlink.route import RTPROT_STATIC, Hop, RouteOwner, RouteWriter, decode_route, device, dump_routes, pack, via
 from weft.netlink.rtnetlink import Address, Link, Neighbour, decode_address, decode_link
 from weft.netlink.socket import NetlinkFailure, NetlinkSocket, in_netns
@@ -31,6 +35,15 @@ _DEFAULT_IPV6 = IPv6Network("::/0")
 _WORKLOAD_ROUTES = RouteOwner(RTPROT_STATIC, 0, 1024)
 _ANY_ROUTES = RouteOwner(0, 0, 1024)
 
+FIRST_INDEX = 1_000_000
+"""Our interfaces' indexes are chosen by us, from here on: the kernel's own counting does not come this far."""
+_INDEX_ATTEMPTS = 16
+_STAND_IN = 0x7FFFFFFF  # in a message made beforehand, for the index of an interface that is not made yet
+
+
+_Pair: TypeAlias = tuple[int, int]
+"""The indexes of the host's end and of the workload's."""
+
 
 class KernelWiring:
     """Implements `felix.cni.ports.Wiring` for the network namespace it is made in."""
@@ -38,41 +51,44 @@ class KernelWiring:
     def __init__(self, reaper: Reaper) -> None:
         self._socket = NetlinkSocket()
         self._reaper = reaper
-        self._routes = RouteWriter(_WORKLOAD_ROUTES)
+        self._indexes = _unused_indexes(self._socket)
+        self._made: dict[str, _Pair] = {}
 
     def close(self) -> None:
         self._socket.close()
 
-    def attach(self, attachment: Attachment) -> Attached:
+    def attach(self, attachment: Attachment) -> int:
         """As `Wiring.attach`; raises ValueError for a host interface name that is not ours."""
         if not _is_ours(attachment.host_interface):
             raise ValueError(f"{attachment.host_interface!r} is no name for the host's end of a workload")
         with_ipv6 = any(isinstance(address, IPv6Address) for address in attachment.addresses)
-        with NetlinkSocket(netns_fd=attachment.netns) as inside, ExitStack() as undo:
-            host, workload_index = self._create(attachment)
-            undo.callback(self._retire, host.index, inside, workload_index)
-            _check(self._socket.request(_host_settings(host.index, with_ipv6)))
-            if with_ipv6:
+        with NetlinkSocket(netns_fd=attachment.netns, buffer_bytes=None) as inside, ExitStack() as undo:
+            host, workload = self._create(attachment, inside)
+            undo.callback(self._retire, host, inside, workload)
+            _check(self._socket.request(_for_link(_host_settings(with_ipv6), host)))
+            settings = _workload_settings(workload, attachment.addresses)
+            failures = inside.request(settings)
+            if failures and with_ipv6:
+                # A container runtime has turned IPv6 off, perhaps. It is no use asking first: it hardly ever has.
                 in_netns(attachment.netns, lambda: sysctl.allow_ipv6(attachment.interface))
-            settings = _workload_settings(self._routes, workload_index, attachment.addresses)
-            answers = inside.exchange([*settings, rt.get_link(attachment.interface)])
-            _check(answers.failures)
-            workload = decode_link(answers.replies[0])
+                failures = inside.request([settings[failure.index] for failure in failures])
+            _check(failures)
             undo.pop_all()
-        return Attached(host.index, workload.mac, workload.mtu)
+        self._made[attachment.host_interface] = host, workload
+        return host
 
     def detach(self, host_interface: str, netns: int | None, interface: str) -> bool:
-        host = _find(self._socket, host_interface) if _is_ours(host_interface) else None
-        if host is None or host.kind != "veth":
+        if not _is_ours(host_interface):
+            return False
+        pair = self._made.pop(host_interface, None) or self._look_up(host_interface)
+        if pair is None:
             return False
         if netns is None:
-            self._retire(host.index, None, None)
-            return True
-        with NetlinkSocket(netns_fd=netns) as inside:
+            return self._retire(pair[0], None, None)
+        with NetlinkSocket(netns_fd=netns, buffer_bytes=None) as inside:
             workload = _find(inside, interface)
-            is_pair = workload is not None and (workload.peer, workload.index) == (host.index, host.peer)
-            self._retire(host.index, inside, workload.index if workload is not None and is_pair else None)
-        return True
+            is_pair = workload is not None and (workload.peer, workload.index) == pair
+            return self._retire(pair[0], inside, pair[1] if is_pair else None)
 
     def inspect(self, host_interface: str, netns: int, interface: str) -> Inspection:
         host = _find(self._socket, host_interface)
@@ -92,34 +108,51 @@ class KernelWiring:
             has_default_route=bool(addresses) and routed,
         )
 
-    def _create(self, attachment: Attachment) -> tuple[Link, int]:
-        """The host's end, and the index of the other."""
-        name = attachment.host_interface
-        pair = rt.new_veth(
-            name,
-            attachment.interface,
-            attachment.netns,
-            mtu=attachment.mtu,
-            mac=HOST_MAC,
-            peer_mac=attachment.mac,
-        )
-        answers = self._socket.exchange([pair, rt.get_link(name)])
-        created = not any(failure.index == 0 for failure in answers.failures)
-        if not created and answers.failures[0].errno == errno.EEXIST:
-            raise InterfaceExistsError(name if answers.replies else attachment.interface)
-        _check(answers.failures)
-        host = decode_link(answers.replies[0])
-        if host.peer is None:
-            raise OSError(errno.ENODEV, f"the kernel does not name the peer of {name}")
-        return host, host.peer
+    def _create(self, attachment: Attachment, inside: NetlinkSocket) -> _Pair:
+        for _ in range(_INDEX_ATTEMPTS):
+            indexes = next(self._indexes), next(self._indexes)
+            pair = rt.new_veth(
+                attachment.host_interface,
+                attachment.interface,
+                attachment.netns,
+                mtu=attachment.mtu,
+                mac=HOST_MAC,
+                peer_mac=attachment.mac,
+                indexes=indexes,
+            )
+            failures = self._socket.request([pair])
+            if not failures:
+                return indexes
+            if failures[0].errno not in (errno.EEXIST, errno.EBUSY):
+                _check(failures)
+            for socket, name in ((self._socket, attachment.host_interface), (inside, attachment.interface)):
+                if _find(socket, name) is not None:
+                    raise InterfaceExistsError(name)
+        raise OSError(errno.EBUSY, "no free interface index was found")
 
-    def _retire(self, host_index: int, inside: NetlinkSocket | None, workload_index: int | None) -> None:
-        """Free both names at once and leave the pair to the reaper. One that is gone already is no failure."""
-        failures = self._socket.request(retirement(host_index))
-        if inside is not None and workload_index is not None:
-            failures += inside.request(retirement(workload_index))
+    def _look_up(self, host_interface: str) -> _Pair | None:
+        """A pair that an earlier agent made."""
+        host = _find(self._socket, host_interface)
+        return None if host is None or host.kind != "veth" else (host.index, host.peer or 0)
+
+    def _retire(self, host: int, inside: NetlinkSocket | None, workload: int | None) -> bool:
+        """Free both names at once and leave the pair to the reaper. False if it was gone already."""
+        failures = self._socket.request(retirement(host))
+        was_there = not failures
+        if inside is not None and workload is not None:
+            failures += inside.request(retirement(workload))
         self._reaper.notify()
         _check([failure for failure in failures if failure.errno != errno.ENODEV])
+        return was_there
+
+
+def _unused_indexes(socket: NetlinkSocket) -> Iterator[int]:
+    """Behind those of all interfaces that are here; an index is not used again for a very long time."""
+    links = (decode_link(answer).index for answer in socket.dump(rt.dump_links()))
+    first = max((index for index in links if FIRST_INDEX <= index < HIGHEST_INDEX), default=FIRST_INDEX - 2) + 2
+    while True:
+        yield from range(first, HIGHEST_INDEX)
+        first = FIRST_INDEX
 
 
 def _is_ours(host_interface: str) -> bool:
@@ -131,30 +164,44 @@ def _check(failures: Sequence[NetlinkFailure]) -> None:
         raise OSError(failures[0].errno, failures[0].text)
 
 
-def _host_settings(index: int, with_ipv6: bool) -> list[bytes]:
-    batch = [rt.set_ipv4(index, forwarding=1, proxy_arp=1, rp_filter=1), rt.set_proxy_delay(index, AF_INET, 0)]
+@cache
+def _host_settings(with_ipv6: bool) -> tuple[bytes, ...]:
+    """For the stand-in."""
+    batch = [rt.set_ipv4(_STAND_IN, forwarding=1, proxy_arp=1, rp_filter=1), rt.set_proxy_delay(_STAND_IN, AF_INET, 0)]
     if with_ipv6:
         # The address is the one that the kernel would make of the MAC, but ready at once: no duplicate detection.
-        gateway = Address(index, IPv6Interface((GATEWAY_IPV6, 64)), rt.IFA_F_NODAD, rt.SCOPE_LINK)
-        batch += [rt.set_ipv6_address_generation(index, rt.IN6_ADDR_GEN_MODE_NONE), rt.new_address(gateway)]
-    return batch
+        gateway = Address(_STAND_IN, IPv6Interface((GATEWAY_IPV6, 64)), rt.IFA_F_NODAD, rt.SCOPE_LINK)
+        batch += [rt.set_ipv6_address_generation(_STAND_IN, rt.IN6_ADDR_GEN_MODE_NONE), rt.new_address(gateway)]
+    return tuple(batch)
 
 
-def _workload_settings(routes: RouteWriter, index: int, addresses: Sequence[IPAddress]) -> list[bytes]:
+@cache
+def _workload_way_out(version: int) -> tuple[bytes, ...]:
+    """The default route and its gateway, for the stand-in."""
+    routes = RouteWriter(_WORKLOAD_ROUTES)
+    if version == 4:
+        link_route = (pack(IPv4Network(GATEWAY_IPV4)), device(_STAND_IN))
+        way_out = routes.add([link_route, (pack(_DEFAULT_IPV4), via(Hop(GATEWAY_IPV4, _STAND_IN)))])
+    else:
+        way_out = routes.add([(pack(_DEFAULT_IPV6), via(Hop(GATEWAY_IPV6, _STAND_IN)))])
+    gateway = GATEWAY_IPV4 if version == 4 else GATEWAY_IPV6
+    return *way_out, rt.set_neighbour(Neighbour(_STAND_IN, gateway, HOST_MAC, rt.NUD_PERMANENT))
+
+
+def _for_link(batch: Sequence[bytes], index: int) -> list[bytes]:
+    stand_in, real = U32.pack(_STAND_IN), U32.pack(index)
+    return [message.replace(stand_in, real) for message in batch]
+
+
+def _workload_settings(index: int, addresses: Sequence[IPAddress]) -> list[bytes]:
     batch = [rt.set_link(index, up=True)]
     for address in addresses:
         if isinstance(address, IPv6Address):
             batch.append(rt.new_address(Address(index, IPv6Interface((address, 128)), rt.IFA_F_NODAD)))
         else:
             batch.append(rt.new_address(Address(index, IPv4Interface((address, 32)), 0)))
-    if any(isinstance(address, IPv4Address) for address in addresses):
-        link_route = (pack(IPv4Network(GATEWAY_IPV4)), device(index))
-        default = (pack(_DEFAULT_IPV4), via(Hop(GATEWAY_IPV4, index)))
-        batch += routes.add([link_route, default])
-        batch.append(rt.set_neighbour(Neighbour(index, GATEWAY_IPV4, HOST_MAC, rt.NUD_PERMANENT)))
-    if any(isinstance(address, IPv6Address) for address in addresses):
-        batch += routes.add([(pack(_DEFAULT_IPV6), via(Hop(GATEWAY_IPV6, index)))])
-        batch.append(rt.set_neighbour(Neighbour(index, GATEWAY_IPV6, HOST_MAC, rt.NUD_PERMANENT)))
+    for version in sorted({address.version for address in addresses}):
+        batch += _for_link(_workload_way_out(version), index)
     return batch
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from felix.cni.ports import Attached, Attachment, Inspection, InterfaceExistsError
+from felix.cni.ports import Attachment, Inspection, InterfaceExistsError
 from weft.model.endpoint import WorkloadEndpoint
 from weft.model.errors import WeftError
 from weft.model.keys import ResourceKey
@@ -23,7 +23,7 @@ class FakeWiring:
     failing: set[str] = field(default_factory=set)
     """Host interfaces whose attachment fails half-way."""
 
-    def attach(self, attachment: Attachment) -> Attached:
+    def attach(self, attachment: Attachment) -> int:
         taken = {(pair.netns, pair.interface) for pair in self.pairs.values()} | self.foreign
         if attachment.host_interface in self.pairs:
             raise InterfaceExistsError(attachment.host_interface)
@@ -33,7 +33,7 @@ class FakeWiring:
             raise OSError(22, "Invalid argument")
         self.pairs[attachment.host_interface] = attachment
         self.log.append(f"attach {attachment.host_interface}")
-        return Attached(7, attachment.mac or "02:00:00:00:00:01", attachment.mtu)
+        return 7
 
     def detach(self, host_interface: str, netns: int | None, interface: str) -> bool:
         found = self.pairs.pop(host_interface, None)

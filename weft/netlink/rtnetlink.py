@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
+from msgspec import Struct
+
 from weft.netlink import message as nl
 from weft.netlink.message import AF_INET, AF_INET6, AF_UNSPEC, MalformedMessageError, Message
 
@@ -50,6 +52,8 @@ _IFLA_AF_SPEC = 26
 _IFLA_GROUP = 27
 _IFLA_NET_NS_FD = 28
 _IFLA_EXT_MASK = 29
+_IFLA_NUM_TX_QUEUES = 31
+_IFLA_NUM_RX_QUEUES = 32
 _IFLA_INFO_KIND = 1
 _IFLA_INFO_DATA = 2
 _VETH_INFO_PEER = 1
@@ -87,8 +91,7 @@ _CREATE = nl.NLM_F_REQUEST | nl.NLM_F_CREATE | nl.NLM_F_EXCL
 _CREATE_OR_REPLACE = nl.NLM_F_REQUEST | nl.NLM_F_CREATE | nl.NLM_F_REPLACE
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(Struct, frozen=True):
     """An interface. `peer` is the index of the other end of a veth, which may be in another namespace."""
 
     index: int
@@ -138,20 +141,31 @@ def _link_message(kind: int, flags: int, index: int, *attributes: bytes, up: boo
 
 
 def new_veth(
-    name: str, peer: str, peer_netns_fd: int, *, mtu: int, mac: str | None = None, peer_mac: str | None = None
+    name: str,
+    peer: str,
+    peer_netns_fd: int,
+    *,
+    mtu: int,
+    mac: str | None = None,
+    peer_mac: str | None = None,
+    indexes: tuple[int, int] = (0, 0),
 ) -> bytes:
     """A pair whose first end is here and up, and whose peer is made in another namespace, down (the kernel refuses
-    one that is up before its first end exists). EEXIST if either name is taken."""
+    one that is up before its first end exists).
+
+    Each end has one queue, whatever the number of CPUs: more cost time to make, and serve nobody but XDP programs.
+    `indexes` are the interface indexes of the two ends, 0 for what the kernel likes. EEXIST if either name, or the
+    first index, is taken; EBUSY if the second is."""
+    queues = nl.u32(_IFLA_NUM_TX_QUEUES, 1) + nl.u32(_IFLA_NUM_RX_QUEUES, 1)
     ends = []
     for own_name, own_mac in ((name, mac), (peer, peer_mac)):
-        ends.append(nl.string(_IFLA_IFNAME, own_name) + nl.u32(_IFLA_MTU, mtu))
+        ends.append(nl.string(_IFLA_IFNAME, own_name) + nl.u32(_IFLA_MTU, mtu) + queues)
         if own_mac is not None:
             ends[-1] += nl.attribute(_IFLA_ADDRESS, pack_mac(own_mac))
-    far_end = nl.attribute(
-        _VETH_INFO_PEER, _IFINFOMSG.pack(AF_UNSPEC, 0, 0, 0, 0) + ends[1] + nl.u32(_IFLA_NET_NS_FD, peer_netns_fd)
-    )
+    far_header = _IFINFOMSG.pack(AF_UNSPEC, 0, indexes[1], 0, 0)
+    far_end = nl.attribute(_VETH_INFO_PEER, far_header + ends[1] + nl.u32(_IFLA_NET_NS_FD, peer_netns_fd))
     kind = nl.nested(_IFLA_LINKINFO, nl.string(_IFLA_INFO_KIND, "veth"), nl.nested(_IFLA_INFO_DATA, far_end))
-    return _link_message(RTM_NEWLINK, _CREATE, 0, ends[0], kind, up=True)
+    return _link_message(RTM_NEWLINK, _CREATE, indexes[0], ends[0], kind, up=True)
 
 
 def set_link(

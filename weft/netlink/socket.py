@@ -104,14 +104,15 @@ class NetlinkSocket:
     """A socket of one netlink family in the current network namespace, or in that of `netns_fd`.
 
     `groups` are multicast group numbers (RTNLGRP_*, NFNLGRP_*) to follow with `receive`; a socket that follows
-    groups is not for `request` and `dump`, whose answers would be mixed with notifications."""
+    groups is not for `request` and `dump`, whose answers would be mixed with notifications. `buffer_bytes` None leaves
+    the kernel's default (some 200 kB), quicker to open and enough for one small batch at a time."""
 
     def __init__(
         self,
         protocol: int = NETLINK_ROUTE,
         groups: Iterable[int] = (),
         netns_fd: int | None = None,
-        buffer_bytes: int = 4 << 20,
+        buffer_bytes: int | None = 4 << 20,
     ) -> None:
         def open_socket() -> socket.socket:
             return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
@@ -126,12 +127,9 @@ class NetlinkSocket:
         self._sequence = 0
         self._buffer = bytearray(1 << 16)
 
-    def _configure(self, groups: Iterable[int], buffer_bytes: int, protocol: int) -> None:
-        for forced, plain in ((_SO_SNDBUFFORCE, socket.SO_SNDBUF), (_SO_RCVBUFFORCE, socket.SO_RCVBUF)):
-            try:
-                self._socket.setsockopt(socket.SOL_SOCKET, forced, buffer_bytes)
-            except PermissionError:
-                self._socket.setsockopt(socket.SOL_SOCKET, plain, buffer_bytes)
+    def _configure(self, groups: Iterable[int], buffer_bytes: int | None, protocol: int) -> None:
+        if buffer_bytes is not None:
+            self._set_buffers(buffer_bytes)
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
         if protocol == NETLINK_ROUTE:
@@ -141,6 +139,13 @@ class NetlinkSocket:
         self._socket.bind((0, 0))
         for group in groups:
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+
+    def _set_buffers(self, size: int) -> None:
+        for forced, plain in ((_SO_SNDBUFFORCE, socket.SO_SNDBUF), (_SO_RCVBUFFORCE, socket.SO_RCVBUF)):
+            try:
+                self._socket.setsockopt(socket.SOL_SOCKET, forced, size)
+            except PermissionError:
+                self._socket.setsockopt(socket.SOL_SOCKET, plain, size)
 
     def fileno(self) -> int:
         return self._socket.fileno()

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.root
 IPV4 = ip_address("10.65.0.2")
 IPV6 = ip_address("fd00:65::2")
 HOST_INTERFACE = "calia1b2c3d4e5f"
+MAC = "02:00:00:00:00:07"
 
 
 @dataclass
@@ -70,7 +71,7 @@ def opened(netns: NetNs) -> Iterator[int]:
 
 def attach(host: Host, workload: NetNs, *addresses: IPAddress, name: str = HOST_INTERFACE, mtu: int = 1450) -> int:
     with opened(workload) as fd:
-        return host.wiring.attach(Attachment(fd, "eth0", name, addresses or (IPV4, IPV6), mtu)).host_index
+        return host.wiring.attach(Attachment(fd, "eth0", name, addresses or (IPV4, IPV6), mtu, MAC))
 
 
 def route_to(host: Host, *addresses: IPAddress, name: str = HOST_INTERFACE) -> None:
@@ -92,14 +93,12 @@ def test_a_workload_can_talk_in_both_families_as_soon_as_it_is_routed(host: Host
 def test_the_pair_is_as_specified(host: Host, netns: Callable[..., NetNs]) -> None:
     workload = netns("w")
     with opened(workload) as fd:
-        mac = "02:00:00:00:00:07"
-        attached = host.wiring.attach(Attachment(fd, "eth0", HOST_INTERFACE, (IPV4, IPV6), 1450, mac))
+        index = host.wiring.attach(Attachment(fd, "eth0", HOST_INTERFACE, (IPV4, IPV6), 1450, MAC))
     near = host.links()[HOST_INTERFACE]
-    assert near["ifindex"] == attached.host_index
+    assert near["ifindex"] == index
     assert (near["address"], near["mtu"], near["operstate"]) == ("ee:ee:ee:ee:ee:ee", 1450, "UP")
-    assert (attached.mac, attached.mtu) == (mac, 1450)
     [far] = workload.ip_json("addr", "show", "dev", "eth0", "scope", "global")
-    assert far["address"] == mac
+    assert (far["address"], far["mtu"]) == (MAC, 1450)
     assert [(one["local"], one["prefixlen"]) for one in far["addr_info"] if one] == [(str(IPV4), 32), (str(IPV6), 128)]
     routes = workload.ip_json("route")
     assert [(r["dst"], r.get("gateway"), r["dev"]) for r in routes] == [
