@@ -136,6 +136,7 @@ class Agent:
             self._note(gone, "ended: no longer configured")
         self._peering = self._next.peering = planned
         self._do(self.sessions.configure(wanted))
+        self.announcer.on_sessions_changed()
         if planned is None:
             # A node that is no longer registered has nobody to peer with; where it listened does no harm.
             self._next.peering = None if before is None else replace(before, sessions={})
@@ -145,7 +146,6 @@ class Agent:
             self.rib.set_local(local)
         for session in self.sessions:
             self._name_peer(session)
-        self.announcer.on_sessions_changed()
 
     def _on_own(self) -> None:
         addresses = frozenset() if self._peering is None else frozenset(self._peering.addresses)

@@ -60,11 +60,15 @@ class Announcer:
             return out
         for peer, told in self._told.items():
             config = sessions.get(peer)
-            if config is not None:
-                out.extend(self._difference(config, told, prefixes))
-                if peer in self._end_of_rib_due:
-                    self._end_of_rib_due.discard(peer)
-                    out.append(commands.end_of_rib(peer, commands.family_of(peer)))
+            if config is None:
+                # ExaBGP closes without a NOTIFICATION, behind which the peer would keep our routes for a restart.
+                out.extend(commands.withdraw(peer, list(told)))
+                told.clear()
+                continue
+            out.extend(self._difference(config, told, prefixes))
+            if peer in self._end_of_rib_due:
+                self._end_of_rib_due.discard(peer)
+                out.append(commands.end_of_rib(peer, commands.family_of(peer)))
         self._compare_all = False
         self._changed.clear()
         return out

@@ -240,8 +240,8 @@ class Daemon:
         text = render(neighbors, self._paths.helper())
         await self._supervisor.configure(text, wanted.addresses, wanted.port)
         self._configured.set()
-        if not self._client.attached:
-            return  # when it is, the speaker says what it runs with
+        if not self._client.attached or self._supervisor.replacing:
+            return  # a speaker that is attached to later says what it runs with
         if await self._supervisor.reload():
             self._status.speaker_error = ""
             self._agent.on_configured()

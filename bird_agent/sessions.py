@@ -27,8 +27,13 @@ NOTIFICATION_CODES: Final[Mapping[int, str]] = {
     6: "cease",
     7: "ROUTE-REFRESH message error",
 }
-# How ExaBGP names a lost connection, and one it ends itself to establish it anew with changed settings.
-_WITHOUT_NOTIFICATION: Final = ("closing connection", "graceful restarted negotiated")
+# How ExaBGP names a lost connection, and what it ends itself without a NOTIFICATION, to establish it anew: a session
+# whose settings changed, and all of them when it is stopped.
+_LOST: Final = "closing connection"
+_WE_RESTART: Final = {
+    "graceful restarted negotiated, closing without sending any notification": "session settings changed",
+    "stop, message [shutting down]": "our own speaker was restarted",
+}
 CEASE_SUBCODES: Final[Mapping[int, str]] = {
     1: "maximum number of prefixes reached",
     2: "administrative shutdown",
@@ -105,13 +110,11 @@ class Session:
 def explain(down: SessionDown) -> str:
     """Why a session ended, in a network engineer's words."""
     if down.notification is None:
-        if down.reason.startswith("closing connection"):
+        if down.reason.startswith(_LOST):
             return "connection lost"
-        if down.reason.startswith("graceful restarted negotiated"):
-            return "session settings changed"
         if "removed" in down.reason:
             return "no longer configured"
-        return down.reason
+        return _WE_RESTART.get(down.reason, down.reason)
     code, subcode = down.notification
     text = NOTIFICATION_CODES.get(code, f"NOTIFICATION {code}")
     if code == 6:
@@ -211,6 +214,8 @@ class Sessions:
             return []
         session.since, session.deadline = down.at, None
         session.flaps += 1
+        if down.reason in _WE_RESTART:
+            return self._keep_over_our_restart(session, down.at)
         kept = self._kept_families(session, down)
         if not kept:
             session.stale_until.clear()
@@ -230,10 +235,15 @@ class Sessions:
         for session in self._sessions.values():
             if session.established:
                 session.state, session.since, session.last_error = "active", at, "our own speaker was restarted"
-                session.deadline, session.we_restarted = None, True
-                session.stale_until[session.family] = at + RESYNC_TIMEOUT_S
-                actions.append(MarkStale(session.peer, session.family))
+                actions += self._keep_over_our_restart(session, at)
         return actions
+
+    @staticmethod
+    def _keep_over_our_restart(session: Session, at: float) -> list[Action]:
+        """The peer goes on forwarding, and will not say that it did: it has not restarted."""
+        session.deadline, session.we_restarted = None, True
+        session.stale_until[session.family] = at + RESYNC_TIMEOUT_S
+        return [MarkStale(session.peer, session.family)]
 
     def on_replay(self, peer: IPAddress, complete: bool) -> list[Action]:
         """The peer's history is about to be told: all of it from the beginning, or what there is."""
@@ -276,7 +286,7 @@ class Sessions:
         opened = session.opened
         if down.notification is not None or opened is None or opened.restart_families is None:
             return []
-        if not down.reason.startswith(_WITHOUT_NOTIFICATION) or opened.restart_time_s == 0:
+        if not down.reason.startswith(_LOST) or opened.restart_time_s == 0:
             return []
         return [session.family] if session.family in opened.restart_families else []
 

@@ -273,6 +273,8 @@ class Decoder:
             yield event
 
     def _event(self, line: _Line) -> SpeakerEvent | None:
+        if line.type == "notification":
+            return None  # the `down` that follows names it; without a neighbour it is the end of the speaker
         if line.neighbor is None:
             return _own_report(line)
         peer = ip_address(line.neighbor.address.peer)
@@ -285,8 +287,6 @@ class Decoder:
                 return SessionOpened(peer, line.time, _opened(_required(line.neighbor.open)))
             case "refresh":
                 return _refresh(peer, _required(line.neighbor.route_refresh))
-            case "notification":
-                return None  # the `down` that follows names it
         raise ValueError(f"a line of type {line.type!r}")
 
     def _update(self, peer: IPAddress, message: _Message | None) -> SpeakerEvent:

@@ -32,6 +32,7 @@ HEALTHY_AFTER_S = 5.0
 LONGEST_PAUSE_S = 5.0
 RELOAD_TIMEOUT_S = 5.0
 STOP_TIMEOUT_S = 5.0
+STOP_AGAIN_S = 0.5
 VALIDATE_TIMEOUT_S = 60.0
 MAX_LOG_BYTES = 4 << 20
 
@@ -79,14 +80,18 @@ def stop_speaker(paths: SpeakerPaths) -> bool:
     if pid is None:
         return False
     with contextlib.suppress(ProcessLookupError):  # it has ended by itself
-        os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + STOP_TIMEOUT_S
         while singleton.holder(paths.lock) == pid:
-            if time.monotonic() > deadline:
-                os.kill(pid, signal.SIGKILL)
-                deadline += STOP_TIMEOUT_S
-            time.sleep(0.02)
+            # ExaBGP forgets a signal that comes while it has another one in hand: say it again.
+            os.kill(pid, signal.SIGKILL if time.monotonic() > deadline else signal.SIGTERM)
+            _wait_for_end(paths.lock, pid)
     return True
+
+
+def _wait_for_end(lock: Path, pid: int) -> None:
+    again_at = time.monotonic() + STOP_AGAIN_S
+    while singleton.holder(lock) == pid and time.monotonic() < again_at:
+        time.sleep(0.02)
 
 
 class SpeakerSupervisor:
@@ -101,6 +106,7 @@ class SpeakerSupervisor:
         self._on_running = on_running
         self._on_ended = on_ended
         self._arguments: list[str] | None = None
+        self._running_arguments: list[str] | None = None
         self._desired_digest = ""
         self._running_digest = ""
         self._reported = asyncio.Event()
@@ -136,6 +142,11 @@ class SpeakerSupervisor:
     def up_to_date(self) -> bool:
         """The speaker has said that it runs with the configuration that is desired."""
         return self._running_digest == self._desired_digest
+
+    @property
+    def replacing(self) -> bool:
+        """The speaker that runs is about to end, because it cannot take the desired configuration by a reload."""
+        return self._running_arguments != self._arguments
 
     async def reload(self) -> bool:
         """Bring the running speaker to the desired configuration; True once it has said so."""
@@ -175,6 +186,7 @@ class SpeakerSupervisor:
             else:
                 log.info("took over the running speaker, process %d", pid)
                 self._on_running(True)
+            self._running_arguments = arguments
             ended = await self._ended_or_changed(pid, arguments)
             if not ended:
                 continue

@@ -10,8 +10,9 @@ import pytest
 
 from lab.netns import NetNs
 from tests.conftest import EtcdServer
-from tests.functional.bgp.fabric import AgentNode, Store
+from tests.functional.bgp.fabric import AgentNode, Bird, Store, segment, wait_until
 from tests.functional.bgp.forward import Forwarder
+from tests.functional.bgp.pair import BLOCK, FIRST, Pair, configuration
 
 
 @pytest.fixture
@@ -55,3 +56,20 @@ def frr_directory() -> Iterator[Path]:
 @pytest.fixture
 def node(make_node: Callable[[str], AgentNode]) -> AgentNode:
     return make_node("n1")
+
+
+@pytest.fixture
+def pair(node: AgentNode, store: Store, netns: Callable[[str], NetNs], tmp_path: Path) -> Pair:
+    tor = netns("tor")
+    segment(node.netns, tor, "up0", "10.1.0.1/24", "10.1.0.254/24")
+    store.node("n1", "10.1.0.1/24")
+    store.pool("pool", "10.65.0.0/16")
+    store.block("n1", BLOCK)
+    store.peer("tor", peer_ip="10.1.0.254", as_number=65001)
+    bird = Bird(tor, tmp_path / "bird", configuration(FIRST))
+    bird.start()
+    node.start()
+    made = Pair(node, bird, store)
+    wait_until("BIRD has our block", lambda: bird.routes("p0") == {BLOCK})
+    wait_until("we have its routes", lambda: made.routes() == FIRST)
+    return made

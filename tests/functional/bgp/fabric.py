@@ -62,9 +62,9 @@ class Store:
     def delete(self, key: keys.Key) -> None:
         self._etcdctl("del", keys.path(key))
 
-    def node(self, name: str, address: str, asn: int | None = None, address6: str | None = None) -> None:
+    def node(self, name: str, address: str | None, asn: int | None = None, address6: str | None = None) -> None:
         bgp = NodeBGPSpec(
-            ipv4_address=IPv4Interface(address),
+            ipv4_address=None if address is None else IPv4Interface(address),
             ipv6_address=None if address6 is None else IPv6Interface(address6),
             as_number=None if asn is None else AsNumber(asn),
         )
@@ -141,6 +141,10 @@ class AgentNode:
 
     def log(self) -> str:
         return (self.run_dir / "agent.log").read_text()
+
+    def sessions_begun(self) -> int:
+        """How many sessions the agent has seen begin, or found."""
+        return len(re.findall(r"^.* INFO .* BGP session with .*\) (?:up|is established)$", self.log(), re.MULTILINE))
 
     def routes(self, family: str = "-4") -> dict[str, set[str]]:
         """The BGP routes in the kernel: destination -> gateways."""

@@ -15,7 +15,7 @@ import pytest
 from bird_agent.exabgp.supervisor import SpeakerPaths
 from lab.netns import NetNs
 from tests.functional.bgp.fabric import AgentNode, Bird, Store, bird_configuration, segment, wait_until
-from tests.functional.bgp.test_restarts import BODY, nothing_deleted
+from tests.functional.bgp.pair import BODY, nothing_deleted
 
 PEER = "10.1.0.254"
 
@@ -140,10 +140,8 @@ def test_an_agent_that_does_not_read_does_not_stop_it(make_link: Callable[[], Li
             assert read_lines(other, b"!live")
 
 
-def test_it_ends_with_exabgp_and_is_small_and_quick_to_start(make_link: Callable[[], LinkProcess]) -> None:
-    began = time.monotonic()
+def test_it_ends_with_exabgp_and_is_small(make_link: Callable[[], LinkProcess]) -> None:
     link = make_link()
-    assert time.monotonic() - began < 1
     status = Path(f"/proc/{link.process.pid}/status").read_text()
     assert int(status.split("VmRSS:")[1].split()[0]) < 16_000
     assert link.process.stdin is not None

@@ -126,6 +126,11 @@ def test_a_line_is_one_event(line: bytes, event: SpeakerEvent) -> None:
     assert list(Decoder().decode(line)) == [event]
 
 
+def test_the_end_of_the_speaker_itself_is_no_event() -> None:
+    line = b'{ "exabgp": "5.0.0", "time": 1.5, "type": "notification", "notification": "shutdown" }'
+    assert list(Decoder().decode(line)) == []
+
+
 @pytest.mark.parametrize("subtype", ["request", "unknown"])
 def test_a_refresh_that_the_peer_asks_of_us_is_exabgps_own_business(subtype: str) -> None:
     assert list(Decoder().decode(lines.refresh(subtype))) == []

@@ -31,6 +31,7 @@ def established(restart: dict[str, bool] | None = None, time_s: int = 90) -> Ses
     return sessions
 
 
+NEW_SETTINGS = "graceful restarted negotiated, closing without sending any notification"
 KEPT = [MarkStale(PEER, V4)]
 
 
@@ -38,7 +39,8 @@ KEPT = [MarkStale(PEER, V4)]
     ("restart", "time_s", "event", "kept"),
     [
         pytest.param({V4: False}, 90, down(), True, id="connection lost"),
-        pytest.param({V4: False}, 90, down("graceful restarted negotiated, closing"), True, id="our own new settings"),
+        pytest.param(None, 90, down(NEW_SETTINGS), True, id="our own new settings"),
+        pytest.param(None, 90, down("stop, message [shutting down]"), True, id="our speaker is stopped"),
         pytest.param({V4: False}, 0, down(), False, id="a restart time of zero"),
         pytest.param({"ipv6 unicast": True}, 90, down(), False, id="capability without this family"),
         pytest.param(None, 90, down(), False, id="no capability"),
@@ -86,6 +88,15 @@ def test_a_peer_that_did_not_keep_forwarding_loses_what_was_kept_at_once(restart
 def test_when_it_was_our_speaker_that_died_the_peer_need_not_have_restarted() -> None:
     sessions = established(None)
     assert sessions.on_speaker_lost(100) == KEPT
+    assert sessions.on_open(PEER, opened({V4: False})) == []
+    sessions.on_up(PEER, 101)
+    assert sessions.on_end_of_rib(PEER, V4) == [DropStale(PEER, V4, "not announced again")]
+
+
+@pytest.mark.parametrize("reason", [NEW_SETTINGS, "stop, message [shutting down]"])
+def test_a_session_that_we_begin_anew_keeps_its_routes_until_they_are_heard_again(reason: str) -> None:
+    sessions = established({V4: False})
+    assert sessions.on_down(down(reason, at=100)) == KEPT
     assert sessions.on_open(PEER, opened({V4: False})) == []
     sessions.on_up(PEER, 101)
     assert sessions.on_end_of_rib(PEER, V4) == [DropStale(PEER, V4, "not announced again")]
