@@ -2,7 +2,7 @@
 
 Pure. Announced are this node's blocks as aggregates and its workloads' addresses that lie in a pool but in none of
 its blocks (borrowed ones), unless their pool says `disableBGPExport`; nothing else, above all nothing learnt.
-Accepted is everything but routes that can only be a mistake: a default route, link-local, loopback and multicast,
+Accepted is everything, a default route too, but what can only be a mistake: link-local, loopback and multicast,
 this node's own addresses, its blocks and parts of them. A single address of its blocks is none: another node may have
 borrowed it, and says so with a host route."""
 
@@ -98,8 +98,6 @@ def importer(own: Own) -> Callable[[Peer, IPNetwork, PathAttributes], str | None
     blocks = Networks(own.blocks)
 
     def judge(peer: Peer, prefix: IPNetwork, attributes: PathAttributes) -> str | None:
-        if prefix.prefixlen == 0:
-            return "a default route is not taken from a peer"
         address = prefix.network_address
         if address.is_link_local or address.is_loopback or address.is_multicast:
             return "link-local, loopback and multicast prefixes are not routed"
