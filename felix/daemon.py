@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -66,6 +67,9 @@ WATCHED_KINDS = (
 )
 LONGEST_WAIT_S = 1.0
 DEFAULT_MTU = 1500
+ANSWER_FIRST_S = 0.01
+"""What the kernel and the datastore tell while a CNI call is under way waits this long: mostly they tell of the call,
+which is answered sooner if nobody listens."""
 
 
 def watched_prefixes(node: str) -> list[str]:
@@ -82,7 +86,7 @@ class Daemon:
         assert config.etcd is not None
         self._config = config
         self._store = EtcdDatastore(config.etcd)
-        self._syncer = Syncer(self._store, watched_prefixes(config.node_name))
+        self._syncer = Syncer(self._store, watched_prefixes(config.node_name), self._let_calls_finish)
         self._route_socket = NetlinkSocket()
         self._interfaces = InterfaceMonitor(silent_ports=[self._route_socket.port])
         self._nft_socket = NftSocket()
@@ -117,6 +121,7 @@ class Daemon:
         )
         self._cni = CNIServer(config.run_dir / "cni.sock", CNIService(parts).handle)
         self._stopping = asyncio.Event()
+        self._listen_until_s = 0.0
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT."""
@@ -127,7 +132,7 @@ class Daemon:
         for name in self._reaper.adopt_leftovers():
             log.info("leftover interface %s is deleted", name)
         readers: dict[int, Callable[[], None]] = {
-            self._interfaces.fileno(): self._on_interfaces,
+            self._interfaces.fileno(): self._on_interfaces_readable,
             self._nft_watch.fileno(): self._on_nft,
         }
         for descriptor, reader in readers.items():
@@ -189,10 +194,31 @@ class Daemon:
                     self._node = node
                 case InSync():
                     log.info("the datastore has been read completely")
+                    gc.collect()
+                    gc.freeze()  # most of what is here now stays: searching it for garbage takes 30 ms each time
                 case _:
                     pass
         self._view.on_events(events)
         self._programmer.on_events(events)
+
+    async def _let_calls_finish(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._cni.is_busy and loop.time() >= self._listen_until_s:
+            await asyncio.sleep(ANSWER_FIRST_S)
+            self._listen_until_s = loop.time() + ANSWER_FIRST_S
+
+    def _on_interfaces_readable(self) -> None:
+        if not self._cni.is_busy:
+            self._on_interfaces()
+            return
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._interfaces.fileno())
+        loop.call_later(ANSWER_FIRST_S, self._on_interfaces_later)
+
+    def _on_interfaces_later(self) -> None:
+        if not self._stopping.is_set():
+            self._on_interfaces()
+            asyncio.get_running_loop().add_reader(self._interfaces.fileno(), self._on_interfaces_readable)
 
     def _on_interfaces(self) -> None:
         try:

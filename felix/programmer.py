@@ -100,6 +100,7 @@ class NodeProgrammer:
         self._now_s = now_s
         self._ahead = _Ahead()
         self._started = False
+        self._retiring = False
         self._report = Report(False, {})
         self._local: dict[IPNetwork, str] = {}
         self._by_interface: dict[str, set[IPNetwork]] = {}
@@ -113,6 +114,7 @@ class NodeProgrammer:
 
     def on_events(self, events: Sequence[SyncEvent]) -> None:
         """Take in a batch; the kernel follows before this returns, once the first snapshot is complete."""
+        self._finish_retirements()
         for event in events:
             match event:
                 case Upserted(key, value, _):
@@ -146,6 +148,7 @@ class NodeProgrammer:
         """As `felix.cni.ports.Programmer.program`."""
         key = key_of(endpoint)
         self._require_started()
+        self._finish_retirements()
         self._ahead.note(key, endpoint, self._now_s())
         self._graph.on_update(key, endpoint)
         self.flush()
@@ -153,10 +156,20 @@ class NodeProgrammer:
 
     async def remove(self, key: ResourceKey) -> None:
         """As `felix.cni.ports.Programmer.remove`."""
+        self.retire(key)
+        self._finish_retirements()
+
+    def retire(self, key: ResourceKey) -> None:
+        """As `felix.cni.ports.Programmer.retire`: the kernel follows with the datastore's notice of it."""
         self._require_started()
         self._ahead.note(key, None, self._now_s())
         self._graph.on_update(key, None)
-        self.flush()
+        self._retiring = True
+
+    def _finish_retirements(self) -> None:
+        """Before an interface of the same name can be programmed: the graph alone would see no difference."""
+        if self._retiring:
+            self.flush()
 
     def _require_started(self) -> None:
         if not self._started:
@@ -219,6 +232,7 @@ class NodeProgrammer:
         """Try again what is due."""
         if not self._started:
             return
+        self._finish_retirements()
         self._note_report(self._nft.on_tick(self._now_s()))
         self._release_held_back()
         self._apply_routes()
@@ -226,6 +240,7 @@ class NodeProgrammer:
     # --- into the kernel ----------------------------------------------------------------------------------------
 
     def flush(self) -> None:
+        self._retiring = False
         delta = self._graph.flush()
         if not delta and self._table_taken_over:
             return

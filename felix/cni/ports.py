@@ -41,3 +41,7 @@ class Programmer(Protocol):
 
     async def remove(self, key: ResourceKey) -> None:
         """Take the endpoint's routes, and after them its policy, out of the kernel. Idempotent."""
+
+    def retire(self, key: ResourceKey) -> None:
+        """As `remove`, for an endpoint whose interface goes now, and with it the kernel's routes: what is left in the
+        kernel follows within milliseconds, in any case before anything else is programmed."""

@@ -34,6 +34,11 @@ class CNIServer:
         self._listener: socket.socket | None = None
         self._calls: set[asyncio.Task[None]] = set()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a call is under way."""
+        return bool(self._calls)
+
     async def start(self) -> None:
         """Listen; a socket file that a dead agent left is replaced."""
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -57,17 +62,16 @@ class CNIServer:
             await asyncio.wait(self._calls)
 
     def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except (BlockingIOError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                log.error("cannot accept a CNI call: %s", error)
-                return
-            connection.setblocking(False)
-            call = _Call(connection, self._serve)
-            call.start()
+        try:
+            connection, _ = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            log.error("cannot accept a CNI call: %s", error)
+            return
+        connection.setblocking(False)
+        call = _Call(connection, self._serve)
+        call.start()
 
     def _serve(self, connection: socket.socket, message: bytes, netns: int | None) -> None:
         task = asyncio.ensure_future(self._answer(connection, message, netns))

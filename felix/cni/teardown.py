@@ -34,9 +34,10 @@ class Teardown:
             await self.take_down(workload, endpoint, netns)
 
     async def take_down(self, workload: Workload, endpoint: WorkloadEndpoint | None, netns: int | None) -> None:
-        """Endpoint and address are released while route, policy and interface go, in this order. Idempotent.
+        """Endpoint and address are released while the interface goes, and with it the route. Idempotent.
 
-        Nobody here gets the address before the route has gone: that is done before the commit is heard of."""
+        Nobody here gets the address before that: it is done before the commit is heard of. The policy is not waited
+        for, since nothing is left that it could be for."""
         host_interface = endpoint.spec.interface_name if endpoint else workload.host_interface
         container_id = endpoint.spec.container_id if endpoint else workload.container_id
         annotations = endpoint.metadata.annotations if endpoint else {}
@@ -45,7 +46,7 @@ class Teardown:
         release = await launched(self._parts.ipam.release_by_handle(handle_id, before=deletion))
         try:
             if endpoint is not None:
-                await self._parts.programmer.remove(workload.key)
+                self._parts.programmer.retire(workload.key)
             if endpoint is not None or self._parts.view.by_interface(host_interface) is None:
                 self._parts.wiring.detach(host_interface, netns, workload.interface)
         finally:

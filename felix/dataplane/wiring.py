@@ -80,15 +80,11 @@ class KernelWiring:
     def detach(self, host_interface: str, netns: int | None, interface: str) -> bool:
         if not _is_ours(host_interface):
             return False
-        pair = self._made.pop(host_interface, None) or self._look_up(host_interface)
-        if pair is None:
-            return False
-        if netns is None:
-            return self._retire(pair[0], None, None)
-        with NetlinkSocket(netns_fd=netns, buffer_bytes=None) as inside:
-            workload = _find(inside, interface)
-            is_pair = workload is not None and (workload.peer, workload.index) == pair
-            return self._retire(pair[0], inside, pair[1] if is_pair else None)
+        made = self._made.pop(host_interface, None)
+        if made is not None and self._take_away(made, netns, interface):
+            return True
+        pair = self._look_up(host_interface)
+        return pair is not None and self._take_away(pair, netns, interface)
 
     def inspect(self, host_interface: str, netns: int, interface: str) -> Inspection:
         host = _find(self._socket, host_interface)
@@ -129,6 +125,14 @@ class KernelWiring:
                 if _find(socket, name) is not None:
                     raise InterfaceExistsError(name)
         raise OSError(errno.EBUSY, "no free interface index was found")
+
+    def _take_away(self, pair: _Pair, netns: int | None, interface: str) -> bool:
+        if netns is None:
+            return self._retire(pair[0], None, None)
+        with NetlinkSocket(netns_fd=netns, buffer_bytes=None) as inside:
+            workload = _find(inside, interface)
+            is_pair = workload is not None and (workload.peer, workload.index) == pair
+            return self._retire(pair[0], inside, pair[1] if is_pair else None)
 
     def _look_up(self, host_interface: str) -> _Pair | None:
         """A pair that an earlier agent made."""

@@ -68,6 +68,9 @@ class FakeProgrammer:
         self.log.append(f"program {endpoint.spec.interface_name}")
 
     async def remove(self, key: ResourceKey) -> None:
+        self.retire(key)
+
+    def retire(self, key: ResourceKey) -> None:
         found = self.programmed.pop(key, None)
         if found is not None:
             self.log.append(f"unprogram {found.spec.interface_name}")

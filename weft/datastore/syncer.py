@@ -10,7 +10,7 @@ absence may open what the value closed. A key that is not of the model is passed
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TypeAlias, assert_never
@@ -137,8 +137,12 @@ class Mirror:
 class Syncer:
     """Keeps one sink up to date with several prefixes of a datastore."""
 
-    def __init__(self, store: Datastore, prefixes: Sequence[str]) -> None:
+    def __init__(
+        self, store: Datastore, prefixes: Sequence[str], turn: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """`turn` is awaited before a batch of changes is looked at: the moment for what is more urgent."""
         self._store = store
+        self._turn = turn
         self._mirrors = {prefix: Mirror() for prefix in prefixes}
         self._revisions = dict.fromkeys(prefixes, 0)
         self._connected = dict.fromkeys(prefixes, False)
@@ -190,6 +194,8 @@ class Syncer:
             try:
                 async with aclosing(self._store.watch(prefix, self._revisions[prefix] + 1)) as watch:
                     async for batch in watch:
+                        if self._turn is not None:
+                            await self._turn()
                         self._connected[prefix] = True
                         back_off.reset()
                         self._deliver(sink, mirror.on_events(batch))

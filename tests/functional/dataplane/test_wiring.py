@@ -154,6 +154,53 @@ def test_ipv6_is_turned_on_where_the_runtime_turned_it_off(host: Host, netns: Ca
 
 
 @pytest.mark.parametrize("where", ["host", "workload"])
+def test_an_index_that_somebody_else_has_is_passed_over(host: Host, netns: Callable[..., NetNs], where: str) -> None:
+    workload, other = netns("w"), netns("other")
+    next_one = attach(host, other) + 2
+    with opened(other) as fd:
+        host.wiring.detach(HOST_INTERFACE, fd, "eth0")
+    taken = next_one if where == "host" else next_one + 1
+    (host.netns if where == "host" else workload).ip("link", "add", "bridge0", "index", str(taken), "type", "bridge")
+    assert attach(host, workload) == next_one + 2
+    route_to(host, IPV4)
+    host.netns.run(["ping", "-c", "1", "-W", "1", str(IPV4)])
+
+
+def test_an_agent_that_starts_anew_takes_away_what_the_former_made(netns: Callable[[str], NetNs]) -> None:
+    made, workload, other = netns("host"), netns("w"), netns("other")
+    with running_host(made, delay_s=0) as host:
+        former = attach(host, workload)
+    with running_host(made, delay_s=0) as host:
+        assert attach(host, other, name="calib2c3d4e5f60") > former
+        with opened(workload) as fd:
+            assert host.wiring.detach(HOST_INTERFACE, fd, "eth0")
+        assert [link["ifname"] for link in workload.ip_json("link")][:1] == ["lo"]
+        assert HOST_INTERFACE not in host.links()
+
+
+def test_a_pair_that_somebody_deleted_makes_no_trouble(host: Host, netns: Callable[..., NetNs]) -> None:
+    workload = netns("w")
+    attach(host, workload)
+    host.netns.ip("link", "del", HOST_INTERFACE)
+    with opened(workload) as fd:
+        assert not host.wiring.detach(HOST_INTERFACE, fd, "eth0")
+    attach(host, workload)
+
+
+def test_the_successor_of_a_pair_that_somebody_deleted_can_be_taken_away(
+    host: Host, netns: Callable[..., NetNs]
+) -> None:
+    workload = netns("w")
+    attach(host, workload)
+    host.netns.ip("link", "del", HOST_INTERFACE)
+    host.netns.ip("link", "add", HOST_INTERFACE, "type", "veth", "peer", "name", "eth0", "netns", workload.name)
+    with opened(workload) as fd:
+        assert host.wiring.detach(HOST_INTERFACE, fd, "eth0")
+    assert HOST_INTERFACE not in host.links()
+    assert "eth0" not in [link["ifname"] for link in workload.ip_json("link")]
+
+
+@pytest.mark.parametrize("where", ["host", "workload"])
 def test_a_name_that_is_taken_is_refused_and_nothing_is_left(
     host: Host, netns: Callable[..., NetNs], where: str
 ) -> None:

@@ -219,3 +219,22 @@ def test_whatever_the_history_the_emitted_state_is_the_last_snapshot(history: li
             elif isinstance(event, Deleted):
                 del state[event.key]
     assert {keys.path(key): revision for key, revision in state.items()} == history[-1]
+
+
+async def test_a_batch_of_changes_waits_for_its_turn() -> None:
+    store, may_go = MemoryDatastore(), asyncio.Event()
+    consumer = Consumer(store)
+
+    async def turn() -> None:
+        await may_go.wait()
+
+    consumer.syncer = Syncer(store, (POOLS,), turn)
+    running = asyncio.ensure_future(consumer.syncer.run(consumer.sink))
+    await asyncio.sleep(0.01)
+    await store.create(*pool("late"))
+    await asyncio.sleep(0.01)
+    assert consumer.state == {}
+    may_go.set()
+    await asyncio.sleep(0.01)
+    assert list(consumer.state) == [ResourceKey("IPPool", "late")]
+    running.cancel()

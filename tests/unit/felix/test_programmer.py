@@ -19,7 +19,7 @@ from felix.programmer import (
 )
 from tests.fakes.nft import FakeNft
 from tests.fakes.routes import FakeRouteKernel
-from weft.datastore.syncer import Deleted, InSync, Upserted
+from weft.datastore.syncer import Deleted, InSync, Unreadable, Upserted
 from weft.model.base import Metadata
 from weft.model.endpoint import WorkloadEndpoint, WorkloadEndpointSpec
 from weft.model.ipam import AffinityValue
@@ -172,6 +172,38 @@ async def test_removal_takes_the_route_before_the_policy(node: Node) -> None:
     assert (node.entries(), node.routes.ours()) == (set(), {})
 
 
+async def test_what_a_retired_endpoint_left_in_the_kernel_goes_with_the_next_notice(node: Node) -> None:
+    await node.in_sync().programmer.program(endpoint())
+    node.programmer.retire(key_of(endpoint()))
+    node.programmer.on_events([Deleted(key_of(endpoint()))])
+    assert (node.entries(), node.routes.ours()) == (set(), {})
+
+
+async def test_what_a_retired_endpoint_left_in_the_kernel_goes_without_a_notice(node: Node) -> None:
+    await node.in_sync().programmer.program(endpoint())
+    node.programmer.retire(key_of(endpoint()))
+    node.programmer.on_tick()
+    assert (node.entries(), node.routes.ours()) == (set(), {})
+
+
+async def test_a_successor_with_the_names_of_a_retired_endpoint_gets_its_own_route(node: Node) -> None:
+    await node.in_sync().programmer.program(endpoint(uid="old"))
+    node.programmer.retire(key_of(endpoint()))
+    node.routes.link_down(7)
+    node.links.indexes[INTERFACE] = 8
+    await node.programmer.program(endpoint(uid="new"))
+    assert node.routes.ours() == {ADDRESS: device(8)}
+
+
+async def test_the_address_of_a_retired_endpoint_can_be_given_to_another_at_once(node: Node) -> None:
+    await node.in_sync().programmer.program(endpoint())
+    node.programmer.retire(key_of(endpoint()))
+    node.links.indexes["cali_second"] = 8
+    await node.programmer.program(endpoint(interface="cali_second", uid="two"))
+    assert node.routes.ours() == {ADDRESS: device(8)}
+    assert node.entries() == {"cali_second"}
+
+
 def _noting(order, what, call):  # type: ignore[no-untyped-def]
     def wrapped(argument):  # type: ignore[no-untyped-def]
         order.append(what)
@@ -211,3 +243,16 @@ def test_a_block_of_this_node_is_a_blackhole_while_it_is_confirmed(node: Node) -
     assert set(node.routes.ours()) == {"10.65.0.0/26"}
     node.programmer.on_events([Deleted(key)])
     assert node.routes.ours() == {}
+
+
+def test_an_endpoint_that_cannot_be_read_any_more_passes_nothing(node: Node) -> None:
+    key = key_of(endpoint())
+    node.programmer.on_events([Upserted(key, endpoint(), 1), InSync()])
+    assert node.entries() == {INTERFACE}
+    node.programmer.on_events([Unreadable(key, b"{", "no JSON")])
+    assert node.entries() == set()
+    assert pack(ip_network(ADDRESS)) not in node.routes.routes
+    assert node.programmer.not_enforced[key][0].endswith("nothing passes")
+    node.programmer.on_events([Upserted(key, endpoint(), 3)])
+    assert node.entries() == {INTERFACE}
+    assert node.programmer.not_enforced == {}
