@@ -231,12 +231,14 @@ class Daemon:
                 asyncio.get_running_loop().call_later(RETRY_CONFIGURATION_S, self._reconfigure.set)
 
     async def _configure(self, wanted: Peering) -> None:
-        neighbors = []
+        neighbors, left_out = [], {}
         for session in wanted.sessions.values():
             try:
                 neighbors.append(_neighbor(wanted, session))
             except UnrenderableSessionError as error:
+                left_out[session.resource] = str(error)
                 log.error("%s is left out: %s", session.resource, error)
+        self._status.left_out = left_out
         text = render(neighbors, self._paths.helper())
         await self._supervisor.configure(text, wanted.addresses, wanted.port)
         self._configured.set()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import Enum
 from ipaddress import IPv4Address
 from typing import Final, Literal, TypeVar
@@ -23,6 +24,7 @@ DEFAULT_AS: Final = 64512
 DEFAULT_PORT: Final = 179
 DEFAULT_HOLD_TIME_S: Final = 90
 DEFAULT_RESTART_TIME_S: Final = 120
+MAX_RESTART_TIME_S: Final = 4095
 DEFAULT_CONFIGURATION: Final = "default"
 
 
@@ -146,7 +148,7 @@ class _Planner:
                 node,
                 SessionKind.MESH,
                 f"Node/{name}",
-                _Options(restart_time_s=DEFAULT_RESTART_TIME_S if restart is None else int(restart.total_seconds())),
+                _Options(restart_time_s=_restart_time_s(restart)),
             )
 
     def _explicit(self) -> Iterator[SessionConfig]:
@@ -231,7 +233,7 @@ class _Planner:
         restart = spec.max_restart_time
         return _Options(
             local_as=None if spec.local_as_number is None else int(spec.local_as_number),
-            restart_time_s=DEFAULT_RESTART_TIME_S if restart is None else int(restart.total_seconds()),
+            restart_time_s=_restart_time_s(restart),
             ttl_security_hops=spec.ttl_security or None,
             next_hop_mode=mode,
             filters=spec.filters,
@@ -313,6 +315,11 @@ def _addresses(node: Node) -> Iterable[IPAddress]:
         return []
     both = (node.spec.bgp.ipv4_address, node.spec.bgp.ipv6_address)
     return [interface.ip for interface in both if interface is not None]
+
+
+def _restart_time_s(wanted: timedelta | None) -> int:
+    """As much of it as the capability can carry (RFC 4724 3)."""
+    return DEFAULT_RESTART_TIME_S if wanted is None else min(int(wanted.total_seconds()), MAX_RESTART_TIME_S)
 
 
 def _is_reflector(node: Node) -> bool:

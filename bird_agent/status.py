@@ -51,6 +51,7 @@ class BirdAgentStatus:
         self._table = table
         self._syncer = syncer
         self.speaker_error = ""
+        self.left_out: dict[str, str] = {}  # sessions that ExaBGP cannot express: resource -> why
 
     def node_status(self) -> NodeStatus:
         sync = self._syncer.status
@@ -123,6 +124,7 @@ class BirdAgentStatus:
         elif self._agent.in_sync:
             text = "no address yet: BGP waits for the node to be registered"
             notices.append(Notice(Severity.WARNING, f"Node/{self._node}", text))
+        notices += [Notice(Severity.NOT_ENFORCED, resource, why) for resource, why in self.left_out.items()]
         if self.speaker_error:
             notices.append(Notice(Severity.WARNING, f"Node/{self._node}", self.speaker_error))
         for failure in self._table.failures:

@@ -10,11 +10,12 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from weft.model.address import IPAddress
 
 PROCESS = "speaker"
+MAX_RESTART_TIME_S = 4095  # 12 bits; a larger one would run over into the flags (RFC 4724 3)
 _PASSWORD = re.compile(r"[!#-:<-z|~]{1,80}")  # printable, without space ; { } and the double quote
 
 
@@ -56,6 +57,10 @@ class Neighbor:
                 raise UnrenderableSessionError(self.peer, f"{number} is not a {name} AS number")
         if self.hold_time_s != 0 and not 3 <= self.hold_time_s <= 65535:
             raise UnrenderableSessionError(self.peer, f"{self.hold_time_s} s is not a hold time")
+        if not 0 <= self.restart_time_s <= MAX_RESTART_TIME_S:
+            raise UnrenderableSessionError(self.peer, f"{self.restart_time_s} s is not a restart time")
+        if isinstance(self.peer, IPv6Address) and self.peer.scope_id is not None:
+            raise UnrenderableSessionError(self.peer, "a peer cannot be told by an address with a zone")
 
 
 def render(neighbors: Iterable[Neighbor], helper: Sequence[str]) -> str:

@@ -193,6 +193,16 @@ class Bird:
     def routes(self, protocol: str) -> set[str]:
         return set(re.findall(r"^([0-9a-f.:]+/\d+)", self.ask(f"show route protocol {protocol}"), re.MULTILINE))
 
+    def connection(self) -> str:
+        """Its one TCP connection, by both ends: what tells a session from the next. (The time that `show protocols`
+        gives for the same session may differ by a millisecond when it is asked again.)"""
+
+        def established() -> list[str]:
+            return self.netns.run(["ss", "-Htn", "state", "established"]).splitlines()
+
+        wait_until("one connection, those that collided with it closed", lambda: len(established()) == 1)
+        return " ".join(established()[0].split()[2:4])
+
     def established(self, protocol: str) -> bool:
         return "Established" in self.ask(f"show protocols {protocol}")
 

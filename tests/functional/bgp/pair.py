@@ -29,9 +29,6 @@ class Pair:
     bird: Bird
     store: Store
 
-    def session_since(self) -> str:
-        return next(line for line in self.bird.ask("show protocols p0").splitlines() if line.startswith("p0"))
-
     def routes(self) -> set[str]:
         return set(self.node.routes())
 

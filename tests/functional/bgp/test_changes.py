@@ -80,7 +80,8 @@ def test_a_port_that_somebody_else_has_is_named_and_no_route_goes_until_it_is_fr
             wait_until("it is tried twice", lambda: pair.node.log().count("starting it again") == 2)
             assert "can not bind to 10.1.0.1:179" in pair.node.log()
             assert pair.routes() == FIRST
-        wait_until("the session is back", lambda: ") up\n" in pair.node.log().rsplit("starting it again", 1)[-1])
+        after = "starting it again"
+        wait_until("all is learnt", lambda: "has been learnt" in pair.node.log().rsplit(after, 1)[-1])
         wait_until("BIRD has our block", lambda: pair.bird.routes("p0") == {BLOCK})
     assert deleted == []
     assert pair.routes() == FIRST

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.root
 
 
 def test_a_killed_agent_leaves_sessions_and_routes_and_its_successor_catches_up(pair: Pair) -> None:
-    speaker, since = pair.node.speaker(), pair.session_since()
+    speaker, connection = pair.node.speaker(), pair.bird.connection()
     with nothing_deleted(pair.node.netns) as deleted:
         pair.node.kill()
         many = {f"100.64.{high}.{low}/32" for high in range(4) for low in range(250)}
@@ -30,7 +30,7 @@ def test_a_killed_agent_leaves_sessions_and_routes_and_its_successor_catches_up(
         wait_until("the new block is announced", lambda: pair.bird.routes("p0") == {BLOCK, "10.65.1.0/26"})
     assert deleted == []
     assert pair.node.speaker() == speaker
-    assert pair.session_since() == since
+    assert pair.bird.connection() == connection
 
 
 def test_routes_withdrawn_and_blocks_released_while_the_agent_was_dead_go_when_it_is_back(pair: Pair) -> None:
@@ -63,7 +63,7 @@ def test_a_killed_speaker_comes_back_and_no_route_goes_on_either_side(pair: Pair
 
 
 def test_a_killed_link_is_replaced_and_nothing_is_missed(pair: Pair) -> None:
-    speaker, since, link = pair.node.speaker(), pair.session_since(), pair.node.link_pid()
+    speaker, connection, link = pair.node.speaker(), pair.bird.connection(), pair.node.link_pid()
     with nothing_deleted(pair.node.netns) as deleted:
         os.kill(link, signal.SIGKILL)
         pair.bird.reconfigure(configuration(FIRST | {"192.0.2.0/24"}))
@@ -72,7 +72,7 @@ def test_a_killed_link_is_replaced_and_nothing_is_missed(pair: Pair) -> None:
     pair.bird.reconfigure(configuration({"192.0.2.0/24"}))
     wait_until("withdrawals still arrive", lambda: pair.routes() == {"192.0.2.0/24"})
     assert deleted == []
-    assert (pair.node.speaker(), pair.session_since()) == (speaker, since)
+    assert (pair.node.speaker(), pair.bird.connection()) == (speaker, connection)
 
 
 def test_agent_and_speaker_killed_together_keep_the_routes_until_all_is_learnt_again(pair: Pair) -> None:

@@ -273,6 +273,17 @@ def test_a_node_that_is_no_longer_registered_ends_its_sessions() -> None:
     assert set(step.peering.sessions) == {ip_address("10.0.0.2")}
 
 
+def test_a_peer_that_is_taken_away_is_first_told_that_we_have_nothing() -> None:
+    world = running(2, 3)
+    world.agent.on_datastore([Deleted(node(2).key)])
+    world.step()
+    assert world.sent("10.0.0.2") == [BLOCKS[0], "eor", f"-{BLOCKS[0]}"]
+    assert world.sent("10.0.0.3") == [BLOCKS[0], "eor"]
+    world.agent.on_datastore([node(2)])  # given back before the speaker is told
+    world.step()
+    assert world.sent("10.0.0.2")[-1] == BLOCKS[0]
+
+
 def test_a_speaker_that_cannot_be_started_again_costs_the_routes_after_the_restart_time() -> None:
     world = running(2)
     world.learn("10.0.0.2")

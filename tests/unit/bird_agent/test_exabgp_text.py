@@ -77,6 +77,8 @@ def test_exabgp_itself_reads_what_is_rendered(tmp_path: Path, text: str, status:
         pytest.param({"local": ip_address("fd00::1")}, id="addresses of two families"),
         pytest.param({"hold_time_s": 2}, id="hold time below three seconds"),
         pytest.param({"peer_as": 0}, id="AS 0"),
+        pytest.param({"restart_time_s": 4096}, id="restart time of more than 12 bits"),
+        pytest.param({"peer": "fe80::2%up0"}, id="peer with a zone"),
     ],
 )
 def test_a_session_that_cannot_be_expressed_is_refused(changes: dict[str, Any]) -> None:

@@ -153,6 +153,11 @@ def test_options_of_a_peer_reach_its_session() -> None:
     assert (made.kind, made.next_hop_mode, made.internal) == (SessionKind.NODE, "Keep", False)
 
 
+def test_a_restart_time_is_no_longer_than_the_capability_can_carry() -> None:
+    made = plan(1, node(1), NO_MESH, peer(peer_ip="192.0.2.1", as_number=65001, max_restart_time=Duration.parse("24h")))
+    assert made.sessions[ip_address("192.0.2.1")].restart_time_s == 4095
+
+
 def test_configuration_of_the_node_goes_before_the_default_one_field_by_field() -> None:
     made = plan(
         1,
