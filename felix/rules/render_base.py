@@ -109,8 +109,8 @@ def _workload_to_host(settings: Settings) -> Chain:
     """Unless the administrator opens the host (defaultEndpointToHostAction), a workload reaches only what IPv6
     needs of a router and the answers to what the host asked. Opened, its egress policy decides.
 
-    Only one rule leads here, not an entry for each workload: the kernel checks a chain again for each entry that
-    leads to it, whenever anything changes."""
+    Only one rule leads here, not an entry for each workload: older kernels check a chain again for each entry that
+    leads to it, whenever a rule is added."""
     neighbour_discovery = [rule(L4Protocol(ICMPV6), IcmpType(one), Accept()) for one in _ICMPV6_TO_ROUTER]
     policy = [] if settings.endpoint_to_host == "Drop" else [rule(InterfaceVerdict(Way.IN, names.FROM_ENDPOINTS))]
     known = rule(Jump(names.KNOWN_WORKLOAD))
