@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 DESCRIPTION = "Read and change the resources, the addresses and the state of a weft fabric."
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line as values; ends the program, as argparse does, if it is wrong.
+
+    calicoctl takes flags between a kind and its names (`get np -n prod web`), where argparse has done with positional
+    arguments: what it leaves over of get and delete are names."""
+    parser = build_parser()
+    arguments, left = parser.parse_known_args(argv)
+    unknown = [one for one in left if one.startswith("-") and one != "-"]
+    if left and (unknown or getattr(arguments, "kind", None) is None):
+        parser.error(f"unrecognized arguments: {' '.join(unknown or left)}")
+    if left:
+        arguments.names = [*arguments.names, *left]
+    return arguments
 
 
 def build_parser() -> argparse.ArgumentParser:

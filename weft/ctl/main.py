@@ -9,7 +9,7 @@ from argparse import Namespace
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from weft.ctl.arguments import build_parser
+from weft.ctl.arguments import parse
 from weft.ctl.config import find_target, run_dir
 from weft.ctl.errors import CommandError, UsageError
 
@@ -20,7 +20,7 @@ EXIT_INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 done, 1 refused or failed, 2 wrong command line."""
-    arguments = build_parser().parse_args(argv)
+    arguments = parse(argv)
     # The model and its errors take a while to load, and are not needed to refuse a command line.
     from weft.ctl.messages import describe
     from weft.model.errors import ValidationError, WeftError
