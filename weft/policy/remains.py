@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from weft.model import codec
-from weft.model.base import Resource
+from weft.model.base import Metadata, Resource
 from weft.model.errors import ValidationError
 from weft.model.felix_configuration import FelixConfiguration
 from weft.model.keys import ResourceKey
@@ -47,6 +47,9 @@ def remains(key: ResourceKey, raw: bytes) -> Remains:
     """Of bytes that `codec.decode_stored(key, raw)` refuses."""
     wrong: dict[str, str] = {}
     value = _readable(key, raw, wrong)
+    if value is None and key.kind == "FelixConfiguration":  # without it, another one might open what it closed
+        value = FelixConfiguration(metadata=Metadata(name=key.name))
+        wrong = {"defaultEndpointToHostAction": "; ".join(wrong.values())}
     value, consequence = _closed(value, set(wrong)) if value is not None else (None, _absent(key.kind))
     return Remains(value, tuple(f"{why}: {consequence}" for why in wrong.values()))
 

@@ -99,7 +99,12 @@ def test_nothing_is_left_where_it_is_not_known_whom_it_concerns(key: ResourceKey
 @pytest.mark.parametrize("key", [NP, GNP, TIER, PROFILE, SET, SETTINGS], ids=lambda key: key.kind)
 def test_bytes_that_are_no_resource_at_all_leave_nothing_that_allows(key: ResourceKey, raw: bytes) -> None:
     found = remains(key, raw)
-    assert found.value is None or key.kind not in ("NetworkPolicy", "GlobalNetworkPolicy")
+    if key is SETTINGS:
+        assert found.value is not None
+        assert found.value.spec.default_endpoint_to_host_action == "Drop"
+    else:
+        assert found.value is None
+    assert found.problems
 
 
 def test_metadata_that_cannot_be_read_takes_nothing_from_a_policy() -> None:
