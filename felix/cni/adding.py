@@ -7,6 +7,7 @@ import logging
 import os
 import uuid
 from contextlib import AsyncExitStack
+from functools import cache
 
 from felix.cni import workload as workloads
 from felix.cni.parts import Parts
@@ -79,6 +80,7 @@ class Adder:
         uid = str(uuid.uuid4())
         path = keys.path(workload.key)
 
+        @cache
         def endpoint_with(addresses: tuple[IPAddress, ...]) -> WorkloadEndpoint:
             return workloads.endpoint_of(workload, request, addresses, mac, uid, now)
 
