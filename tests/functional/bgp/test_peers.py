@@ -37,7 +37,8 @@ def test_bird_learns_our_blocks_and_we_learn_its_routes(
     bird.start()
     node.start()
     wait_until("BIRD has our block", lambda: bird.routes("p0") == {"10.65.0.0/26"})
-    wait_until("we have its route", lambda: node.routes() == {"203.0.113.0/24": {"10.1.0.254"}})
+    learnt = {"203.0.113.0/24": {"10.1.0.254"}, "default": {"10.1.0.254"}}
+    wait_until("we have its routes, the default one too", lambda: node.routes() == learnt)
     # A borrowed address is announced as a host route, one of our own block is not.
     node.netns.ip("route", "add", "10.65.9.7/32", "dev", "lo", "proto", "80")
     node.netns.ip("route", "add", "10.65.0.9/32", "dev", "lo", "proto", "80")
