@@ -21,9 +21,11 @@ from weft.model.errors import FieldError, ValidationError
 from weft.model.resources import CLASSES
 from weft.model.stored import as_validation_error, to_builtins
 from weft.model.validation import problems
-from weft.model.wire import Shape, dec_hook, shape_of
+from weft.model.wire import Shape, dec_hook, shape_of, with_text
 
 _SERVER_METADATA: Final = frozenset({"managedFields", "selfLink", "generateName", "clusterName"})
+_MOST_NAMED: Final = 20
+"""Fields to name in a complaint; FelixConfiguration has 170."""
 _STEP: Final = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 
 
@@ -110,7 +112,7 @@ def _decode_resource(tree: Any, source: str, document: int, namespace: str, wher
     tree = _without_nulls(tree)
     try:
         _refuse_unknown(tree, shape_of(cls), "")
-        resource = with_defaults(msgspec.convert(tree, cls, dec_hook=dec_hook), namespace)
+        resource = with_defaults(msgspec.convert(with_text(tree, cls), cls, dec_hook=dec_hook), namespace)
     except msgspec.ValidationError as error:
         found = as_validation_error(error, cls, source, document)
         value = found.value if found.value is not None else _value_at(tree, found.field)
@@ -154,10 +156,17 @@ def _refuse_unknown(tree: Any, shape: Shape | None, where: str) -> None:
         for name, item in tree.items():
             field = f"{where}.{name}" if where else name
             if name not in shape.fields:
-                near = _nearest(name, list(shape.fields))
-                known = f"did you mean {near}?" if near else f"one of {', '.join(sorted(shape.fields))}"
-                raise ValidationError("", 0, field, item, f"a field that exists here: {known}")
+                raise ValidationError("", 0, field, item, _known_fields(name, shape))
             _refuse_unknown(item, shape.fields[name], field)
+
+
+def _known_fields(name: str, shape: Shape) -> str:
+    near = _nearest(name, list(shape.fields))
+    if near:
+        return f"a field that exists here: did you mean {near}?"
+    if len(shape.fields) > _MOST_NAMED:
+        return f"one of the {len(shape.fields)} fields that Calico 3.32 has here"
+    return f"a field that exists here: one of {', '.join(sorted(shape.fields))}"
 
 
 def _nearest(word: str, known: list[str]) -> str | None:

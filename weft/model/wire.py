@@ -133,6 +133,30 @@ def _inner_shape(info: inspect.Type) -> Shape | None:
     return None
 
 
+def with_text(tree: Any, cls: type) -> Any:
+    """The tree with true, false and whole numbers turned to text where the class has text, as Calico's client reads
+    `labels: {rack: 1}`. A fraction stays what it is, and so is refused: 1.10 would silently become 1.1."""
+    return _with_text(tree, inspect.type_info(cls))
+
+
+def _with_text(tree: Any, info: inspect.Type) -> Any:
+    match _plain(info):
+        case inspect.StrType() if isinstance(tree, bool):
+            return "true" if tree else "false"
+        case inspect.StrType() if isinstance(tree, int):
+            return str(tree)
+        case inspect.StructType(fields=fields) if isinstance(tree, dict):
+            types = {field.encode_name: field.type for field in fields}
+            return {name: _with_text(item, types[name]) if name in types else item for name, item in tree.items()}
+        case inspect.DictType(value_type=value_type) if isinstance(tree, dict):
+            return {name: _with_text(item, value_type) for name, item in tree.items()}
+        case inspect.VarTupleType(item_type=item_type) | inspect.ListType(item_type=item_type) if isinstance(
+            tree, list
+        ):
+            return [_with_text(item, item_type) for item in tree]
+    return tree
+
+
 def expected_at(cls: type, field: str) -> str:
     """What belongs at a path such as `spec.ingress[0].action` of a class, in words."""
     info: inspect.Type = inspect.type_info(cls)
@@ -164,7 +188,7 @@ def _in_words(info: inspect.Type) -> str:
         case inspect.LiteralType(values):
             return f"one of {', '.join(map(str, values))}"
         case inspect.StrType():
-            return "text (numbers and true or false in quotes)"
+            return "text (in quotes where it is no plain word or whole number)"
         case inspect.BoolType():
             return "true or false"
         case inspect.IntType():

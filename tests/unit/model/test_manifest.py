@@ -337,7 +337,7 @@ BAD = {
         "NetworkSet", {}, "metadata.labels", "namespace", labels={"projectcalico.org/namespace": "a"}
     ),
     "label value": bad("Tier", {}, "metadata.labels.a", "63", labels={"a": "-"}),
-    "label that is a number": bad("Tier", {}, "metadata.labels", "text", labels={"a": 1}),
+    "label that is a fraction": bad("Tier", {}, "metadata.labels", "text", labels={"a": 1.5}),
     "label name": bad("Tier", {}, "metadata.labels", "label name", labels={"a b": "c"}),
     "annotation name": bad("Tier", {}, "metadata.annotations", "annotation name", annotations={"a b": "c"}),
     "name in upper case": bad("IPPool", {"cidr": "10.0.0.0/8"}, "metadata.name", "lower case", name="Pool"),
@@ -659,3 +659,36 @@ def test_any_change_of_a_good_manifest_gives_a_resource_or_says_what_is_wrong(
     assert named == "changed.yaml"
     for resource in resources:
         assert one(yaml.safe_dump(to_manifest(resource))) == resource
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        pytest.param("1", "1", id="whole number"),
+        pytest.param("1337495556942031415926535", "1337495556942031415926535", id="many digits"),
+        pytest.param("true", "true", id="true"),
+        pytest.param("no", "false", id="false in YAML's other spelling"),
+        pytest.param("'1'", "1", id="already text"),
+    ],
+)
+def test_plain_numbers_and_booleans_are_text_where_text_belongs(written: str, read: str) -> None:
+    text = (
+        "apiVersion: projectcalico.org/v3\nkind: WorkloadEndpoint\n"
+        f"metadata: {{name: n-k8s-p-eth0, labels: {{app: {written}}}}}\n"
+        "spec: {node: n, orchestrator: k8s, pod: p, endpoint: eth0, interfaceName: cali1, "
+        f"profiles: [a], containerID: {written}}}\n"
+    )
+    endpoint = one(text)
+    assert endpoint.metadata.labels["app"] == read
+    assert endpoint.spec.container_id == read
+
+
+def test_a_fraction_is_not_guessed_to_be_text() -> None:
+    error = refused(manifest("GlobalNetworkSet", {}, labels={"version": 1.10}))
+    assert error.field.startswith("metadata.labels")
+
+
+def test_an_unknown_field_among_very_many_is_not_answered_with_all_of_them() -> None:
+    error = refused(manifest("FelixConfiguration", {"zzzz": 1}))
+    assert error.field == "spec.zzzz"
+    assert len(error.expected) < 100
