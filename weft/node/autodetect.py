@@ -83,6 +83,27 @@ class Surroundings:
     """What Kubernetes calls the node's InternalIP."""
 
 
+def check_method(method: str) -> None:
+    """Raises `DetectionError` for what can never find an address, whatever the host looks like."""
+    name, _, argument = method.partition("=")
+    match name, bool(argument):
+        case ("first-found" | "kubernetes-internal-ip", False) | ("can-reach", True):
+            return
+        case "interface" | "skip-interface", True:
+            _regexes(argument)
+        case "cidr", True:
+            _networks(argument)
+        case _:
+            raise _unknown(method)
+
+
+def _unknown(method: str) -> DetectionError:
+    return DetectionError(
+        f"unknown autodetection method {method!r}: expected first-found, interface=REGEX[,REGEX], "
+        "skip-interface=REGEX[,REGEX], cidr=CIDR[,CIDR], can-reach=DESTINATION or kubernetes-internal-ip"
+    )
+
+
 def detect(method: str, version: Version, around: Surroundings) -> Detection:
     """The node's address by one of Calico's methods. Raises `DetectionError`."""
     name, _, argument = (method or "first-found").partition("=")
@@ -106,10 +127,7 @@ def detect(method: str, version: Version, around: Surroundings) -> Detection:
         case "kubernetes-internal-ip", False:
             found = _internal(version, around)
         case _:
-            raise DetectionError(
-                f"unknown autodetection method {method!r}: expected first-found, interface=REGEX[,REGEX], "
-                "skip-interface=REGEX[,REGEX], cidr=CIDR[,CIDR], can-reach=DESTINATION or kubernetes-internal-ip"
-            )
+            raise _unknown(method)
     if not found:
         seen = ", ".join(one.name for one in interfaces) or "none"
         raise DetectionError(f"no IPv{version} address fits {method!r}; interfaces: {seen}")

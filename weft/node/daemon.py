@@ -27,6 +27,7 @@ from weft.node.bootstrap import prepare_datastore
 from weft.node.interfaces import read_interfaces, source_address
 from weft.node.private_etcd import EtcdMissingError, client_socket, etcd_environ, private_endpoint, private_etcd
 from weft.node.registration import AddressConflictError, Registrar, Registration
+from weft.node.settings import check_settings
 from weft.node.supervisor import Supervisor, agent_program
 
 log = logging.getLogger(__name__)
@@ -179,6 +180,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     try:
         config = AgentConfig.from_environ(os.environ, socket.gethostname())
+        check_settings(config)
         logging.basicConfig(
             level=config.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
         )
