@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -72,7 +72,15 @@ class Consumer:
 
 
 async def settle() -> None:
+    """Long enough for what waits for nothing but its turn."""
     await asyncio.sleep(0.02)
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    """For what waits for a timer."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
 
 
 def names(events: Sequence[SyncEvent]) -> list[str]:
@@ -136,10 +144,9 @@ async def test_after_a_lost_connection_only_the_difference_is_emitted(compacted:
         store.put(*pool("added"))
         if compacted:
             store.compact()
-        await settle()
-        assert not consumer.syncer.status.connected
+        await eventually(lambda: not consumer.syncer.status.connected)
         store.reconnect()
-        await asyncio.sleep(0.1)
+        await eventually(lambda: consumer.syncer.status.connected and sum(map(len, consumer.batches)) >= 3)
         assert sorted(names(consumer.take())) == ["+added", "+changed", "-removed"]
         assert consumer.syncer.status.connected
 
@@ -152,8 +159,7 @@ async def test_a_store_restored_from_a_backup_is_read_again_whole() -> None:
     async with consumer.running():
         consumer.take()
         store.restore(dict([pool("p1", "10.99.0.0/16"), pool("old")]))
-        await asyncio.sleep(0.05)
-        assert {key.name for key in consumer.state if isinstance(key, ResourceKey)} == {"p1", "old"}
+        await eventually(lambda: {key.name for key in consumer.state if isinstance(key, ResourceKey)} == {"p1", "old"})
         assert "10.99.0.0" in consumer.state[ResourceKey("IPPool", "p1")]
 
 
@@ -199,7 +205,7 @@ async def test_an_unavailable_store_is_asked_again() -> None:
     store.fail("list", error=DatastoreUnavailableError("no leader"), times=3)
     consumer = Consumer(store)
     async with consumer.running():
-        await settle()
+        await eventually(lambda: consumer.batches)
         assert names(consumer.take()) == ["in sync"]
 
 
