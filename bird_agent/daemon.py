@@ -11,7 +11,6 @@ import asyncio
 import logging
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -34,16 +33,15 @@ from bird_agent.fib import OWNER, Fib
 from bird_agent.kernel import KernelView
 from bird_agent.peering import DEFAULT_PORT, Peering, SessionConfig
 from bird_agent.status import BirdAgentStatus
-from weft import singleton
 from weft.admin.server import AdminServer
 from weft.admin.services.status import StatusServer
-from weft.config import AgentConfig, ConfigError
+from weft.config import AgentConfig
 from weft.datastore.etcd import EtcdDatastore
 from weft.datastore.syncer import Syncer, SyncEvent
 from weft.netlink.route import unpack
 from weft.netlink.routetable import KernelRoutes, RouteTable
 from weft.netlink.socket import DumpInterruptedError, NetlinkSocket
-from weft.node.private_etcd import with_endpoint
+from weft.node.agent import begin, configuration
 
 log = logging.getLogger("weft-bird-agent")
 
@@ -282,22 +280,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="weft-bird-agent", description="The BGP agent of a node.")
     parser.add_argument("command", nargs="?", choices=("run", "stop-speaker"), default="run")
     options = parser.parse_args(argv)
-    try:
-        config = with_endpoint(AgentConfig.from_environ(os.environ, socket.gethostname()))
-    except ConfigError as error:
-        parser.exit(2, f"weft-bird-agent: {error}\n")
+    config = configuration(parser)
     paths = SpeakerPaths(config.run_dir)
     if options.command == "stop-speaker":
         stop_speaker(paths)
         return 0
-    logging.basicConfig(
-        level=config.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    config.run_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        singleton.hold(singleton.lock_path(config.run_dir, "bird-agent"))
-    except singleton.AlreadyRunningError as error:
-        parser.exit(singleton.EXIT_ALREADY_RUNNING, f"weft-bird-agent: {error}\n")
+    begin(parser, config, "bird-agent")
     refused = False
     try:
         asyncio.run(_run(config))

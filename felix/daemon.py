@@ -9,9 +9,7 @@ import argparse
 import asyncio
 import gc
 import logging
-import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -31,11 +29,10 @@ from felix.dataplane.reaper import Reaper
 from felix.dataplane.wiring import GATEWAY_IPV4, GATEWAY_IPV6, KernelWiring
 from felix.programmer import LOCAL_ROUTES, NodeProgrammer
 from felix.status import FelixStatus
-from weft import singleton
 from weft.admin.server import AdminServer
 from weft.admin.services.datastore import datastore_services
 from weft.admin.services.status import StatusServer
-from weft.config import AgentConfig, ConfigError
+from weft.config import AgentConfig
 from weft.datastore.etcd import EtcdDatastore
 from weft.datastore.syncer import InSync, Syncer, SyncEvent, Upserted
 from weft.ipam.client import IPAMClient
@@ -46,7 +43,7 @@ from weft.model.keys import Key, Owner, ResourceKey
 from weft.model.node import Node
 from weft.netlink.routetable import KernelRoutes, RouteTable
 from weft.netlink.socket import DumpInterruptedError, NetlinkSocket
-from weft.node.private_etcd import with_endpoint
+from weft.node.agent import begin, configuration
 
 log = logging.getLogger("weft-felix")
 
@@ -269,18 +266,8 @@ async def _run(config: AgentConfig) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="weft-felix", description="The node agent: policy, routes and CNI.")
     parser.parse_args(argv)
-    try:
-        config = with_endpoint(AgentConfig.from_environ(os.environ, socket.gethostname()))
-    except ConfigError as error:
-        parser.exit(2, f"weft-felix: {error}\n")
-    logging.basicConfig(
-        level=config.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    config.run_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        singleton.hold(singleton.lock_path(config.run_dir, "felix"))
-    except singleton.AlreadyRunningError as error:
-        parser.exit(singleton.EXIT_ALREADY_RUNNING, f"weft-felix: {error}\n")
+    config = configuration(parser)
+    begin(parser, config, "felix")
     uvloop.run(_run(config))
     return 0
 
