@@ -18,7 +18,7 @@ from lab import netns as links
 from lab import process, routers
 from lab.netns import CommandError, NetNs
 from lab.process import Process, ProcessEndedError
-from lab.state import LABS, Lab, LabError, State, check_name
+from lab.state import Lab, LabError, State, check_name
 from lab.topology import ETCD_PORT, Host, Role, management_address
 
 PROGRAMS_DIR = Path(sys.executable).parent
@@ -30,14 +30,13 @@ Progress = Callable[[str], None]
 def up(name: str, topology: str, nodes: int, progress: Progress) -> Lab:
     """Start a lab; it is running, with every BGP session established, when this returns. `LabError` otherwise."""
     check_name(name)
-    if (LABS / name / "state.json").exists():
-        raise LabError(f"lab {name} is up already; take it down with: weft-lab down --name {name}")
     try:
         lab = Lab(State(name=name, topology=topology, nodes=nodes))
     except ValueError as error:
         raise LabError(str(error)) from error
-    _sweep(lab)
-    lab.save()
+    if not lab.file.exists():
+        _sweep(lab)
+    lab.claim()
     try:
         _build(lab, progress)
     except BaseException as error:
@@ -108,8 +107,8 @@ def _default_route(lab: Lab, host: Host, there: NetNs) -> None:
 
 def _start(lab: Lab, host: Host, program: str, argv: tuple[str, ...], environ: dict[str, str] | None = None) -> Process:
     started = process.start(program, argv, log=lab.log(host.name, program), netns=lab.netns(host.name), environ=environ)
-    lab.state.processes.setdefault(host.name, []).append(started)
-    lab.save()
+    with lab.changing() as state:
+        state.processes.setdefault(host.name, []).append(started)
     return started
 
 
@@ -229,6 +228,7 @@ def _wait(what: str, timeout_s: float, needed: Process | None, condition: Callab
 
 def down(lab: Lab) -> None:
     """Take a lab down, whatever is left of it: its processes, its namespaces, its directory."""
+    lab.refresh()  # workloads that other commands have added
     main = [one for started in lab.state.processes.values() for one in started]
     process.stop(main, grace_s=5)
     for netns in _namespaces(lab):

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if os.geteuid() != 0:
         print("weft-lab: root is needed to make network namespaces", file=sys.stderr)
         return 2
+    # A closed terminal or a plain kill ends a command as ctrl-C does: what it has begun is taken back.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
+            signal.signal(number, signal.default_int_handler)
     try:
         result: int = arguments.run(arguments)
     except LabError as error:

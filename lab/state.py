@@ -1,9 +1,15 @@
-"""What a running lab is, written down, so that a later command finds it again."""
+"""What a running lab is, written down, so that a later command finds it again.
+
+Several commands may change a lab at the same time: each changes the state as it is then, under the lab's lock, never
+the state that it read when it started."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -94,12 +100,55 @@ class Lab:
             raise LabError(f"host {host}: not in this lab; its hosts: {hosts}; {error}") from error
         return self.workload_netns(workload.node, workload.name)
 
-    def save(self) -> None:
+    @property
+    def file(self) -> Path:
+        return self.directory / "state.json"
+
+    def claim(self) -> None:
+        """Write the state of a new lab; `LabError` if there is one of this name."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        path = self.directory / "state.json"
-        new = path.with_suffix(".new")
-        new.write_bytes(msgspec.json.format(msgspec.json.encode(self.state)))
-        os.replace(new, path)
+        new = self._written(f"claim{os.getpid()}")
+        try:
+            os.link(new, self.file)
+        except FileExistsError:
+            raise LabError(
+                f"lab {self.name} is up already; take it down with: weft-lab down --name {self.name}"
+            ) from None
+        finally:
+            new.unlink()
+
+    @contextmanager
+    def changing(self) -> Iterator[State]:
+        """The state as it is now, to change; it is written at the end. `LabError` if the lab is gone."""
+        try:
+            lock = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise _gone(self.name) from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not self.refresh():
+                raise _gone(self.name)
+            yield self.state
+            os.replace(self._written("new"), self.file)
+        finally:
+            os.close(lock)
+
+    def refresh(self) -> bool:
+        """Take over what other commands have changed. False if the lab is gone; what was known then stays."""
+        try:
+            self.state = msgspec.json.decode(self.file.read_bytes(), type=State)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _written(self, suffix: str) -> Path:
+        path = self.file.with_suffix(f".{suffix}")
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(self.state)))
+        return path
+
+
+def _gone(name: str) -> LabError:
+    return LabError(f"lab {name} was taken down meanwhile")
 
 
 def check_name(name: str) -> str:
