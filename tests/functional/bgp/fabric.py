@@ -31,8 +31,9 @@ REPOSITORY = Path(__file__).parents[3]
 FRR = Path("/usr/lib/frr")
 
 
-def wait_until(what: str, condition: Callable[[], Any], timeout_s: float = 15) -> Any:
-    """The first true answer; AssertionError with `what` when there is none in time."""
+def wait_until(what: str, condition: Callable[[], Any], timeout_s: float = 60) -> Any:
+    """The first true answer; AssertionError with `what` when there is none in time, which is long enough for a machine
+    with far more to do than it can, and shorter than a peer's routes are kept."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         answer = condition()

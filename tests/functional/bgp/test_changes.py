@@ -63,7 +63,7 @@ def test_a_node_that_is_no_longer_registered_speaks_to_nobody_until_it_is_again(
     pair.store.delete(ResourceKey("Node", "n1"))
     wait_until("nothing is announced or learnt", lambda: not pair.bird.routes("p0") and not pair.routes())
     pair.store.node("n1", "10.1.0.1/24")
-    wait_until("everything is back", lambda: pair.bird.routes("p0") == {BLOCK} and pair.routes() == FIRST, timeout_s=30)
+    wait_until("everything is back", lambda: pair.bird.routes("p0") == {BLOCK} and pair.routes() == FIRST)
 
 
 def test_a_port_that_somebody_else_has_is_named_and_no_route_goes_until_it_is_free(pair: Pair) -> None:
@@ -77,7 +77,7 @@ def test_a_port_that_somebody_else_has_is_named_and_no_route_goes_until_it_is_fr
             other = socket.create_server(("10.1.0.1", 179))
         with other:
             pair.node.start()
-            wait_until("it is tried twice", lambda: pair.node.log().count("starting it again") == 2)
+            wait_until("it is tried twice", lambda: pair.node.log().count("starting it again") >= 2)
             assert "can not bind to 10.1.0.1:179" in pair.node.log()
             assert pair.routes() == FIRST
         after = "starting it again"

@@ -25,6 +25,7 @@ from bird_agent.exabgp.supervisor import SpeakerPaths
 from lab.netns import NetNs
 from lab.process import Process, start
 from tests.functional.bgp.fabric import REPOSITORY, Bird, bird_configuration, segment, wait_until
+from weft import singleton
 
 pytestmark = pytest.mark.root
 
@@ -96,8 +97,6 @@ class Speaker:
         return [line for line in self.lines if wanted.items() <= line.items()]
 
     def reload(self) -> None:
-        from weft import singleton
-
         pid = singleton.holder(self.paths.lock)
         assert pid is not None
         os.kill(pid, signal.SIGUSR1)
@@ -137,7 +136,7 @@ def withdraw(prefixes: str) -> str:
 
 def patience_s(left_out: str) -> float:
     """What does not happen without a correction need not be waited for as long as what has to."""
-    return 3 if left_out else 15
+    return 3 if left_out else 60
 
 
 UNCORRECTED = pytest.mark.xfail(raises=AssertionError, strict=True, reason="the defect that is corrected")
@@ -175,6 +174,18 @@ def test_a_reload_right_behind_announcements_is_not_forgotten(speaker: Speaker, 
     speaker.reload()
     digest = digest_of(speaker.text.encode())
     wait_until("the reload is reported", lambda: speaker.heard(type="weft-reload", digest=digest), patience_s(left_out))
+
+
+def test_a_reload_asked_of_a_speaker_that_is_only_starting_does_not_end_it(speaker: Speaker) -> None:
+    arguments = ["serve", str(speaker.paths.configuration), "--lock", str(speaker.paths.lock), "--listen", "127.0.0.1"]
+    speaker.process = start(
+        "speaker", [sys.executable, "-m", "bird_agent.exabgp.launcher", *arguments], log=speaker.paths.log,
+        netns=speaker.netns,
+    )  # fmt: skip
+    wait_until("it can be found", lambda: singleton.holder(speaker.paths.lock))
+    speaker.reload()
+    speaker.attach()
+    speaker.process.require_alive()
 
 
 @pytest.mark.parametrize("left_out", ["", pytest.param("B3", marks=UNCORRECTED)], ids=["corrected", "uncorrected"])

@@ -90,7 +90,7 @@ def test_frr_and_bird_beside_each_other_give_equal_paths(
         "198.51.100.0/24": {"10.2.0.254"},
         "192.0.2.0/24": {"10.1.0.254"},
     }
-    wait_until("all paths are in the kernel", lambda: node.routes() == expected, timeout_s=20)
+    wait_until("all paths are in the kernel", lambda: node.routes() == expected)
     wait_until("both have our block", lambda: "10.65.0.0/26" in frr.routes() and bird.routes("p0") == {"10.65.0.0/26"})
     # One of two equal paths goes: the other carries on.
     bird.ask("disable p0")
@@ -128,10 +128,10 @@ def test_a_mesh_of_three_carries_both_families_and_takes_a_fourth_without_distur
 
     for number in (1, 2, 3):
         join(number)
-    wait_until("three have each other's blocks", lambda: complete(3), timeout_s=25)
+    wait_until("three have each other's blocks", lambda: complete(3))
     before = [node.log().count(" down:") for node in nodes[:3]]
     join(4)
-    wait_until("four have each other's blocks", lambda: complete(4), timeout_s=25)
+    wait_until("four have each other's blocks", lambda: complete(4))
     assert [node.log().count(" down:") for node in nodes[:3]] == before
     store.delete(keys.ResourceKey("Node", "n4"))
     wait_until("the fourth's blocks are gone", lambda: complete(3))

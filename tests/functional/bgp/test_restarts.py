@@ -111,7 +111,7 @@ def test_an_interface_that_goes_down_withdraws_at_once(pair: Pair) -> None:
     wait_until("the routes go", lambda: pair.routes() == set())
     assert "interface down" in pair.node.log()
     pair.bird.netns.ip("link", "set", "up0", "up")
-    wait_until("the routes are back", lambda: pair.routes() == FIRST, timeout_s=25)
+    wait_until("the routes are back", lambda: pair.routes() == FIRST)
 
 
 def test_a_peer_that_falls_silent_loses_its_routes_with_the_hold_timer(pair: Pair) -> None:
