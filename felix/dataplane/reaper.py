@@ -71,8 +71,8 @@ class Reaper:
         ending = False
         while not ending:
             self._due.wait()
+            self._due.clear()  # before anything is looked at: what comes later is due again
             ending = self._ending.wait(self._delay_s)
-            self._due.clear()
             self._delete()
 
     def _delete(self) -> None:

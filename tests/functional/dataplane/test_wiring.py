@@ -1,6 +1,7 @@
 """The wiring against the real kernel: one host namespace, workloads in namespaces of their own."""
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -310,3 +311,16 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 5) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def test_the_reaper_ends_whenever_it_is_told_to(netns: Callable[[str], NetNs]) -> None:
+    made = netns("host")
+    for number in range(400):
+        with made.enter():
+            reaper = Reaper(delay_s=0.001)
+        reaper.notify()
+        time.sleep(number % 20 * 0.0001)  # at every moment of its round
+        closing = threading.Thread(target=reaper.close, daemon=True)
+        closing.start()
+        closing.join(10)
+        assert not closing.is_alive(), "it waits for ever"
