@@ -45,6 +45,7 @@ class Adder:
         if netns is None:
             raise CNIError(Code.INVALID_ENVIRONMENT, f"there is no network namespace {request.netns}")
         workload = workloads.workload_of(request, self._parts.view.node)
+        workloads.require_storable(workload)
         async with self._parts.turns.turn(workload.turn):
             self._parts.adding.add(workload.container_id)
             try:

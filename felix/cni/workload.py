@@ -24,6 +24,7 @@ from weft.model.errors import FieldError
 from weft.model.keys import ResourceKey
 from weft.model.policy import EntityRule, Profile, ProfileSpec, Rule
 from weft.model.pool import IPPool
+from weft.model.validation import checks
 
 NETWORK_ANNOTATION: Final = "weft.dev/cni-network"
 """On an endpoint: the network it was added to. GC goes by it."""
@@ -103,6 +104,12 @@ def workload_of(request: Request, node: str) -> Workload:
         raise CNIError(
             Code.INVALID_ENVIRONMENT, f"no endpoint can be named after this {error.field}", str(error)
         ) from None
+
+
+def require_storable(workload: Workload) -> None:
+    """Raises CNIError for what no manifest of an endpoint could say. Only ADD asks: DEL takes away whatever is there."""
+    for wrong in (*checks.name("namespace", workload.namespace), *checks.label_map("labels", workload.labels)):
+        raise CNIError(Code.INVALID_ENVIRONMENT, f"no endpoint can have this {wrong.field}", str(wrong))
 
 
 def clean_label(text: str) -> str:

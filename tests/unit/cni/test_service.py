@@ -353,3 +353,20 @@ async def test_a_datastore_that_does_not_answer_is_error_11_and_del_can_be_repea
     assert (await refused(node.call("DEL", netns=netns))).code == Code.TRY_AGAIN_LATER
     await node.call("DEL", netns=netns)
     assert node.is_clean()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        pytest.param({"cni_args": "WEFT_NAMESPACE=Bad NS"}, "namespace", id="namespace"),
+        pytest.param({"args": {"cni": {"labels": [{"key": "app", "value": "d b"}]}}}, "labels.app", id="label"),
+    ],
+)
+async def test_what_no_manifest_could_say_of_an_endpoint_is_refused(
+    node: FakeNode, netns: int, options: dict[str, Any], said: str
+) -> None:
+    error = await refused(node.call("ADD", netns=netns, **options))
+    assert error.code == Code.INVALID_ENVIRONMENT
+    assert said in str(error)
+    assert await node.call("DEL", netns=netns, **options) == {}
+    assert node.is_clean()
