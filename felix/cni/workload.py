@@ -107,7 +107,7 @@ def workload_of(request: Request, node: str) -> Workload:
 
 
 def require_storable(workload: Workload) -> None:
-    """Raises CNIError for what no manifest of an endpoint could say. Only ADD asks: DEL takes away whatever is there."""
+    """Raises CNIError for what no manifest of an endpoint could say. ADD alone asks: DEL takes away what is there."""
     for wrong in (*checks.name("namespace", workload.namespace), *checks.label_map("labels", workload.labels)):
         raise CNIError(Code.INVALID_ENVIRONMENT, f"no endpoint can have this {wrong.field}", str(wrong))
 
