@@ -10,6 +10,7 @@ import yaml
 from lab import fabric, status, workloads
 from lab.netns import CommandError, run
 from lab.state import Lab, LabError, Workload, load, names
+from lab.topology import CLIENT_IPV4, CLIENT_IPV6
 
 PING_TIMEOUT_S = 10.0
 
@@ -22,7 +23,7 @@ POLICY = {
         "order": 100,
         "selector": "app == 'web'",
         "types": ["Ingress"],
-        "ingress": [{"action": "Allow", "source": {"nets": ["192.0.2.0/24"]}}],
+        "ingress": [{"action": "Allow", "source": {"nets": [str(net)]}} for net in (CLIENT_IPV4, CLIENT_IPV6)],
     },
 }
 

@@ -13,8 +13,9 @@ import yaml
 
 from lab import fabric, routers, status, workloads
 from lab.netns import NetNs
-from lab.state import Lab, LabError
+from lab.state import Lab, LabError, load
 from lab.topology import CLIENT_IPV4, CLIENT_IPV6, IPV4_POOL, IPV6_POOL
+from lab.tour import tour
 from tests.fv.conftest import WorkloadFactory, answers, eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.xdist_group("flat")]
@@ -150,3 +151,16 @@ def test_the_lab_command_shows_runs_and_points_weftctl(flat: Lab, workload: Work
     assert [one["metadata"]["name"] for one in nodes["items"]] == ["node1", "node2", "node3"]
     node_status = lab("sh", "-c", f"{environ}\nweftctl node status")
     assert node_status.count("Established") == 6
+
+
+def test_the_tour_goes_as_it_says(flat: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    before = [(one.node, one.name) for one in flat.state.workloads]
+    try:
+        assert tour(flat.name, "flat", 3, print) == 0
+        shown = capsys.readouterr().out
+        assert "FAILED" not in shown
+        assert shown.count("  ok ") == 5
+    finally:
+        flat.state.workloads = load(flat.name).state.workloads
+        for one in [one for one in flat.state.workloads if (one.node, one.name) not in before]:
+            workloads.delete(flat, one)
