@@ -52,9 +52,11 @@ def test_the_tor_learns_each_nodes_blocks_and_the_nodes_learn_its_networks(
     node1 = str(flat.topology.host("node1").uplink.ipv4.ip)
     tor = flat.netns("tor")
     eventually(lambda: (block, node1) in routers.routes(tor), what=f"{block} at the ToR")
-    assert str(CLIENT_IPV4) in kernel_routes(flat.netns("node3"), "186")
-    assert str(CLIENT_IPV6) in kernel_routes(flat.netns("node3"), "186", "-6")
-    assert kernel_routes(flat.netns("node2"), "186")[block]["gateway"] == node1
+    node2, node3 = flat.netns("node2"), flat.netns("node3")
+    eventually(lambda: str(CLIENT_IPV4) in kernel_routes(node3, "186"), what="the client's network at node3")
+    eventually(lambda: str(CLIENT_IPV6) in kernel_routes(node3, "186", "-6"), what="the same over IPv6")
+    eventually(lambda: block in kernel_routes(node2, "186"), what=f"{block} at node2")
+    assert kernel_routes(node2, "186")[block]["gateway"] == node1
 
 
 def test_a_nodes_own_block_is_a_blackhole_under_its_workloads(flat: Lab, workload: WorkloadFactory) -> None:
