@@ -62,9 +62,10 @@ def test_the_tor_learns_each_nodes_blocks_and_the_nodes_learn_its_networks(
 def test_a_nodes_own_block_is_a_blackhole_under_its_workloads(flat: Lab, workload: WorkloadFactory) -> None:
     one = workload(flat, "node1", "a")
     address = ip_interface(one.addresses[0]).ip
-    mine = kernel_routes(flat.netns("node1"), "80")
-    assert str(mine[str(address)]["dev"]).startswith("cali")
-    assert mine[str(ip_network(f"{address}/26", strict=False))]["type"] == "blackhole"
+    node1, block = flat.netns("node1"), str(ip_network(f"{address}/26", strict=False))
+    assert str(kernel_routes(node1, "80")[str(address)]["dev"]).startswith("cali")
+    eventually(lambda: block in kernel_routes(node1, "80"), what=f"{block} on node1")
+    assert kernel_routes(node1, "80")[block]["type"] == "blackhole"
 
 
 def test_workloads_reach_each_other_across_nodes_and_on_one_node(flat: Lab, workload: WorkloadFactory) -> None:
@@ -127,7 +128,7 @@ def test_an_address_is_free_again_after_its_workload_is_gone(flat: Lab, workload
 def test_the_datastore_away_stops_no_traffic(flat: Lab, workload: WorkloadFactory) -> None:
     one = workload(flat, "node1", "a")
     client, etcd = flat.netns("client"), flat.state.processes["etcd"][0]
-    eventually(lambda: answers(client, one.addresses[0]))
+    eventually(lambda: all(answers(client, address) for address in one.addresses), what="before")
     etcd.signal(19)  # SIGSTOP
     try:
         assert all(answers(client, address) for address in one.addresses)
