@@ -17,15 +17,16 @@ from msgspec import Struct
 from felix.calc.label_index import LabelIndex, Labels
 from weft.model.address import IPAddress, IPNetwork
 from weft.model.keys import ResourceKey
-from weft.policy.values import SelectorSet
+from weft.policy.values import AddressPort, AddressSet, ServiceSet
 
-Member = IPAddress | IPNetwork
+Member = IPAddress | IPNetwork | AddressPort
 """A single address is an address, never a /32 or /128 network."""
 
 
 class SetKind(Enum):
     ADDRESSES = "addresses"
     NETWORKS = "networks"
+    PORTS = "ports"
 
 
 class SetKey(NamedTuple):
@@ -133,10 +134,10 @@ class IPSets:
     def set_parent(self, profile: str, labels: Labels) -> None:
         self._index.set_parent(profile, labels)
 
-    def acquire(self, wanted: SelectorSet) -> None:
+    def acquire(self, wanted: AddressSet) -> None:
         """One more rule set uses it; the first makes it."""
         users = self._users[wanted.id] = self._users.get(wanted.id, 0) + 1
-        if users == 1:
+        if users == 1 and not isinstance(wanted, ServiceSet):
             self._index.set_selector(wanted.id, wanted.selector)
 
     def release(self, set_id: str) -> None:

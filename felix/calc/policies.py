@@ -140,7 +140,7 @@ class Policies:
         for key, policy in changes.items():
             self._problems.touch(key)
             left += self._using.pop(key, ())
-            wanted = policy.selector_sets() if policy else {}
+            wanted = policy.address_sets() if policy else {}
             for one in wanted.values():
                 self._sets.acquire(one)
             if wanted:

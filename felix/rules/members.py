@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import NamedTuple, Protocol, cast
 
-from felix.rules.values import IPNetwork, KeyType, Member, PortRange, Service
+from felix.rules.values import AddressPort, IPNetwork, KeyType, Member, PortRange
 
 
 class KeyChange(NamedTuple):
@@ -47,7 +47,7 @@ def plain_key(member: Member) -> bytes:
     match member:
         case IPv4Address() | IPv6Address():
             return member.packed
-        case Service(address, protocol, port):
+        case AddressPort(address, protocol, port):
             return address.packed + bytes((protocol, 0, 0, 0)) + port.to_bytes(2, "big") + b"\0\0"
         case _:
             raise TypeError(f"not a plain member: {member!r}")

@@ -115,7 +115,7 @@ class Renderer:
         self._touch_policy(key)
         before = self.policies.pop(key, None)
         self._passing.pop(key, None)
-        for set_id in before.selector_sets() if before else ():
+        for set_id in before.address_sets() if before else ():
             users = self._looking_into[set_id]
             users.remove(key)
             if not users:
@@ -130,7 +130,7 @@ class Renderer:
         if passing:
             self._passing[key] = passing
         self._policy_plans.update({plan.name: plan for plan in plans})
-        for set_id in policy.selector_sets():
+        for set_id in policy.address_sets():
             self._looking_into.setdefault(set_id, set()).add(key)
         self._touch_policy(key)
 

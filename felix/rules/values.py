@@ -68,6 +68,7 @@ from felix.rules.statements import (
     require_name,
 )
 from weft.model.address import IPAddress, IPNetwork
+from weft.policy.values import AddressPort
 
 __all__ = [
     "DCCP",
@@ -83,6 +84,7 @@ __all__ = [
     "Action",
     "Address",
     "AddressInSet",
+    "AddressPort",
     "AddressType",
     "Chain",
     "ConntrackMark",
@@ -116,7 +118,6 @@ __all__ = [
     "Return",
     "ReversePath",
     "Rule",
-    "Service",
     "ServiceInSet",
     "Set",
     "SetConntrackMark",
@@ -213,7 +214,7 @@ class KeyType(Enum):
     ADDRESS_V4/_V6: IPv4Address, IPv6Address; a hash, the fastest lookup.
     NETWORK_V4/_V6: IPv4Network, IPv6Network, which may overlap and may cover everything.
     PORT: PortRange, which may overlap.
-    SERVICE_V4/_V6: Service."""
+    SERVICE_V4/_V6: AddressPort."""
 
     ADDRESS_V4 = "address4"
     ADDRESS_V6 = "address6"
@@ -224,19 +225,7 @@ class KeyType(Enum):
     SERVICE_V6 = "service6"
 
 
-class Service(Struct, frozen=True):
-    """A port of one address: a member of a set that a ServiceInSet looks into."""
-
-    address: IPAddress
-    protocol: int
-    port: int
-
-    def __post_init__(self) -> None:
-        require(self.protocol in PROTOCOLS_WITH_PORTS, f"not a protocol with ports: {self.protocol}")
-        require(0 <= self.port <= 65535, f"not a port: {self.port}")
-
-
-Member = IPv4Address | IPv6Address | IPv4Network | IPv6Network | PortRange | Service
+Member = IPv4Address | IPv6Address | IPv4Network | IPv6Network | PortRange | AddressPort
 
 _MEMBERS: Mapping[KeyType, tuple[type[Member], int | None]] = {
     KeyType.ADDRESS_V4: (IPv4Address, None),
@@ -244,8 +233,8 @@ _MEMBERS: Mapping[KeyType, tuple[type[Member], int | None]] = {
     KeyType.NETWORK_V4: (IPv4Network, None),
     KeyType.NETWORK_V6: (IPv6Network, None),
     KeyType.PORT: (PortRange, None),
-    KeyType.SERVICE_V4: (Service, 4),
-    KeyType.SERVICE_V6: (Service, 6),
+    KeyType.SERVICE_V4: (AddressPort, 4),
+    KeyType.SERVICE_V6: (AddressPort, 6),
 }
 
 
@@ -254,8 +243,10 @@ def require_members(key: KeyType, members: Iterable[Member]) -> None:
     kind, version = _MEMBERS[key]
     for member in members:
         require(type(member) is kind, f"{member!r} in a set of {key.value}")
-        if version is not None and isinstance(member, Service):
-            require(member.address.version == version, f"{member!r} in a set of {key.value}")
+        if isinstance(member, AddressPort):
+            require(member.version == version, f"{member!r} in a set of {key.value}")
+            require(member.protocol in PROTOCOLS_WITH_PORTS, f"not a protocol with ports: {member.protocol}")
+            require(0 <= member.port <= 65535, f"not a port: {member.port}")
 
 
 class Set(Struct, frozen=True):

@@ -31,9 +31,9 @@ port_ranges = st.tuples(
 
 
 @st.composite
-def services(draw: st.DrawFn, version: v.IPVersion) -> v.Service:
+def services(draw: st.DrawFn, version: v.IPVersion) -> v.AddressPort:
     address = (IPv4Address if version == 4 else IPv6Address)(draw(st.integers(1, 4)))
-    return v.Service(address, draw(st.sampled_from([v.TCP, v.UDP])), draw(st.sampled_from([53, 80])))
+    return v.AddressPort(address, draw(st.sampled_from([v.TCP, v.UDP])), draw(st.sampled_from([53, 80])))
 
 
 def members(key: v.KeyType) -> SearchStrategy[v.Member]:

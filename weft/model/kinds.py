@@ -40,10 +40,15 @@ KINDS: Final[Mapping[str, Kind]] = {
         _kind("Tier", "tiers"),
         _kind("NetworkPolicy", "networkpolicies", "policy", "np", "policies", "pol", "pols", namespaced=True),
         _kind("GlobalNetworkPolicy", "globalnetworkpolicies", "gnp", "gnps"),
+        _kind("StagedNetworkPolicy", "stagednetworkpolicies", "snp", "snps", namespaced=True),
+        _kind("StagedGlobalNetworkPolicy", "stagedglobalnetworkpolicies", "sgnp", "sgnps"),
         _kind("NetworkSet", "networksets", "netsets", namespaced=True),
         _kind("GlobalNetworkSet", "globalnetworksets", "gnetsets"),
         _kind("ClusterInformation", "clusterinformations", "clusterinfo", "clusterinfos"),
         _kind("FelixConfiguration", "felixconfigurations", "felixconfig", "felixconfigs"),
+        _kind(
+            "KubernetesEndpointSlice", "kubernetesendpointslices", "endpointslice", "endpointslices", namespaced=True
+        ),
     )
 }
 

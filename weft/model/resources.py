@@ -9,6 +9,7 @@ from weft.model.base import Metadata as Metadata
 from weft.model.base import Resource as Resource
 from weft.model.bgp import BGPConfiguration, BGPFilter, BGPPeer
 from weft.model.endpoint import HostEndpoint, WorkloadEndpoint
+from weft.model.endpoint_slice import KubernetesEndpointSlice
 from weft.model.felix_configuration import FelixConfiguration
 from weft.model.node import ClusterInformation, Node
 from weft.model.policy import (
@@ -20,6 +21,7 @@ from weft.model.policy import (
     Tier,
 )
 from weft.model.pool import IPAMConfiguration, IPPool, IPReservation
+from weft.model.staged import StagedGlobalNetworkPolicy, StagedNetworkPolicy
 
 AnyResource = (
     Node
@@ -35,10 +37,13 @@ AnyResource = (
     | Tier
     | NetworkPolicy
     | GlobalNetworkPolicy
+    | StagedNetworkPolicy
+    | StagedGlobalNetworkPolicy
     | NetworkSet
     | GlobalNetworkSet
     | ClusterInformation
     | FelixConfiguration
+    | KubernetesEndpointSlice
 )
 
 CLASSES: Final[Mapping[str, type[Resource]]] = {
@@ -57,9 +62,12 @@ CLASSES: Final[Mapping[str, type[Resource]]] = {
         Tier,
         NetworkPolicy,
         GlobalNetworkPolicy,
+        StagedNetworkPolicy,
+        StagedGlobalNetworkPolicy,
         NetworkSet,
         GlobalNetworkSet,
         ClusterInformation,
         FelixConfiguration,
+        KubernetesEndpointSlice,
     )
 }

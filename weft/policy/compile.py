@@ -4,20 +4,29 @@ What a rule contains and cannot be enforced is never skipped silently: its match
 `unenforced`, and `Rule.effect` then only ever refuses. Selectors are resolved to sets here; who is in a set
 is not this module's business."""
 
+from collections import Counter
 from collections.abc import Sequence
+from hashlib import sha256
+
+import msgspec
 
 from weft.model import policy as model
 from weft.model.defaults import policy_types
 from weft.model.keys import ResourceKey
+from weft.model.staged import StagedPolicy
 from weft.model.values import Port, Protocol
-from weft.policy.selectors import entity_selector, selector_set
-from weft.policy.values import ANY, Action, Direction, Entity, Icmp, Policy, PortRange, Rule, SelectorSet
-from weft.selector import SelectorError, parse
+from weft.model.wire import enc_hook
+from weft.policy.selectors import entity_selector, port_set, selector_set, service_set
+from weft.policy.values import ANY, Action, Direction, Entity, Icmp, Policy, PortRange, PortSet, Rule, SelectorSet
+from weft.selector import ALL, Selector, SelectorError, parse
+
+PolicyResource = model.Policy | StagedPolicy
 
 _ICMP_PROTOCOLS = (1, 58)
+_ENCODER = msgspec.json.Encoder(enc_hook=enc_hook, order="deterministic")
 
 
-def compile_policy(key: ResourceKey, resource: model.Policy | model.Profile) -> Policy:
+def compile_policy(key: ResourceKey, resource: PolicyResource | model.Profile) -> Policy:
     """The rules in both directions; None where the policy's types leave a direction out."""
     spec = resource.spec
     directions = policy_directions(resource)
@@ -28,7 +37,7 @@ def compile_policy(key: ResourceKey, resource: model.Policy | model.Profile) -> 
     )
 
 
-def policy_directions(resource: model.Policy | model.Profile) -> frozenset[Direction]:
+def policy_directions(resource: PolicyResource | model.Profile) -> frozenset[Direction]:
     """Which directions it speaks about: its types, given or derived. A profile is for both."""
     if isinstance(resource, model.Profile):
         return frozenset(Direction)
@@ -38,10 +47,16 @@ def policy_directions(resource: model.Policy | model.Profile) -> frozenset[Direc
 def compile_rules(rules: Sequence[model.Rule], namespace: str) -> tuple[Rule, ...]:
     """`namespace` is that of the policy, "" for global ones and profiles: a rule's selectors choose in it only,
     unless the rule has a namespace selector."""
-    return tuple(_compile_rule(rule, namespace) for rule in rules)
+    seen: Counter[str] = Counter()
+    compiled = []
+    for rule in rules:
+        digest = sha256(_ENCODER.encode(rule)).hexdigest()[:12]
+        seen[digest] += 1
+        compiled.append(_compile_rule(rule, namespace, digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"))
+    return tuple(compiled)
 
 
-def _compile_rule(rule: model.Rule, namespace: str) -> Rule:
+def _compile_rule(rule: model.Rule, namespace: str, name: str) -> Rule:
     problems: list[str] = []
     if rule.http is not None:
         problems.append("http: application layer matches are not supported")
@@ -52,6 +67,7 @@ def _compile_rule(rule: model.Rule, namespace: str) -> Rule:
         icmp = not_icmp = None
     return Rule(
         action=Action(rule.action),
+        id=name,
         ip_version=rule.ip_version,
         protocol=number,
         not_protocol=rule.not_protocol.number if rule.not_protocol else None,
@@ -75,38 +91,57 @@ def _compile_entity(
     if entity == model.ANY_ENTITY:
         return ANY
     if entity.services is not None:
-        problems.append(f"{end}.services: services are not supported yet")
+        return _service(end, entity, namespace)
+    selector = _selector(end, entity, namespace, problems)
+    ports, named = _ports(f"{end}.ports", entity.ports, protocol, selector, problems)
+    not_ports, not_named = _ports(f"{end}.notPorts", entity.not_ports, protocol, selector, problems)
     return Entity(
         nets=entity.nets,
         not_nets=entity.not_nets,
-        ports=_ports(f"{end}.ports", entity.ports, protocol, problems),
-        not_ports=_ports(f"{end}.notPorts", entity.not_ports, protocol, problems),
-        sets=_sets(end, entity, namespace, problems),
+        ports=ports,
+        not_ports=not_ports,
+        # Named ports alone are looked for among what the selector chooses: that it chooses is then said already.
+        sets=() if selector is None or (named and not ports) else (selector_set(selector),),
         not_sets=_not_sets(end, entity, problems),
+        named_ports=named,
+        not_named_ports=not_named,
     )
 
 
-def _ports(field: str, ports: Sequence[Port], protocol: Protocol | None, problems: list[str]) -> tuple[PortRange, ...]:
-    """The ranges, or none and a problem: half of a list of ports would choose too much or too little."""
-    if not ports:
-        return ()
-    if protocol is None or not protocol.has_ports:
+def _service(end: str, entity: model.EntityRule, namespace: str) -> Entity:
+    """A service as destination is its addresses with their ports, as source its addresses."""
+    assert entity.services is not None
+    found = entity.services
+    one = service_set(found.namespace or namespace, found.name, with_ports=end == "destination")
+    ports = tuple(PortRange(port.first, port.last) for port in entity.ports if not port.is_named)
+    not_ports = tuple(PortRange(port.first, port.last) for port in entity.not_ports if not port.is_named)
+    if one.with_ports:
+        return Entity(service=one)
+    return Entity(sets=(one,), ports=ports, not_ports=not_ports)
+
+
+def _ports(
+    field: str, ports: Sequence[Port], protocol: Protocol | None, selector: Selector | None, problems: list[str]
+) -> tuple[tuple[PortRange, ...], tuple[PortSet, ...]]:
+    """The ranges and the named ports, or none and a problem: half of a list would choose too much or too little.
+
+    Named ports are looked for among what the selector of the same end chooses, in `notPorts`, too: the rule asks for
+    both. Without a protocol each has its own."""
+    numbered = tuple(PortRange(port.first, port.last) for port in ports if not port.is_named)
+    if (numbered and protocol is None) or (ports and protocol is not None and not protocol.has_ports):
         problems.append(f"{field}: needs protocol TCP, UDP or SCTP")
-        return ()
-    named = [port.name for port in ports if port.is_named]
-    if named:
-        problems.append(f"{field}: named ports are not supported yet ({', '.join(named)})")
-        return ()
-    return tuple(PortRange(port.first, port.last) for port in ports)
+        return (), ()
+    number = protocol.number if protocol else None
+    named = dict.fromkeys(port.name for port in ports if port.is_named)
+    return numbered, tuple(port_set(selector or ALL, name, number) for name in named)
 
 
-def _sets(end: str, entity: model.EntityRule, namespace: str, problems: list[str]) -> tuple[SelectorSet, ...]:
+def _selector(end: str, entity: model.EntityRule, namespace: str, problems: list[str]) -> Selector | None:
     try:
-        selector = entity_selector(entity, namespace)
+        return entity_selector(entity, namespace)
     except SelectorError as error:
         problems.append(f"{end}: selector that cannot be read: {error}")
-        return ()
-    return () if selector is None else (selector_set(selector),)
+        return None
 
 
 def _not_sets(end: str, entity: model.EntityRule, problems: list[str]) -> tuple[SelectorSet, ...]:

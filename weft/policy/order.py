@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from weft.model.keys import ResourceKey
 from weft.model.policy import DEFAULT_TIER, KUBE_ADMIN_TIER, KUBE_BASELINE_TIER, TIER_ORDERS
-from weft.policy.values import Action, Direction, EndpointPolicy, TierPolicies
+from weft.policy.values import Action, Direction, EndpointPolicy, HostPolicy, Stage, TierPolicies
 
 TierRank = tuple[bool, float, str]
 PolicyRank = tuple[float, str]
@@ -38,6 +38,7 @@ class PolicyOrder(Struct, frozen=True):
     tier: str
     order: float | None
     directions: frozenset[Direction]
+    stages: frozenset[Stage] = frozenset({Stage.NORMAL})
 
     @property
     def rank(self) -> PolicyRank:
@@ -74,3 +75,15 @@ def order_policies(
             )
         )
     return EndpointPolicy(tuple(applying), tuple(profiles))
+
+
+def order_host_policies(
+    matching: Iterable[PolicyOrder], tiers: Iterable[TierOrder], profiles: Iterable[ResourceKey]
+) -> HostPolicy:
+    """As `order_policies`, for a host endpoint: each policy in the stages it is for."""
+    policies, known = tuple(matching), tuple(tiers)
+
+    def of(stage: Stage, profiles: Iterable[ResourceKey] = ()) -> EndpointPolicy:
+        return order_policies((one for one in policies if stage in one.stages), known, profiles)
+
+    return HostPolicy(of(Stage.NORMAL, profiles), of(Stage.FORWARD), of(Stage.PRE_DNAT), of(Stage.UNTRACKED))

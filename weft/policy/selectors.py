@@ -14,7 +14,7 @@ from weft.model.defaults import ORCHESTRATOR_LABEL as ORCHESTRATOR
 from weft.model.defaults import SERVICE_ACCOUNT_LABEL as SERVICE_ACCOUNT
 from weft.model.endpoint import WorkloadEndpoint
 from weft.model.policy import EntityRule, GlobalNetworkPolicy, NetworkPolicy, ServiceAccountMatch
-from weft.policy.values import SelectorSet
+from weft.policy.values import PortSet, SelectorSet, ServiceSet
 from weft.selector import Selector, conjunction, parse
 from weft.selector.nodes import Compare, Everything, Has, Junction, Labels, Member, Node, Not
 
@@ -69,7 +69,21 @@ def entity_selector(entity: EntityRule, namespace: str) -> Selector | None:
 
 def selector_set(selector: Selector) -> SelectorSet:
     """The set of a selector, named by its canonical form."""
-    return SelectorSet("s" + sha256(str(selector).encode()).hexdigest()[:16], selector)
+    return SelectorSet("s" + _hash(str(selector)), selector)
+
+
+def port_set(selector: Selector, port: str, protocol: int | None) -> PortSet:
+    """The ports of this name of what a selector chooses."""
+    return PortSet("p" + _hash(f"{protocol}/{port}/{selector}"), selector, port, protocol)
+
+
+def service_set(namespace: str, name: str, *, with_ports: bool) -> ServiceSet:
+    """`with_ports` False: the addresses alone, as a rule's source asks for them."""
+    return ServiceSet(("v" if with_ports else "w") + _hash(f"{namespace}/{name}"), namespace, name, with_ports)
+
+
+def _hash(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:16]
 
 
 @lru_cache(maxsize=4096)

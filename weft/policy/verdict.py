@@ -20,6 +20,10 @@ class Membership(Protocol):
 
     def contains(self, set_id: str, address: IPAddress) -> bool: ...
 
+    def contains_port(self, set_id: str, address: IPAddress, protocol: int, port: int) -> bool:
+        """Of a set of addresses with ports."""
+        ...
+
 
 class Flow(Struct, frozen=True, kw_only=True):
     """The first packet of a connection; both addresses of one family.

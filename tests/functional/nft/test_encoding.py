@@ -29,8 +29,8 @@ SETS = [
     v.Set("n4b", v.KeyType.NETWORK_V4, frozenset({IPv4Network("10.0.0.0/9"), IPv4Network("10.128.0.0/9")})),
     v.Set("n6", v.KeyType.NETWORK_V6, frozenset({IPv6Network("fd00::/8"), IPv6Network("ff00::/8")})),
     v.Set("p", v.KeyType.PORT, frozenset({v.PortRange(80), v.PortRange(443, 500), v.PortRange(450, 65535)})),
-    v.Set("v4", v.KeyType.SERVICE_V4, frozenset({v.Service(IPv4Address("10.0.0.1"), v.TCP, 80)})),
-    v.Set("v6", v.KeyType.SERVICE_V6, frozenset({v.Service(IPv6Address("fd00::1"), v.UDP, 53)})),
+    v.Set("v4", v.KeyType.SERVICE_V4, frozenset({v.AddressPort(IPv4Address("10.0.0.1"), v.TCP, 80)})),
+    v.Set("v6", v.KeyType.SERVICE_V6, frozenset({v.AddressPort(IPv6Address("fd00::1"), v.UDP, 53)})),
 ]
 MAP = v.VerdictMap("m", {"cali12345678901": v.Goto("target"), "eth0": v.Drop(), "eth1": v.Jump("target")})
 FORWARD = v.Hook("filter", "forward", 1, "drop")

@@ -84,7 +84,7 @@ def test_a_naive_calculation_agrees(history: list[Update]) -> None:
     used = {key for endpoint in node.endpoints.values() for key in endpoint.policy.asked()}
     assert used <= node.policies.keys()
     for policy in node.policies.values():
-        for one in policy.selector_sets().values():
+        for one in policy.address_sets().values():
             expected = {
                 network if network.prefixlen < network.max_prefixlen else network.network_address
                 for value in state.values()

@@ -31,9 +31,11 @@ IMPOSSIBLE: dict[str, Callable[[], object]] = {
     "a log prefix of 128 bytes": lambda: v.Log("x" * 128),
     "a prefix in a set of addresses": lambda: v.Set("s", v.KeyType.ADDRESS_V4, frozenset({NET4})),
     "an IPv6 service in a set of IPv4": lambda: v.Set(
-        "s", v.KeyType.SERVICE_V4, frozenset({v.Service(IPv6Address(1), v.TCP, 80)})
+        "s", v.KeyType.SERVICE_V4, frozenset({v.AddressPort(IPv6Address(1), v.TCP, 80)})
     ),
-    "a port of ICMP as a service": lambda: v.Service(IPv4Address(1), v.ICMP, 80),
+    "a port of ICMP as a service": lambda: v.Set(
+        "s", v.KeyType.SERVICE_V4, frozenset({v.AddressPort(IPv4Address(1), v.ICMP, 80)})
+    ),
     "a map of interface patterns": lambda: v.VerdictMap("m", {"cali*": v.Drop()}),
 }
 
