@@ -16,6 +16,7 @@ from felix.calc.output import Output
 from felix.rules import render_names as names
 from felix.rules import values as nft
 from felix.rules.changes import Changes, MemberChange
+from felix.rules.render_actions import ActionSettings
 from felix.rules.render_base import base_chains
 from felix.rules.render_chains import PolicyPlan, SharedPlan, endpoint_plan, passing_directions, render_plan
 from weft.delta import diff
@@ -56,8 +57,8 @@ class Renderer:
         self._on_settings(self._settings)
 
     @property
-    def log_prefix(self) -> str:
-        return _log_prefix(self._settings.log_prefix)
+    def actions(self) -> ActionSettings:
+        return ActionSettings(_log_prefix(self._settings.log_prefix), self._settings.reject)
 
     def kind_of(self, key: SetKey) -> SetKind | None:
         return self._kinds.get(key)

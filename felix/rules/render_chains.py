@@ -12,6 +12,7 @@ from msgspec import Struct
 from felix.calc.ip_sets import SetKey, SetKind
 from felix.rules import render_names as names
 from felix.rules import values as nft
+from felix.rules.render_actions import ActionSettings, Place, deny, rule_endings
 from felix.rules.render_base import DROP_INVALID
 from felix.rules.render_match import render_rule
 from weft.model.keys import ResourceKey
@@ -24,7 +25,7 @@ class Context(Protocol):
     @property
     def policies(self) -> Policies: ...
     @property
-    def log_prefix(self) -> str: ...
+    def actions(self) -> ActionSettings: ...
     def kind_of(self, key: SetKey) -> SetKind | None: ...
     def passes(self, key: ResourceKey, direction: Direction) -> bool: ...
 
@@ -120,7 +121,7 @@ def _tier_chain(name: str, direction: Direction, tier: TierPolicies, context: Co
             rules += _rules(context.policies[key], direction, context)
         else:
             rules.append(nft.rule(nft.Jump(names.policy_chain(direction, key))))
-    return nft.Chain(name, (*rules, *_end_of_tier(tier)))
+    return nft.Chain(name, (*rules, *_end_of_tier(tier, context.actions)))
 
 
 def _endpoint_chain(plan: EndpointPlan, context: Context) -> nft.Chain:
@@ -133,22 +134,23 @@ def _endpoint_chain(plan: EndpointPlan, context: Context) -> nft.Chain:
             rules.append(nft.rule(nft.Jump(names.tier_chain(direction, tier)), comment=_comment("tier", tier.name)))
             continue
         rules += [nft.rule(nft.Jump(names.policy_chain(direction, key))) for key in keys]
-        end = _end_of_tier(tier)
+        end = _end_of_tier(tier, context.actions)
         if end:
             return nft.Chain(plan.name, (*rules, *end))
     rules += [nft.rule(nft.Jump(names.policy_chain(direction, key))) for key in plan.profiles]
-    return nft.Chain(plan.name, (*rules, nft.rule(nft.Drop(), comment="nothing allowed it")))
+    return nft.Chain(plan.name, (*rules, nft.Rule(deny(context.actions), "nothing allowed it")))
 
 
 def _rules(policy: Policy, direction: Direction, context: Context) -> Iterator[nft.Rule]:
+    place = Place(direction, policy.key)
     for rule in policy.rules(direction) or ():
-        yield from render_rule(rule, context.kind_of, context.log_prefix, on_pass=nft.Return())
+        yield from render_rule(rule, context.kind_of, rule_endings(rule, place, context.actions))
 
 
-def _end_of_tier(tier: TierPolicies) -> tuple[nft.Rule, ...]:
+def _end_of_tier(tier: TierPolicies, actions: ActionSettings) -> tuple[nft.Rule, ...]:
     if tier.default_action is Action.PASS:
         return ()
-    return (nft.rule(nft.Drop(), comment=_comment("end of tier", tier.name)),)
+    return (nft.Rule(deny(actions), _comment("end of tier", tier.name)),)
 
 
 def _comment(what: str, name: str) -> str:

@@ -1,8 +1,8 @@
 """One computed policy rule as nft rules: cheap tests first, and each address family for itself.
 
 A rule that asks nothing of addresses is one nft rule for both families. One that does becomes up to two; a family in
-which it cannot match (an empty set, prefixes of the other family only) gets none. What an action becomes is the
-caller's choice only for Pass, which depends on where the rule stands."""
+which it cannot match (an empty set, prefixes of the other family only) gets none. What follows the matches is the
+caller's to say (`render_actions`)."""
 
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
@@ -10,9 +10,10 @@ from typing import Literal
 
 from felix.calc.ip_sets import SetKey, SetKind
 from felix.rules import values as nft
+from felix.rules.render_actions import Endings
 from felix.rules.render_names import selector_set
 from weft.model.address import IPNetwork
-from weft.policy.values import Action, Entity, PortRange, Rule
+from weft.policy.values import Entity, PortRange, Rule
 
 KindOf = Callable[[SetKey], SetKind | None]
 """What kind of kernel set holds a family of a selector's set; None: it has no members and no kernel set."""
@@ -20,12 +21,8 @@ KindOf = Callable[[SetKey], SetKind | None]
 _VERSIONS: tuple[Literal[4, 6], ...] = (4, 6)
 
 
-def render_rule(rule: Rule, kind_of: KindOf, log_prefix: str, on_pass: nft.Verdict) -> list[nft.Rule]:
-    """No nft rules for a rule that has no effect or can match nothing."""
-    effect = rule.effect
-    if effect is None:
-        return []
-    action = _action(effect, log_prefix, on_pass)
+def render_rule(rule: Rule, kind_of: KindOf, endings: Endings) -> list[nft.Rule]:
+    """The matches of the rule before each of the endings; nothing for a rule that can match nothing."""
     ports = _protocol_and_ports(rule)
     by_version: list[tuple[nft.Statement, ...]] = []
     for version in _VERSIONS:
@@ -34,25 +31,15 @@ def render_rule(rule: Rule, kind_of: KindOf, log_prefix: str, on_pass: nft.Verdi
             if addresses is not None:
                 by_version.append((nft.NetworkProtocol(version), *addresses))
     if [matches[1:] for matches in by_version] == [(), ()]:
-        return [nft.Rule((*ports, action))]
-    return [nft.Rule((*ports, *_without_implied_family(matches), action)) for matches in by_version]
+        return [nft.Rule((*ports, *ending)) for ending in endings]
+    return [
+        nft.Rule((*ports, *_without_implied_family(matches), *ending)) for matches in by_version for ending in endings
+    ]
 
 
 def _without_implied_family(matches: tuple[nft.Statement, ...]) -> tuple[nft.Statement, ...]:
     """An address match tests the family itself."""
     return matches[1:] or matches
-
-
-def _action(effect: Action, log_prefix: str, on_pass: nft.Verdict) -> nft.Statement:
-    match effect:
-        case Action.ALLOW:
-            return nft.Accept()
-        case Action.DENY:
-            return nft.Drop()
-        case Action.PASS:
-            return on_pass
-        case Action.LOG:
-            return nft.Log(log_prefix)
 
 
 def _protocol_and_ports(rule: Rule) -> tuple[nft.Statement, ...]:

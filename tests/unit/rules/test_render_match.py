@@ -6,12 +6,14 @@ import pytest
 
 from felix.calc.ip_sets import SetKey, SetKind
 from felix.rules import text
-from felix.rules import values as nft
+from felix.rules.render_actions import ActionSettings, Place, rule_endings
 from felix.rules.render_match import render_rule
-from weft.policy.values import Action, Entity, Icmp, PortRange, Rule, SelectorSet
+from weft.model.keys import ResourceKey
+from weft.policy.values import Action, Direction, Entity, Icmp, PortRange, Rule, SelectorSet
 from weft.selector import parse
 
 BOTH, NETS, V6, NONE = (SelectorSet(name, parse(f"x == '{name}'")) for name in ("both", "nets", "six", "none"))
+PLACE = Place(Direction.INGRESS, ResourceKey("NetworkPolicy", "p", "shop"))
 KINDS = {
     SetKey("both", 4): SetKind.ADDRESSES,
     SetKey("both", 6): SetKind.ADDRESSES,
@@ -82,5 +84,5 @@ CASES: dict[str, tuple[dict[str, object], list[str]]] = {
 @pytest.mark.parametrize(("matched", "expected"), CASES.values(), ids=CASES)
 def test_a_rule_becomes(matched: dict[str, object], expected: list[str]) -> None:
     rule = Rule(**({"action": Action.ALLOW} | matched))  # type: ignore[arg-type]
-    rendered = render_rule(rule, KINDS.get, log_prefix="x: ", on_pass=nft.Return())
+    rendered = render_rule(rule, KINDS.get, rule_endings(rule, PLACE, ActionSettings("x: ")))
     assert [text.rule(one) for one in rendered] == expected
