@@ -15,6 +15,7 @@ from felix.rules.values import (
     Address,
     AddressInSet,
     Chain,
+    ConntrackMark,
     ConntrackState,
     Drop,
     Goto,
@@ -41,7 +42,13 @@ DELETED = "weftdel*"
 # (137).
 _ICMPV6_TO_ROUTER = (130, 131, 132, 133, 135, 136, 143)
 
-_ESTABLISHED = rule(ConntrackState(("established", "related")), Accept())
+ESTABLISHED = (
+    rule(ConntrackState(("established", "related")), ConntrackMark(0, names.CUT_CONNECTION), Accept()),
+    rule(ConntrackMark(names.CUT_CONNECTION, names.CUT_CONNECTION), Drop(), comment="connection cut by policy"),
+)
+"""What every base chain, and the chain of every host endpoint, begins with: a connection that was allowed goes on, in
+both directions, unless the agent marked it because policy would refuse it now. One rule for the former; what is
+untracked or invalid has no mark and matches neither."""
 DROP_INVALID = rule(ConntrackState(("invalid",)), Drop())
 
 
@@ -68,12 +75,12 @@ def base_chains(settings: Settings, masquerade: tuple[Literal[4, 6], ...]) -> di
         _prerouting_raw(),
         Chain(
             names.FORWARD_FROM_ENDPOINT,
-            (_ESTABLISHED, *_only_known(Way.IN, names.FROM_ENDPOINTS)),
+            (*ESTABLISHED, *_only_known(Way.IN, names.FROM_ENDPOINTS)),
             Hook("filter", "forward", 0),
         ),
         Chain(
             names.FORWARD_TO_ENDPOINT,
-            (_ESTABLISHED, *_only_known(Way.OUT, names.TO_ENDPOINTS)),
+            (*ESTABLISHED, *_only_known(Way.OUT, names.TO_ENDPOINTS)),
             Hook("filter", "forward", 1),
         ),
         Chain(
@@ -115,7 +122,7 @@ def _workload_to_host(settings: Settings) -> Chain:
     policy = [] if settings.endpoint_to_host == "Drop" else [rule(InterfaceVerdict(Way.IN, names.FROM_ENDPOINTS))]
     known = rule(Jump(names.KNOWN_WORKLOAD))
     return Chain(
-        names.WORKLOAD_TO_HOST, (known, _ESTABLISHED, *neighbour_discovery, DROP_INVALID, *policy, rule(Drop()))
+        names.WORKLOAD_TO_HOST, (known, *ESTABLISHED, *neighbour_discovery, DROP_INVALID, *policy, rule(Drop()))
     )
 
 

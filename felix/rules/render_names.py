@@ -27,6 +27,11 @@ POSTROUTING_NAT = "postrouting-nat"
 WORKLOAD_TO_HOST = "workload-to-host"
 KNOWN_WORKLOAD = "known-workload"
 
+CUT_CONNECTION = 0x4000_0000
+"""The one bit of a connection's mark (ct mark) that is ours: policy refuses the connection now. Connection marks of
+others lie elsewhere: Tailscale 0x00ff0000, mwan3 0x3f00, the AWS CNI and Cilium on AWS 0x80, Istio 0x539, WireGuard's
+wg-quick 0xca6c. The marks of kube-proxy and of Calico's iptables are marks of packets, not of connections."""
+
 _SAFE = re.compile(r"[A-Za-z0-9/\-_.]{1,100}(?<!\.hash)\Z")
 _SHORT_KINDS = {"NetworkPolicy": "np", "GlobalNetworkPolicy": "gnp", "Profile": "profile"}
 

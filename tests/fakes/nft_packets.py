@@ -18,6 +18,7 @@ class Packet(Struct, frozen=True):
     iif: str = ""
     oif: str = ""
     ct_state: str = "new"
+    ct_mark: int = 0
 
 
 class Chains:
@@ -127,5 +128,7 @@ def _matches(table: v.Table, statement: v.Statement, packet: Packet) -> bool:
             return (flow.icmp_type == kind and code in (None, flow.icmp_code)) != negated
         case v.ConntrackState(states, negated):
             return (packet.ct_state in states) != negated
+        case v.ConntrackMark(value, mask, negated):
+            return (packet.ct_mark & mask == value) != negated
         case _:
             raise NotImplementedError(f"no interpretation of {statement}")
