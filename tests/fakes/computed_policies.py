@@ -15,6 +15,7 @@ from weft.model.keys import ResourceKey
 from weft.policy.values import (
     ANY,
     Action,
+    AddressPort,
     EndpointPolicy,
     Entity,
     Icmp,
@@ -148,6 +149,10 @@ class Members:
     def contains(self, set_id: str, address: IPAddress) -> bool:
         _, members = self._sets.get(SetKey(set_id, address.version), (None, frozenset()))
         return any(address == m if isinstance(m, IPAddress) else address in m for m in members)
+
+    def contains_port(self, set_id: str, address: IPAddress, protocol: int, port: int) -> bool:
+        _, members = self._sets.get(SetKey(set_id, address.version), (None, frozenset()))
+        return AddressPort(address, protocol, port) in members
 
 
 def difference(state: NodeState, desired: NodeDelta) -> NodeDelta:

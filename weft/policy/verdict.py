@@ -1,46 +1,20 @@
-"""The verdict of a flow at one endpoint, and why.
+"""The verdict of a flow at one endpoint.
 
 Evaluates exactly the values that the renderer turns into kernel rules. It does not look at connection tracking: it
-is the verdict of a connection's first packet."""
+is the verdict of a connection's first packet.
 
-from collections.abc import Sequence
-from typing import Protocol
+What applies to an endpoint in one direction is laid out once as a `Course`: its rules and tier ends in the order in
+which they are asked. Following the course is all there is to a verdict; `weft.policy.trace` says what was passed
+over."""
 
 from msgspec import Struct
 
-from weft.model.address import IPAddress, IPNetwork
+from weft.model.address import IPAddress
 from weft.model.keys import ResourceKey
-from weft.policy.values import Action, Direction, EndpointPolicy, Entity, Icmp, Policies, PortRange, Rule
+from weft.policy.matching import Flow, Membership, address_mismatch, mismatch, packet_mismatch
+from weft.policy.values import Action, Direction, EndpointPolicy, Policies, Rule, Stage, is_staged
 
-ICMP_PROTOCOLS = (1, 58)
-
-
-class Membership(Protocol):
-    """Who is in which set. One end of the flow is asked for at a time."""
-
-    def contains(self, set_id: str, address: IPAddress) -> bool: ...
-
-    def contains_port(self, set_id: str, address: IPAddress, protocol: int, port: int) -> bool:
-        """Of a set of addresses with ports."""
-        ...
-
-
-class Flow(Struct, frozen=True, kw_only=True):
-    """The first packet of a connection; both addresses of one family.
-
-    Ports are None for protocols without, the ICMP type and code None for all but ICMP and ICMPv6."""
-
-    source: IPAddress
-    destination: IPAddress
-    protocol: int
-    source_port: int | None = None
-    destination_port: int | None = None
-    icmp_type: int | None = None
-    icmp_code: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.source.version != self.destination.version:
-            raise ValueError(f"a flow between two address families: {self.source} and {self.destination}")
+__all__ = ["Course", "Flow", "Membership", "Place", "Step", "Verdict", "course", "fitting_places", "follow", "verdict"]
 
 
 class Step(Struct, frozen=True):
@@ -63,89 +37,101 @@ class Verdict(Struct, frozen=True):
     before: tuple[Step, ...] = ()
 
 
+class Place(Struct, frozen=True):
+    """A rule or an end in its place. `rule` None: an end, which holds for every flow that gets there.
+
+    `step`: what it does. `acts` False: nothing, whatever the step says (a rule that cannot be enforced, or of a staged
+    policy). `after`: where asking goes on after a Pass."""
+
+    rule: Rule | None
+    step: Step
+    after: int
+    acts: bool = True
+
+
+class Course(Struct, frozen=True):
+    """The places of one endpoint in one direction, in order.
+
+    `acting`: a bit for each place that acts, the lowest for the first."""
+
+    places: tuple[Place, ...]
+    acting: int
+
+
 def verdict(
     endpoint: EndpointPolicy, policies: Policies, members: Membership, flow: Flow, direction: Direction
 ) -> Verdict:
     """Tiers in order, then profiles, then deny. `policies` must hold every policy the endpoint names."""
-    before: list[Step] = []
+    found = follow(course(endpoint, policies, direction), flow, members)
+    assert found is not None  # the last place of a course of Stage.NORMAL denies
+    return found
+
+
+def course(endpoint: EndpointPolicy, policies: Policies, direction: Direction, stage: Stage = Stage.NORMAL) -> Course:
+    """What is asked, in order. The stages differ in their ends: NORMAL denies what nothing allows, FORWARD allows it,
+    before these, what no rule decides goes on to the next stage, at the end of a tier, too."""
+    places: list[Place] = []
     for tier in endpoint.tiers_of(direction):
-        step = _ask(tier.policies(direction), tier.name, policies, members, flow, direction, before)
-        if step is None:
-            step = Step(tier.default_action, tier.name)
-        if step.action is not Action.PASS:
+        end = (
+            Step(tier.default_action, tier.name)
+            if tier.decides(direction) and stage in (Stage.NORMAL, Stage.FORWARD)
+            else None
+        )
+        asked = [
+            (key, number, rule)
+            for key in tier.policies(direction)
+            for number, rule in enumerate(policies[key].rules(direction) or ())
+        ]
+        after = len(places) + len(asked) + (end is not None)
+        places += [_place(rule, tier.name, key, number, after) for key, number, rule in asked]
+        if end is not None:
+            places.append(Place(None, end, after))
+    if stage is Stage.NORMAL:
+        for key in endpoint.profiles:
+            rules = policies[key].rules(direction) or ()
+            after = len(places) + len(rules)
+            places += [_place(rule, None, key, number, after) for number, rule in enumerate(rules)]
+        places.append(Place(None, Step(Action.DENY), len(places) + 1))
+    elif stage is Stage.FORWARD:
+        places.append(Place(None, Step(Action.ALLOW), len(places) + 1))
+    return Course(tuple(places), sum(1 << number for number, place in enumerate(places) if place.acts))
+
+
+def _place(rule: Rule, tier: str | None, key: ResourceKey, number: int, after: int) -> Place:
+    effect = rule.effect
+    return Place(rule, Step(effect or rule.action, tier, key, number), after, effect is not None and not is_staged(key))
+
+
+def follow(course: Course, flow: Flow, members: Membership, fitting: int | None = None) -> Verdict | None:
+    """What becomes of the flow; None: it gets to the end of a course that has none of its own.
+
+    `fitting`: places that both addresses are known to fit (see `fitting_places`), so that only the rest is tested."""
+    missed = mismatch if fitting is None else packet_mismatch
+    left = course.acting if fitting is None else course.acting & fitting
+    before: list[Step] = []
+    while left:
+        lowest = left & -left
+        left ^= lowest
+        place = course.places[lowest.bit_length() - 1]
+        if place.rule is not None and missed(place.rule, flow, members) is not None:
+            continue
+        step = place.step
+        if step.action is Action.ALLOW or step.action is Action.DENY:
             return Verdict(step.action is Action.ALLOW, step, tuple(before))
         before.append(step)
-    for profile in endpoint.profiles:
-        step = _ask((profile,), None, policies, members, flow, direction, before)
-        if step is not None and step.action is not Action.PASS:
-            return Verdict(step.action is Action.ALLOW, step, tuple(before))
-        if step is not None:
-            before.append(step)
-    return Verdict(False, Step(Action.DENY), tuple(before))
-
-
-def _ask(
-    keys: Sequence[ResourceKey],
-    tier: str | None,
-    policies: Policies,
-    members: Membership,
-    flow: Flow,
-    direction: Direction,
-    before: list[Step],
-) -> Step | None:
-    """The first rule of these policies that allows, denies or passes the flow; Log steps go to `before`."""
-    for key in keys:
-        for number, rule in enumerate(policies[key].rules(direction) or ()):
-            effect = rule.effect
-            if effect is None or not matches(rule, flow, members):
-                continue
-            step = Step(effect, tier, key, number)
-            if effect is not Action.LOG:
-                return step
-            before.append(step)
+        if step.action is Action.PASS:
+            left = left >> place.after << place.after
     return None
 
 
-def matches(rule: Rule, flow: Flow, members: Membership) -> bool:
-    """Whether the rule's matches choose the flow; what it then does is `Rule.effect`."""
-    if rule.ip_version is not None and rule.ip_version != flow.source.version:
-        return False
-    if rule.protocol is not None and rule.protocol != flow.protocol:
-        return False
-    if rule.not_protocol is not None and rule.not_protocol == flow.protocol:
-        return False
-    if rule.icmp is not None and not _is_icmp(rule.icmp, flow):
-        return False
-    if rule.not_icmp is not None and _is_icmp(rule.not_icmp, flow):
-        return False
-    return _entity_matches(rule.source, flow.source, flow.source_port, members) and _entity_matches(
-        rule.destination, flow.destination, flow.destination_port, members
-    )
-
-
-def _is_icmp(wanted: Icmp, flow: Flow) -> bool:
-    if flow.protocol not in ICMP_PROTOCOLS:
-        return False
-    return wanted.type in (None, flow.icmp_type) and wanted.code in (None, flow.icmp_code)
-
-
-def _entity_matches(entity: Entity, address: IPAddress, port: int | None, members: Membership) -> bool:
-    if entity.ports and not _in_ranges(entity.ports, port):
-        return False
-    if entity.not_ports and _in_ranges(entity.not_ports, port):
-        return False
-    if entity.nets and not _in_networks(entity.nets, address):
-        return False
-    if entity.not_nets and _in_networks(entity.not_nets, address):
-        return False
-    if any(not members.contains(one.id, address) for one in entity.sets):
-        return False
-    return not any(members.contains(one.id, address) for one in entity.not_sets)
-
-
-def _in_ranges(ranges: Sequence[PortRange], port: int | None) -> bool:
-    return port is not None and any(one.first <= port <= one.last for one in ranges)
-
-
-def _in_networks(networks: Sequence[IPNetwork], address: IPAddress) -> bool:
-    return any(address in network for network in networks)
+def fitting_places(course: Course, source: IPAddress | None, destination: IPAddress | None, members: Membership) -> int:
+    """A bit for each place that these addresses fit, as far as addresses decide; None fits everywhere."""
+    found = 0
+    for number, place in enumerate(course.places):
+        rule = place.rule
+        if rule is None or (
+            (source is None or address_mismatch(rule.source, source, members) is None)
+            and (destination is None or address_mismatch(rule.destination, destination, members) is None)
+        ):
+            found |= 1 << number
+    return found

@@ -28,6 +28,9 @@ class _Nobody:
     def contains(self, set_id: str, address: object) -> bool:
         return False
 
+    def contains_port(self, set_id: str, address: object, protocol: int, port: int) -> bool:
+        return False
+
 
 def state_after(*steps: Step, flush_each: bool = True) -> NodeState:
     """`bytes` are a value that cannot be read, None is a deletion."""

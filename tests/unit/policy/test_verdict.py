@@ -6,6 +6,7 @@ import pytest
 
 from weft.model.address import IPAddress
 from weft.model.keys import ResourceKey
+from weft.policy.matching import Flow, matches
 from weft.policy.values import (
     Action,
     Direction,
@@ -14,15 +15,20 @@ from weft.policy.values import (
     Icmp,
     Policy,
     PortRange,
+    PortSet,
     Rule,
     SelectorSet,
+    ServiceSet,
     TierPolicies,
 )
-from weft.policy.verdict import Flow, Step, matches, verdict
+from weft.policy.verdict import Step, verdict
 from weft.selector import parse
 
 A, B, P, Q = (ResourceKey(kind, name) for kind in ("GlobalNetworkPolicy", "Profile") for name in "ab")
+STAGED = ResourceKey("StagedGlobalNetworkPolicy", "a")
 SET = SelectorSet("s", parse("x == 'y'"))
+NAMED = PortSet("p", parse("x == 'y'"), "http", 6)
+SERVICE = ServiceSet("v", "one", "web")
 WEB = Flow(
     source=ip_address("10.0.0.1"),
     destination=ip_address("10.0.0.2"),
@@ -34,10 +40,13 @@ PING = Flow(source=ip_address("fd00::1"), destination=ip_address("fd00::2"), pro
 
 
 class Members:
-    """10.0.0.1 is the only member of any set."""
+    """10.0.0.1 is the only member of any set, and 10.0.0.2 with TCP port 80 of any with ports."""
 
     def contains(self, set_id: str, address: IPAddress) -> bool:
         return address == ip_address("10.0.0.1")
+
+    def contains_port(self, set_id: str, address: IPAddress, protocol: int, port: int) -> bool:
+        return (str(address), protocol, port) == ("10.0.0.2", 6, 80)
 
 
 def rule(action: Action, **matched: object) -> Rule:
@@ -78,6 +87,12 @@ CASES = {
     "log goes on": ({A: (LOG, ALLOW)}, (_tier("t", A),), (), True, Step(Action.ALLOW, "t", A, 1)),
     "a tier without a policy for the direction": (
         {P: (ALLOW,)}, (TierPolicies("t", Action.DENY, egress=(A,)),), (P,), True, Step(Action.ALLOW, None, P, 0),
+    ),
+    "a staged policy decides nothing": (
+        {STAGED: (DENY,), A: (ALLOW,)}, (_tier("t", STAGED, A),), (), True, Step(Action.ALLOW, "t", A, 0),
+    ),
+    "a tier of staged policies only decides nothing at its end": (
+        {STAGED: (DENY,), P: (ALLOW,)}, (_tier("t", STAGED),), (P,), True, Step(Action.ALLOW, None, P, 0),
     ),
     "an allow that cannot be enforced": (
         {A: (rule(Action.ALLOW, unenforced=("http",)),)}, (_tier("t", A),), (), False, Step(Action.DENY, "t"),
@@ -120,8 +135,18 @@ MATCHES = {
     "not in prefixes of one family": ({"source": Entity(not_nets=(ip_network("10.0.0.0/8"),))}, False, True),
     "in the set": ({"source": Entity(sets=(SET,))}, True, False),
     "not in the set": ({"source": Entity(not_sets=(SET,))}, False, True),
+    "a named port": ({"destination": Entity(named_ports=(NAMED,))}, True, False),
+    "a named port of the other end": ({"source": Entity(named_ports=(NAMED,))}, False, False),
+    "a named port or a numbered one": (
+        {"destination": Entity(ports=(PortRange(22, 22),), named_ports=(NAMED,))}, True, False,
+    ),
+    "not a named port": ({"destination": Entity(not_named_ports=(NAMED,))}, False, True),
+    "neither a numbered nor a named port": (
+        {"destination": Entity(not_ports=(PortRange(22, 22),), not_named_ports=(NAMED,))}, False, True,
+    ),
+    "a service": ({"destination": Entity(service=SERVICE)}, True, False),
     "in the set and not in it": ({"source": Entity(sets=(SET,), not_sets=(SET,))}, False, False),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("matched", "web", "ping"), MATCHES.values(), ids=MATCHES)
