@@ -8,7 +8,7 @@ from typing import Any
 
 from felix.calc.delta import NodeDelta
 from felix.calc.endpoints import LocalEndpoints
-from felix.calc.ip_sets import IPSets, Member, as_member
+from felix.calc.ip_sets import IPSets, Member, as_member, usable_ports
 from felix.calc.output import Output
 from felix.calc.policies import Policies
 from felix.calc.routes import LocalRoutes
@@ -19,6 +19,7 @@ from weft.model.keys import AffinityKey, Key, Owner, ResourceKey
 from weft.model.policy import GlobalNetworkSet, NetworkSet, Profile, Tier
 from weft.policy.remains import remains
 from weft.policy.selectors import endpoint_labels, network_set_labels
+from weft.policy.verdict import Membership
 
 Handler = Callable[[ResourceKey, Any], None]
 
@@ -46,6 +47,7 @@ class Graph:
             "HostEndpoint": self._on_host_endpoint,
             "NetworkSet": self._on_network_set,
             "GlobalNetworkSet": self._on_network_set,
+            "KubernetesEndpointSlice": self._sets.set_slice,
             "NetworkPolicy": self._policies.set_policy,
             "GlobalNetworkPolicy": self._policies.set_policy,
             "Profile": self._on_profile,
@@ -78,6 +80,11 @@ class Graph:
         if unreadable:
             self._unreadable[key] = unreadable
         self._problems.touch(key)
+
+    @property
+    def members(self) -> Membership:
+        """Who is in the sets in use now: after a flush, what it reported."""
+        return self._sets
 
     def on_in_sync(self) -> None:
         """The snapshot is complete: from now on `flush` reports."""
@@ -127,7 +134,7 @@ class Graph:
             return
         spec = endpoint.spec
         members = _unique(as_member(network) for network in spec.ip_networks)
-        self._sets.set_item(key, endpoint_labels(endpoint), spec.profiles, members)
+        self._sets.set_item(key, endpoint_labels(endpoint), spec.profiles, members, usable_ports(spec.ports))
         self._set_local(key, endpoint if spec.node == self._node else None)
 
     def _set_local(self, key: ResourceKey, endpoint: WorkloadEndpoint | None) -> None:
@@ -147,7 +154,8 @@ class Graph:
             self._own_host_endpoints.discard(key)
         else:
             spec = endpoint.spec
-            self._sets.set_item(key, endpoint.metadata.labels, spec.profiles, _unique(spec.expected_ips))
+            addresses, ports = _unique(spec.expected_ips), usable_ports(spec.ports)
+            self._sets.set_item(key, endpoint.metadata.labels, spec.profiles, addresses, ports)
             if spec.node == self._node:
                 self._own_host_endpoints.add(key)
             else:

@@ -1,151 +1,109 @@
 """The members of the sets that active rules look into.
 
-A set belongs to one selector and is kept for as long as a rule uses it. Its members are the addresses of all items
-(endpoints and network sets of the whole cluster) that the selector matches, counted, since two items may have the
-same address. What changed is collected until `flush`, and what was undone in between is not reported.
+A set is kept for as long as a rule uses it. Its members are what items (endpoints and network sets of the whole
+cluster) bring to it that its selector matches, or what the slices of its service do; counted, since two may bring
+the same. What changed is collected until `flush`, and what was undone in between is not reported."""
 
-In the kernel each address family of a set is a set of its own, and its kind follows from its members
-alone: none without members, addresses while all are single addresses, networks otherwise."""
-
-from collections.abc import Iterable
-from enum import Enum
-from ipaddress import IPv4Address, IPv6Address, ip_network
-from typing import NamedTuple
-
-from msgspec import Struct
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Address, IPv6Address
 
 from felix.calc.label_index import LabelIndex, Labels
-from weft.model.address import IPAddress, IPNetwork
+from felix.calc.members import Family
+from felix.calc.members import Member as Member
+from felix.calc.members import SetChange as SetChange
+from felix.calc.members import SetKey as SetKey
+from felix.calc.members import SetKind as SetKind
+from felix.calc.members import as_member as as_member
+from felix.calc.services import Services
+from weft.model.address import IPAddress
+from weft.model.endpoint import EndpointPort
+from weft.model.endpoint_slice import KubernetesEndpointSlice
 from weft.model.keys import ResourceKey
-from weft.policy.values import AddressPort, AddressSet, ServiceSet
+from weft.policy.values import AddressPort, AddressSet, PortSet, SelectorSet, ServiceSet
+from weft.selector import Selector, conjunction
+from weft.selector.nodes import Has
 
-Member = IPAddress | IPNetwork | AddressPort
-"""A single address is an address, never a /32 or /128 network."""
-
-
-class SetKind(Enum):
-    ADDRESSES = "addresses"
-    NETWORKS = "networks"
-    PORTS = "ports"
+Ports = tuple[EndpointPort, ...]
 
 
-class SetKey(NamedTuple):
-    """The part of a selector's set that holds one address family."""
-
-    id: str
-    version: int
-
-
-class SetChange(Struct, frozen=True):
-    """What became of a set since the last flush.
-
-    kind: None if it has no members (and so no place in the kernel). replaced: it is new or its kind is another,
-    and `added` are all its members; otherwise `added` and `removed` are the difference. Members are addresses in a
-    set of ADDRESSES and networks in a set of NETWORKS; networks may overlap."""
-
-    kind: SetKind | None
-    replaced: bool = False
-    added: frozenset[Member] = frozenset()
-    removed: frozenset[Member] = frozenset()
-
-
-def as_member(network: IPNetwork) -> Member:
-    return network.network_address if network.prefixlen == network.max_prefixlen else network
-
-
-class _Family:
-    """One address family of a set: member -> how many items have it."""
-
-    __slots__ = ("counts", "networks", "reported", "was_present")
-
-    def __init__(self) -> None:
-        self.counts: dict[Member, int] = {}
-        self.networks = 0
-        self.reported: SetKind | None = None
-        self.was_present: dict[Member, bool] = {}
-
-    def add(self, member: Member) -> None:
-        count = self.counts.get(member, 0)
-        if count == 0:
-            self.was_present.setdefault(member, False)
-            self.networks += not isinstance(member, (IPv4Address, IPv6Address))
-        self.counts[member] = count + 1
-
-    def remove(self, member: Member) -> None:
-        count = self.counts[member] - 1
-        if count:
-            self.counts[member] = count
-            return
-        del self.counts[member]
-        self.was_present.setdefault(member, True)
-        self.networks -= not isinstance(member, (IPv4Address, IPv6Address))
-
-    def kind(self) -> SetKind | None:
-        if not self.counts:
-            return None
-        return SetKind.NETWORKS if self.networks else SetKind.ADDRESSES
-
-    def flush(self) -> SetChange | None:
-        """The change since the last call, None if there is none."""
-        kind, touched = self.kind(), self.was_present
-        self.was_present = {}
-        if kind is not self.reported:
-            self.reported = kind
-            return SetChange(kind, replaced=kind is not None, added=_as_kind(self.counts, kind))
-        added = [member for member, before in touched.items() if not before and member in self.counts]
-        removed = [member for member, before in touched.items() if before and member not in self.counts]
-        if not added and not removed:
-            return None
-        return SetChange(kind, False, _as_kind(added, kind), _as_kind(removed, kind))
-
-
-def _as_kind(members: Iterable[Member], kind: SetKind | None) -> frozenset[Member]:
-    if kind is SetKind.NETWORKS:
-        return frozenset(ip_network(m) if isinstance(m, (IPv4Address, IPv6Address)) else m for m in members)
-    return frozenset(members)
+def usable_ports(ports: Iterable[EndpointPort]) -> Ports:
+    """Those whose protocol has ports."""
+    return tuple(port for port in ports if port.protocol.has_ports)
 
 
 class IPSets:
+    """A `Membership` of the sets in use: who is in them now."""
+
     def __init__(self) -> None:
         self._index: LabelIndex[ResourceKey, str] = LabelIndex(self._on_match)
+        self._services = Services(self._add, self._remove)
         self._members: dict[ResourceKey, tuple[Member, ...]] = {}
+        self._ports: dict[ResourceKey, Ports] = {}
+        self._wanted: dict[str, AddressSet] = {}
         self._users: dict[str, int] = {}
-        self._families: dict[SetKey, _Family] = {}
+        self._families: dict[SetKey, Family] = {}
         self._dirty: dict[SetKey, None] = {}
 
     # --- input --------------------------------------------------------------------------------------------------
 
     def set_item(
-        self, item: ResourceKey, labels: Labels, parents: tuple[str, ...], members: tuple[Member, ...]
+        self,
+        item: ResourceKey,
+        labels: Labels,
+        parents: tuple[str, ...],
+        members: tuple[Member, ...],
+        ports: Ports = (),
     ) -> None:
-        """An endpoint or network set, its labels, the profiles it inherits labels from, and its addresses."""
-        before = self._members.get(item)
-        if before is not None and before != members:
+        """An endpoint or network set, its labels, the profiles it inherits labels from, its addresses and, of an
+        endpoint, its named ports."""
+        before, ports_before = self._members.get(item), self._ports.get(item, ())
+        if before is not None and (before, ports_before) != (members, ports):
             for set_id in self._index.selectors_of(item):
-                self._add(set_id, members)
-                self._remove(set_id, before)
+                self._add(set_id, self._brought(set_id, members, ports))
+                self._remove(set_id, self._brought(set_id, before, ports_before))
         self._members[item] = members
+        self._ports.pop(item, None)
+        if ports:
+            self._ports[item] = ports
+            labels = {**labels, **{_label_of(port.name): "" for port in ports}}
         self._index.set_item(item, labels, parents)
 
     def remove_item(self, item: ResourceKey) -> None:
         self._index.remove_item(item)
         self._members.pop(item, None)
+        self._ports.pop(item, None)
 
     def set_parent(self, profile: str, labels: Labels) -> None:
         self._index.set_parent(profile, labels)
 
+    def set_slice(self, key: ResourceKey, endpoint_slice: KubernetesEndpointSlice | None) -> None:
+        self._services.set_slice(key, endpoint_slice)
+
     def acquire(self, wanted: AddressSet) -> None:
         """One more rule set uses it; the first makes it."""
         users = self._users[wanted.id] = self._users.get(wanted.id, 0) + 1
-        if users == 1 and not isinstance(wanted, ServiceSet):
-            self._index.set_selector(wanted.id, wanted.selector)
+        if users > 1:
+            return
+        self._wanted[wanted.id] = wanted
+        match wanted:
+            case SelectorSet(id, selector):
+                self._index.set_selector(id, selector)
+            case PortSet(id, selector, port):
+                self._index.set_selector(id, conjunction(selector, Selector(Has(_label_of(port)))))
+            case ServiceSet():
+                self._services.acquire(wanted)
 
     def release(self, set_id: str) -> None:
         """One user less; with the last it is gone."""
         self._users[set_id] -= 1
-        if self._users[set_id] == 0:
-            del self._users[set_id]
+        if self._users[set_id]:
+            return
+        wanted = self._wanted[set_id]
+        if isinstance(wanted, ServiceSet):
+            self._services.release(wanted)
+        else:
             self._index.remove_selector(set_id)
+        del self._users[set_id], self._wanted[set_id]
 
     def flush(self) -> dict[SetKey, SetChange]:
         changes = {}
@@ -154,31 +112,64 @@ class IPSets:
             change = family.flush()
             if change is not None:
                 changes[key] = change
-            if not family.counts:
+            if not family:
                 del self._families[key]
         self._dirty = {}
         return changes
 
+    # --- questions ----------------------------------------------------------------------------------------------
+
+    def contains(self, set_id: str, address: IPAddress) -> bool:
+        family = self._families.get(SetKey(set_id, address.version))
+        return family is not None and family.contains(address)
+
+    def contains_port(self, set_id: str, address: IPAddress, protocol: int, port: int) -> bool:
+        family = self._families.get(SetKey(set_id, address.version))
+        return family is not None and family.contains_port(address, protocol, port)
+
     # --- workings -----------------------------------------------------------------------------------------------
 
-    def _on_match(self, set_id: str, item: ResourceKey, matches: bool) -> None:
-        if matches:
-            self._add(set_id, self._members[item])
-        else:
-            self._remove(set_id, self._members[item])
+    def _brought(self, set_id: str, members: tuple[Member, ...], ports: Ports) -> Iterable[Member]:
+        """What an item with these addresses and ports brings to a set that matches it."""
+        wanted = self._wanted[set_id]
+        return _named_ports(wanted, members, ports) if isinstance(wanted, PortSet) else members
 
-    def _add(self, set_id: str, members: tuple[Member, ...]) -> None:
+    def _on_match(self, set_id: str, item: ResourceKey, matches: bool) -> None:
+        brought = self._brought(set_id, self._members[item], self._ports.get(item, ()))
+        if matches:
+            self._add(set_id, brought)
+        else:
+            self._remove(set_id, brought)
+
+    def _add(self, set_id: str, members: Iterable[Member]) -> None:
         for member in members:
             self._family(set_id, member).add(member)
 
-    def _remove(self, set_id: str, members: tuple[Member, ...]) -> None:
+    def _remove(self, set_id: str, members: Iterable[Member]) -> None:
         for member in members:
             self._family(set_id, member).remove(member)
 
-    def _family(self, set_id: str, member: Member) -> _Family:
+    def _family(self, set_id: str, member: Member) -> Family:
         key = SetKey(set_id, member.version)
         self._dirty[key] = None
         family = self._families.get(key)
         if family is None:
-            family = self._families[key] = _Family()
+            family = self._families[key] = Family(of_ports=isinstance(member, AddressPort))
         return family
+
+
+def _label_of(port: str) -> str:
+    """Endpoints with a port of this name are filed under it. No selector can name such a label: it has a space."""
+    return f"port {port}"
+
+
+def _named_ports(wanted: PortSet, members: Iterable[Member], ports: Ports) -> Iterator[Member]:
+    found = {
+        (port.protocol.number, port.port)
+        for port in ports
+        if port.name == wanted.port and wanted.protocol in (None, port.protocol.number)
+    }
+    for member in members:
+        if isinstance(member, (IPv4Address, IPv6Address)):
+            for protocol, number in found:
+                yield AddressPort(member, protocol, number)

@@ -1,18 +1,21 @@
 """The graph's output depends on the state alone; a naive calculation over the whole state agrees with it."""
 
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from felix.calc.graph import Graph
-from felix.calc.ip_sets import SetKey
+from felix.calc.members import SetKey, as_member
+from tests.unit.calc.naive import labels_of, members_of
 from tests.unit.calc.world import NODE, START, NodeState, Update, final_state, histories
-from weft.model.endpoint import HostEndpoint, WorkloadEndpoint
-from weft.model.keys import Key
-from weft.model.policy import GlobalNetworkPolicy, GlobalNetworkSet, NetworkPolicy, NetworkSet, Profile
-from weft.policy.selectors import endpoint_labels, network_set_labels, policy_selector
+from weft.model.endpoint import WorkloadEndpoint
+from weft.model.policy import GlobalNetworkPolicy, NetworkPolicy
+from weft.policy.selectors import policy_selector
 from weft.policy.values import Direction
+
+NETWORKS = (IPv4Network, IPv6Network)
 
 
 def calculate(updates: list[Update], flush_after: frozenset[int] = frozenset(), sync_after: int = 0) -> NodeState:
@@ -52,18 +55,6 @@ def test_removing_everything_frees_everything(history: list[Update], flush_after
     assert calculate(history + removals, flush_after) == calculate([])
 
 
-def _labels(state: dict[Key, Any], value: Any) -> dict[str, str]:
-    own = network_set_labels(value)
-    if isinstance(value, WorkloadEndpoint):
-        own = endpoint_labels(value)
-    found: dict[str, str] = {}
-    for name in reversed(getattr(value.spec, "profiles", ())):
-        for key, profile in state.items():
-            if isinstance(profile, Profile) and key.name == name:
-                found |= profile.spec.labels_to_apply
-    return {**found, **own}
-
-
 @given(history=histories)
 @settings(max_examples=80)
 def test_a_naive_calculation_agrees(history: list[Update]) -> None:
@@ -77,7 +68,7 @@ def test_a_naive_calculation_agrees(history: list[Update]) -> None:
             for key, policy in state.items()
             if isinstance(policy, NetworkPolicy)
             or (isinstance(policy, GlobalNetworkPolicy) and not policy.spec.pre_dnat)
-            if policy_selector(policy).matches(_labels(state, value))
+            if policy_selector(policy).matches(labels_of(state, value))
         }
         ordered = {key for tier in endpoint.policy.tiers for d in Direction for key in tier.policies(d)}
         assert ordered == matching
@@ -85,24 +76,8 @@ def test_a_naive_calculation_agrees(history: list[Update]) -> None:
     assert used <= node.policies.keys()
     for policy in node.policies.values():
         for one in policy.address_sets().values():
-            expected = {
-                network if network.prefixlen < network.max_prefixlen else network.network_address
-                for value in state.values()
-                if isinstance(value, (WorkloadEndpoint, NetworkSet, GlobalNetworkSet, HostEndpoint))
-                if one.selector.matches(_labels(state, value))
-                for network in _networks(value)
-            }
+            expected = members_of(one, state)
             for version in (4, 6):
                 _, members = node.sets.get(SetKey(one.id, version), (None, frozenset()))
-                plain = {m for m in expected if m.version == version}
-                assert {str(m).removesuffix("/32").removesuffix("/128") for m in members} == {str(m) for m in plain}
-
-
-def _networks(value: Any) -> list[Any]:
-    from ipaddress import ip_network
-
-    if isinstance(value, WorkloadEndpoint):
-        return list(value.spec.ip_networks)
-    if isinstance(value, HostEndpoint):
-        return [ip_network(address) for address in value.spec.expected_ips]
-    return list(value.spec.nets)
+                plain = {member for member in expected if member.version == version}
+                assert {as_member(m) if isinstance(m, NETWORKS) else m for m in members} == plain

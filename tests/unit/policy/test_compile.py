@@ -1,6 +1,7 @@
 """From resources to computed rules; above all what happens to what cannot be enforced."""
 
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from weft.model.base import Metadata
 from weft.model.keys import ResourceKey
 from weft.model.values import Port, Protocol
 from weft.policy.compile import compile_policy, compile_rules
-from weft.policy.values import Action, Direction, Icmp, PortRange
+from weft.policy.values import Action, Direction, Entity, Icmp, PortRange, ServiceSet
 
 TCP, ICMP = Protocol.parse("TCP"), Protocol.parse("ICMP")
 ALLOW = m.Rule(action="Allow")
@@ -52,21 +53,17 @@ def test_what_can_be_enforced_is_kept_whole() -> None:
 
 UNENFORCEABLE = {
     "http": (m.Rule(action="Allow", http=m.HttpMatch(methods=("GET",))), "http"),
-    "services": (
-        m.Rule(action="Allow", destination=m.EntityRule(services=m.ServiceMatch(name="dns"))),
-        "destination.services",
-    ),
-    "named port": (
-        m.Rule(action="Allow", protocol=TCP, destination=m.EntityRule(ports=(Port(80, 80), Port(name="web")))),
-        "destination.ports",
-    ),
-    "not a named port": (
-        m.Rule(action="Allow", protocol=TCP, source=m.EntityRule(not_ports=(Port(name="web"),))),
-        "source.notPorts",
-    ),
     "ports without protocol": (
         m.Rule(action="Allow", destination=m.EntityRule(ports=(Port(80, 80),))),
         "destination.ports",
+    ),
+    "named ports of a protocol that has none": (
+        m.Rule(action="Allow", protocol=ICMP, destination=m.EntityRule(ports=(Port(name="web"),))),
+        "destination.ports",
+    ),
+    "numbered ports without protocol beside a named one": (
+        m.Rule(action="Allow", source=m.EntityRule(not_ports=(Port(80, 80), Port(name="web")))),
+        "source.notPorts",
     ),
     "icmp without protocol": (m.Rule(action="Allow", icmp=m.IcmpFields(type=8)), "icmp"),
     "unreadable selector": (m.Rule(action="Allow", source=m.EntityRule(selector="a = b")), "source"),
@@ -108,3 +105,60 @@ def test_icmp_fields(fields: m.IcmpFields, expected: Icmp | None) -> None:
     (rule,) = compile_rules((m.Rule(action="Allow", protocol=ICMP, icmp=fields, not_icmp=fields),), "")
     assert (rule.icmp, rule.not_icmp) == (expected, expected)
     assert rule.unenforced == ()
+
+
+def _destination(**fields: Any) -> Entity:
+    (rule,) = compile_rules((m.Rule(action="Allow", destination=m.EntityRule(**fields), **PROTOCOL),), "shop")
+    assert rule.unenforced == ()
+    return rule.destination
+
+
+PROTOCOL: dict[str, Any] = {"protocol": TCP}
+WEB, OF_DB = Port(name="web"), "app == 'db'"
+
+
+def test_named_ports_are_looked_for_among_what_the_selector_of_the_same_end_chooses() -> None:
+    found = _destination(ports=(WEB,), not_ports=(Port(name="admin"),), selector=OF_DB)
+    assert [(str(one.selector), one.port, one.protocol) for one in found.named_ports] == [
+        ('(projectcalico.org/namespace == "shop" && app == "db")', "web", 6)
+    ]
+    assert [one.port for one in found.not_named_ports] == ["admin"]
+    assert found.sets == (), "that the selector chooses it is said by the port already"
+
+
+def test_where_a_number_would_do_the_selector_is_asked_too() -> None:
+    found = _destination(ports=(WEB, Port(80, 90)), selector=OF_DB)
+    assert (found.ports, len(found.named_ports), len(found.sets)) == ((PortRange(80, 90),), 1, 1)
+
+
+def test_a_named_port_without_selector_is_anybodys() -> None:
+    (found,) = _destination(ports=(WEB,)).named_ports
+    assert found.selector.is_all
+
+
+def test_a_named_port_without_protocol_has_its_own() -> None:
+    (rule,) = compile_rules((m.Rule(action="Allow", destination=m.EntityRule(ports=(WEB,))),), "")
+    assert rule.unenforced == ()
+    assert [one.protocol for one in rule.destination.named_ports] == [None]
+
+
+def test_a_service_as_destination_is_addresses_with_ports_and_as_source_addresses() -> None:
+    match = m.ServiceMatch(name="dns")
+    there, here = m.EntityRule(services=match), m.EntityRule(services=match, ports=(Port(80, 80),))
+    (to, of) = compile_rules(
+        (m.Rule(action="Allow", destination=there), m.Rule(action="Allow", protocol=TCP, source=here)), "shop"
+    )
+    assert to.destination.service is not None
+    assert (to.destination.service.namespace, to.destination.service.name) == ("shop", "dns")
+    (source,) = of.source.sets
+    assert isinstance(source, ServiceSet)
+    assert not source.with_ports
+    assert of.source.ports == (PortRange(80, 80),)
+    assert source.id != to.destination.service.id
+
+
+def test_a_rule_keeps_its_id_where_others_come_and_go() -> None:
+    one, two = m.Rule(action="Allow", protocol=TCP), m.Rule(action="Deny")
+    ids = [[rule.id for rule in compile_rules(rules, "")] for rules in ((one,), (two, one), (two, one, one))]
+    assert ids[1][1] == ids[0][0] == ids[2][1]
+    assert len(set(ids[2])) == 3, "two rules that say the same are told apart"
