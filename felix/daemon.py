@@ -52,14 +52,18 @@ WATCHED_KINDS = (
     "HostEndpoint",
     "NetworkPolicy",
     "GlobalNetworkPolicy",
+    "StagedNetworkPolicy",
+    "StagedGlobalNetworkPolicy",
     "NetworkSet",
     "GlobalNetworkSet",
+    "KubernetesEndpointSlice",
     "Profile",
     "Tier",
     "IPPool",
     "IPReservation",
     "Node",
     "FelixConfiguration",
+    "BGPConfiguration",
     "ClusterInformation",
 )
 LONGEST_WAIT_S = 1.0
