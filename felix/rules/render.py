@@ -29,6 +29,8 @@ KEY_TYPES = {
     (SetKind.ADDRESSES, 6): nft.KeyType.ADDRESS_V6,
     (SetKind.NETWORKS, 4): nft.KeyType.NETWORK_V4,
     (SetKind.NETWORKS, 6): nft.KeyType.NETWORK_V6,
+    (SetKind.PORTS, 4): nft.KeyType.SERVICE_V4,
+    (SetKind.PORTS, 6): nft.KeyType.SERVICE_V6,
 }
 MAPS = (names.FROM_ENDPOINTS, names.TO_ENDPOINTS, names.KNOWN_ENDPOINTS)
 VERSIONS: tuple[Literal[4, 6], ...] = (4, 6)

@@ -16,7 +16,7 @@ from felix.rules.render_actions import ActionSettings, Place, deny, rule_endings
 from felix.rules.render_base import DROP_INVALID
 from felix.rules.render_match import render_rule
 from weft.model.keys import ResourceKey
-from weft.policy.values import Action, Direction, EndpointPolicy, Policies, Policy, TierPolicies
+from weft.policy.values import Action, Direction, EndpointPolicy, Policies, Policy, TierPolicies, is_staged
 
 
 class Context(Protocol):
@@ -81,7 +81,9 @@ def endpoint_plan(direction: Direction, policy: EndpointPolicy) -> EndpointPlan:
 
 
 def passing_directions(policy: Policy) -> tuple[Direction, ...]:
-    """Those in which one of its rules leaves the tier."""
+    """Those in which one of its rules leaves the tier: none for a staged policy."""
+    if is_staged(policy.key):
+        return ()
     return tuple(
         direction
         for direction in Direction
@@ -121,7 +123,7 @@ def _tier_chain(name: str, direction: Direction, tier: TierPolicies, context: Co
             rules += _rules(context.policies[key], direction, context)
         else:
             rules.append(nft.rule(nft.Jump(names.policy_chain(direction, key))))
-    return nft.Chain(name, (*rules, *_end_of_tier(tier, context.actions)))
+    return nft.Chain(name, (*rules, *_end_of_tier(tier, direction, context.actions)))
 
 
 def _endpoint_chain(plan: EndpointPlan, context: Context) -> nft.Chain:
@@ -134,7 +136,7 @@ def _endpoint_chain(plan: EndpointPlan, context: Context) -> nft.Chain:
             rules.append(nft.rule(nft.Jump(names.tier_chain(direction, tier)), comment=_comment("tier", tier.name)))
             continue
         rules += [nft.rule(nft.Jump(names.policy_chain(direction, key))) for key in keys]
-        end = _end_of_tier(tier, context.actions)
+        end = _end_of_tier(tier, direction, context.actions)
         if end:
             return nft.Chain(plan.name, (*rules, *end))
     rules += [nft.rule(nft.Jump(names.policy_chain(direction, key))) for key in plan.profiles]
@@ -147,8 +149,8 @@ def _rules(policy: Policy, direction: Direction, context: Context) -> Iterator[n
         yield from render_rule(rule, context.kind_of, rule_endings(rule, place, context.actions))
 
 
-def _end_of_tier(tier: TierPolicies, actions: ActionSettings) -> tuple[nft.Rule, ...]:
-    if tier.default_action is Action.PASS:
+def _end_of_tier(tier: TierPolicies, direction: Direction, actions: ActionSettings) -> tuple[nft.Rule, ...]:
+    if tier.default_action is Action.PASS or not tier.decides(direction):
         return ()
     return (nft.Rule(deny(actions), _comment("end of tier", tier.name)),)
 

@@ -1,12 +1,15 @@
 """One computed policy rule as nft rules: cheap tests first, and each address family for itself.
 
 A rule that asks nothing of addresses is one nft rule for both families. One that does becomes up to two; a family in
-which it cannot match (an empty set, prefixes of the other family only) gets none. What follows the matches is the
-caller's to say (`render_actions`)."""
+which it cannot match (an empty set, prefixes of the other family only) gets none. Ports that may be numbered or named
+become a rule for the numbers and one for each name. What follows the matches is the caller's to say
+(`render_actions`)."""
 
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import Literal
+
+from msgspec.structs import replace
 
 from felix.calc.ip_sets import SetKey, SetKind
 from felix.rules import values as nft
@@ -22,7 +25,35 @@ _VERSIONS: tuple[Literal[4, 6], ...] = (4, 6)
 
 
 def render_rule(rule: Rule, kind_of: KindOf, endings: Endings) -> list[nft.Rule]:
-    """The matches of the rule before each of the endings; nothing for a rule that can match nothing."""
+    """The matches of the rule before each of the endings; nothing for a rule that can match nothing.
+
+    A packet gets to the last ending once: where that does not end the chain, no two of the rules match the same."""
+    if not endings:
+        return []
+    if not rule.source.named_ports and not rule.destination.named_ports:
+        return _render_one(rule, kind_of, endings)
+    disjoint = not isinstance(endings[-1][-1], nft.FINAL)
+    return [
+        rendered
+        for source in _one_way_each(rule.source, disjoint)
+        for destination in _one_way_each(rule.destination, disjoint)
+        for rendered in _render_one(replace(rule, source=source, destination=destination), kind_of, endings)
+    ]
+
+
+def _one_way_each(entity: Entity, disjoint: bool) -> list[Entity]:
+    """The entity once for its numbered ports and once for each named one."""
+    ways = [replace(entity, named_ports=())] if entity.ports or not entity.named_ports else []
+    for number, named in enumerate(entity.named_ports):
+        before = entity.named_ports[:number] if disjoint else ()
+        not_ports = (*entity.not_ports, *entity.ports) if disjoint else entity.not_ports
+        not_named = (*entity.not_named_ports, *before)
+        ways.append(replace(entity, ports=(), named_ports=(named,), not_ports=not_ports, not_named_ports=not_named))
+    return ways
+
+
+def _render_one(rule: Rule, kind_of: KindOf, endings: Endings) -> list[nft.Rule]:
+    """Of a rule whose ends have numbered ports or one named port, not both."""
     ports = _protocol_and_ports(rule)
     by_version: list[tuple[nft.Statement, ...]] = []
     for version in _VERSIONS:
@@ -71,13 +102,19 @@ def _merged(ranges: Iterable[PortRange]) -> tuple[nft.PortRange, ...]:
 
 
 def _addresses(rule: Rule, version: Literal[4, 6], kind_of: KindOf) -> tuple[nft.Statement, ...] | None:
-    """Prefixes before sets, which cost more. None: nothing of this family can match."""
+    """Prefixes before sets, which cost more, and named ports before other sets. None: nothing of this family can
+    match."""
     prefixes: list[nft.Statement] = []
+    ports: list[nft.Statement] = []
     sets: list[nft.Statement] = []
     for side, entity in ((nft.Side.SOURCE, rule.source), (nft.Side.DESTINATION, rule.destination)):
-        if not _add_prefixes(prefixes, side, entity, version) or not _add_sets(sets, side, entity, version, kind_of):
+        if not (
+            _add_prefixes(prefixes, side, entity, version)
+            and _add_named_ports(ports, side, entity, version, kind_of)
+            and _add_sets(sets, side, entity, version, kind_of)
+        ):
             return None
-    return (*prefixes, *sets)
+    return (*prefixes, *ports, *sets)
 
 
 def _add_prefixes(matches: list[nft.Statement], side: nft.Side, entity: Entity, version: Literal[4, 6]) -> bool:
@@ -93,6 +130,22 @@ def _add_prefixes(matches: list[nft.Statement], side: nft.Side, entity: Entity, 
         return False
     if networks:
         matches.append(nft.Address(side, networks, negated=True))
+    return True
+
+
+def _add_named_ports(
+    matches: list[nft.Statement], side: nft.Side, entity: Entity, version: Literal[4, 6], kind_of: KindOf
+) -> bool:
+    """False: no port of this family has the name, or is of the service."""
+    wanted = entity.named_ports if entity.service is None else (*entity.named_ports, entity.service)
+    for negated, sets in ((False, wanted), (True, entity.not_named_ports)):
+        for one in sets:
+            key = SetKey(one.id, version)
+            kind = kind_of(key)
+            if kind is not None:
+                matches.append(nft.ServiceInSet(side, selector_set(key, kind), version, negated))
+            elif not negated:
+                return False
     return True
 
 

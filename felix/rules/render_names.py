@@ -33,7 +33,14 @@ others lie elsewhere: Tailscale 0x00ff0000, mwan3 0x3f00, the AWS CNI and Cilium
 wg-quick 0xca6c. The marks of kube-proxy and of Calico's iptables are marks of packets, not of connections."""
 
 _SAFE = re.compile(r"[A-Za-z0-9/\-_.]{1,100}(?<!\.hash)\Z")
-_SHORT_KINDS = {"NetworkPolicy": "np", "GlobalNetworkPolicy": "gnp", "Profile": "profile"}
+_SHORT_KINDS = {
+    "NetworkPolicy": "np",
+    "GlobalNetworkPolicy": "gnp",
+    "Profile": "profile",
+    "StagedNetworkPolicy": "snp",
+    "StagedGlobalNetworkPolicy": "sgnp",
+    "StagedKubernetesNetworkPolicy": "sknp",
+}
 
 
 def policy_chain(direction: Direction, key: ResourceKey) -> str:

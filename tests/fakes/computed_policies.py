@@ -21,8 +21,10 @@ from weft.policy.values import (
     Icmp,
     Policy,
     PortRange,
+    PortSet,
     Rule,
     SelectorSet,
+    ServiceSet,
     TierPolicies,
 )
 from weft.policy.verdict import Flow
@@ -36,7 +38,16 @@ _networks = st.sampled_from(
     ]
 )
 _ports = st.sampled_from([PortRange(80, 80), PortRange(80, 90), PortRange(85, 443), PortRange(0, 65535)])
-_sets = st.sampled_from([SelectorSet("sa", parse("a == 'a'")), SelectorSet("sb", parse("b == 'b'"))])
+_service = ServiceSet("web", "shop", "web")
+_sets = st.sampled_from(
+    [
+        SelectorSet("sa", parse("a == 'a'")),
+        SelectorSet("sb", parse("b == 'b'")),
+        ServiceSet("sb", "shop", "peers", with_ports=False),
+    ]
+)
+_not_sets = st.sampled_from([SelectorSet("sa", parse("a == 'a'")), SelectorSet("sb", parse("b == 'b'"))])
+_names = st.sampled_from([PortSet("http", parse("all()"), "http"), PortSet("dns", parse("all()"), "dns", 17)])
 
 
 def _few(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
@@ -52,7 +63,10 @@ def _entities(with_ports: bool) -> st.SearchStrategy[Entity]:
         ports=ports,
         not_ports=ports,
         sets=_few(_sets),
-        not_sets=_few(_sets),
+        not_sets=_few(_not_sets),
+        named_ports=_few(_names),
+        not_named_ports=_few(_names),
+        service=st.sampled_from([None, None, None, _service]),
     )
 
 
@@ -75,11 +89,26 @@ def _rules(
 
 _icmp = st.one_of(st.none(), st.builds(Icmp, type=st.sampled_from([0, 8, 128]), code=st.sampled_from([None, 0, 1])))
 _any_rule = st.one_of(
-    _rules([None, 6], False, st.none()), _rules([6, 17, 17], True, st.none()), _rules([1, 58], False, _icmp)
+    _rules([None, 6], False, st.none()), _rules([6, 17, 17, 132], True, st.none()), _rules([1, 58], False, _icmp)
 )
 _rule_lists = st.lists(_any_rule, max_size=3).map(tuple)
-_keys = [ResourceKey("GlobalNetworkPolicy", name) for name in "abcd"]
+_keys = [
+    *(ResourceKey("GlobalNetworkPolicy", name) for name in "abcd"),
+    ResourceKey("StagedGlobalNetworkPolicy", "a"),
+    ResourceKey("StagedNetworkPolicy", "b", "shop"),
+]
 _profile_keys = [ResourceKey("Profile", name) for name in "pq"]
+
+
+_services = st.frozensets(
+    st.builds(
+        AddressPort,
+        address=st.sampled_from([ip_address(a) for a in (*ADDRESSES[0][:3], *ADDRESSES[1][:2])]),
+        protocol=st.sampled_from([6, 17, 17, 132]),
+        port=st.sampled_from([80, 85, 443]),
+    ),
+    max_size=6,
+)
 
 
 @st.composite
@@ -89,7 +118,7 @@ def deltas(draw: st.DrawFn) -> NodeDelta:
         key: Policy(key=key, ingress=draw(_rule_lists), egress=draw(_rule_lists)) for key in (*_keys, *_profile_keys)
     }
     order = draw(st.permutations(_keys))
-    cuts = sorted(draw(st.lists(st.integers(0, 4), min_size=2, max_size=2)))
+    cuts = sorted(draw(st.lists(st.integers(0, len(_keys)), min_size=2, max_size=2)))
     tiers = [
         TierPolicies(
             f"t{number}", draw(st.sampled_from([Action.DENY, Action.PASS])), tuple(keys), tuple(reversed(keys))
@@ -109,6 +138,12 @@ def deltas(draw: st.DrawFn) -> NodeDelta:
             of_version = frozenset(a for a in found if a.version == version)
             if of_version:
                 sets[SetKey(name, version)] = SetChange(SetKind.ADDRESSES, replaced=True, added=of_version)
+    for name in ("http", "dns", "web"):
+        ports = draw(_services)
+        for version in (4, 6):
+            ports_of = frozenset(one for one in ports if one.version == version)
+            if ports_of:
+                sets[SetKey(name, version)] = SetChange(SetKind.PORTS, replaced=True, added=ports_of)
     endpoints = {
         name: LocalEndpoint(ResourceKey("WorkloadEndpoint", name, "one"), name, (), "", policy)
         for name, policy in policies_of.items()
@@ -124,7 +159,7 @@ def _flows(texts: list[str]) -> st.SearchStrategy[Flow]:
             Flow,
             source=addresses,
             destination=addresses,
-            protocol=st.sampled_from([6, 17]),
+            protocol=st.sampled_from([6, 17, 132]),
             source_port=ports,
             destination_port=ports,
         ),

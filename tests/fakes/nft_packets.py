@@ -121,6 +121,12 @@ def _matches(table: v.Table, statement: v.Statement, packet: Packet) -> bool:
                 isinstance(m, (v.IPv4Network, v.IPv6Network)) and address in m for m in members
             )
             return inside != negated
+        case v.ServiceInSet(side, name, version, negated):
+            address = flow.source if side is v.Side.SOURCE else flow.destination
+            port = flow.source_port if side is v.Side.SOURCE else flow.destination_port
+            if address.version != version:
+                return False
+            return (v.AddressPort(address, flow.protocol, port or 0) in table.sets[name].members) != negated
         case v.Ports(side, ranges, negated):
             port = flow.source_port if side is v.Side.SOURCE else flow.destination_port
             return any(one.first <= (port or 0) <= one.last for one in ranges) != negated

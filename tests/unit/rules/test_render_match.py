@@ -9,16 +9,23 @@ from felix.rules import text
 from felix.rules.render_actions import ActionSettings, Place, rule_endings
 from felix.rules.render_match import render_rule
 from weft.model.keys import ResourceKey
-from weft.policy.values import Action, Direction, Entity, Icmp, PortRange, Rule, SelectorSet
+from weft.policy.values import Action, Direction, Entity, Icmp, PortRange, PortSet, Rule, SelectorSet, ServiceSet
 from weft.selector import parse
 
 BOTH, NETS, V6, NONE = (SelectorSet(name, parse(f"x == '{name}'")) for name in ("both", "nets", "six", "none"))
+HTTP, DNS, NO_PORT = (PortSet(name, parse("all()"), name) for name in ("http", "dns", "no-port"))
+SERVICE, PEERS = (ServiceSet(name, "shop", name, with_ports=name == "web") for name in ("web", "peers"))
 PLACE = Place(Direction.INGRESS, ResourceKey("NetworkPolicy", "p", "shop"))
 KINDS = {
     SetKey("both", 4): SetKind.ADDRESSES,
     SetKey("both", 6): SetKind.ADDRESSES,
     SetKey("nets", 4): SetKind.NETWORKS,
     SetKey("six", 6): SetKind.ADDRESSES,
+    SetKey("http", 4): SetKind.PORTS,
+    SetKey("http", 6): SetKind.PORTS,
+    SetKey("dns", 4): SetKind.PORTS,
+    SetKey("web", 4): SetKind.PORTS,
+    SetKey("peers", 6): SetKind.ADDRESSES,
 }
 
 
@@ -77,6 +84,64 @@ CASES: dict[str, tuple[dict[str, object], list[str]]] = {
         {"source": Entity(sets=(NETS,)), "destination": Entity(nets=_nets("10.0.0.0/8"))},
         ["ip daddr 10.0.0.0/8 ip saddr @nets-networks4 accept"],
     ),
+    "not this ICMP type": (
+        {"protocol": 1, "not_icmp": Icmp(8)}, ["meta l4proto 1 @th,0,8 != 8 accept"],
+    ),
+    "not this ICMP type and code, but the type with other codes": (
+        {"protocol": 1, "not_icmp": Icmp(3, 1)}, ["meta l4proto 1 @th,0,16 != 0x301 accept"],
+    ),
+    "a named port of any protocol": (
+        {"destination": Entity(named_ports=(HTTP,))},
+        [
+            "ip daddr . meta l4proto . th dport @http-ports4 accept",
+            "ip6 daddr . meta l4proto . th dport @http-ports6 accept",
+        ],
+    ),
+    "numbered ports or named ones, after prefixes and before sets": (
+        {
+            "protocol": 6,
+            "destination": Entity(
+                ports=(PortRange(80, 80),), named_ports=(DNS,), sets=(BOTH,), nets=_nets("10.0.0.0/8")
+            ),
+        },
+        [
+            "meta l4proto 6 th dport 80 ip daddr 10.0.0.0/8 ip daddr @both-addresses4 accept",
+            "meta l4proto 6 ip daddr 10.0.0.0/8 ip daddr . meta l4proto . th dport @dns-ports4 "
+            "ip daddr @both-addresses4 accept",
+        ],
+    ),
+    "neither numbered ports nor named ones": (
+        {"protocol": 6, "ip_version": 4, "source": Entity(not_ports=(PortRange(80, 80),), not_named_ports=(HTTP, DNS))},
+        [
+            "meta l4proto 6 th sport != 80 ip saddr . meta l4proto . th sport != @http-ports4 "
+            "ip saddr . meta l4proto . th sport != @dns-ports4 accept",
+        ],
+    ),
+    "a name that nobody has": ({"destination": Entity(named_ports=(NO_PORT,))}, []),
+    "a number or a name that nobody has": (
+        {"protocol": 6, "destination": Entity(ports=(PortRange(80, 80),), named_ports=(NO_PORT,))},
+        ["meta l4proto 6 th dport 80 accept"],
+    ),
+    "not a name that nobody has": ({"destination": Entity(not_named_ports=(NO_PORT,))}, ["accept"]),
+    "what is logged by number or by name is logged once": (
+        {
+            "action": Action.LOG,
+            "protocol": 6,
+            "ip_version": 4,
+            "destination": Entity(ports=(PortRange(80, 80),), named_ports=(HTTP, DNS)),
+        },
+        [
+            'meta l4proto 6 th dport 80 meta nfproto ipv4 log prefix "x: "',
+            "meta l4proto 6 th dport != 80 ip daddr . meta l4proto . th dport @http-ports4 "
+            'log prefix "x: "',
+            "meta l4proto 6 th dport != 80 ip daddr . meta l4proto . th dport @dns-ports4 "
+            'ip daddr . meta l4proto . th dport != @http-ports4 log prefix "x: "',
+        ],
+    ),
+    "a service as destination": (
+        {"destination": Entity(service=SERVICE)}, ["ip daddr . meta l4proto . th dport @web-ports4 accept"],
+    ),
+    "a service as source": ({"source": Entity(sets=(PEERS,))}, ["ip6 saddr @peers-addresses6 accept"]),
     "one family of a set": ({"ip_version": 4, "source": Entity(sets=(BOTH,))}, ["ip saddr @both-addresses4 accept"]),
 }  # fmt: skip
 
