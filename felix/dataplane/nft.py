@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from msgspec import Struct, field
 
+from felix.dataplane.nft_counters import Counters
 from felix.dataplane.nft_plan import Batch, NeedsRewriteError
 from felix.dataplane.nft_state import KernelChain, KernelSet, KernelTable, NftKernel, Refusal
 from felix.rules import operations as op
@@ -54,6 +55,17 @@ def fail_closed(chain: v.Chain) -> v.Chain:
     return v.Chain(chain.name, tuple(found), v.Hook(chain.hook.type, chain.hook.hook, chain.hook.priority))
 
 
+def _without_counters(chain: v.Chain, blocked: Mapping[str, str]) -> v.Chain:
+    """Where the kernel refuses a counter, the rules hold and do not count."""
+    if not any(f"counter {name}" in blocked for name in chain.counters()):
+        return chain
+    rules = []
+    for one in chain.rules:
+        left = tuple(s for s in one.statements if not isinstance(s, v.CountIn) or f"counter {s.counter}" not in blocked)
+        rules += [v.Rule(left, one.comment)] if left else []
+    return v.Chain(chain.name, tuple(rules), chain.hook)
+
+
 class _Set:
     """A desired set with its members, and the change that the kernel does not know of yet."""
 
@@ -81,6 +93,7 @@ class NftDriver:
         self._held_chains: dict[str, KernelChain] = {}
         self._held_sets: dict[str, v.KeyType] = {}
         self._held_maps: dict[str, dict[str, v.Verdict]] = {}
+        self._counters = Counters()
         self._synchronised = False
         self._started = False
         self._refused = False
@@ -97,6 +110,7 @@ class NftDriver:
         self._chains = dict(desired.chains)
         self._sets = {name: _Set(value) for name, value in desired.sets.items()}
         self._maps = {name: dict(value.entries) for name, value in desired.maps.items()}
+        self._counters.restart(self._chains.values())
         self._started = True
         self._blocked.clear()
         return self._synchronise(now_s)
@@ -112,13 +126,19 @@ class NftDriver:
         batch = Batch()
         try:
             adopt = self._plan(batch, touched)
-        except NeedsRewriteError:
+            adopt_counters = self._counters.plan(batch, self._counts_that_go(), self._blocked)
+        except (NeedsRewriteError, OSError):
             return self._synchronise(now_s)
         operations = batch.operations()
         if operations and self._kernel.commit(operations):
             return self._synchronise(now_s)
         adopt()
+        adopt_counters()
         return self._report(len(operations))
+
+    def _counts_that_go(self) -> Mapping[str, v.Count]:
+        names = self._counters.must_know()
+        return self._kernel.counts(names) if names else {}
 
     def on_foreign_change(self, now_s: float) -> Report:
         """Somebody else touched the table, or may have. Repairs at once; against one who keeps on doing it,
@@ -185,6 +205,7 @@ class NftDriver:
                 self._blocked.pop(f"entry {interface} of {name}", None)
             touched.maps.setdefault(name, set()).update(entries)
         for name, chain in changes.chains.items():
+            self._counters.replace(self._chains.get(name), chain)
             if chain is None:
                 self._chains.pop(name, None)
             else:
@@ -236,6 +257,7 @@ class NftDriver:
         chain = self._chains.get(name)
         if chain is None or not self._blocked:
             return chain
+        chain = _without_counters(chain, self._blocked)
         if name in self._blocked or any(f"set {looked_up}" in self._blocked for looked_up in chain.lookups()):
             return self._fail_closed(chain)
         return chain
@@ -301,7 +323,7 @@ class NftDriver:
                 return self._difference_to(actual)
             except NeedsRewriteError:
                 pass  # the next lines do
-        operations, adopt = self._difference_to(KernelTable(exists=True))
+        operations, adopt = self._difference_to(KernelTable(exists=True, counters=actual.counters), anew=True)
         return [op.CreateTable(), op.DeleteTable(), op.CreateTable(), *operations], adopt
 
     def _kinds_clash(self, actual: KernelTable) -> bool:
@@ -313,7 +335,10 @@ class NftDriver:
             and self._sets.keys().isdisjoint(actual.maps)
         )
 
-    def _difference_to(self, actual: KernelTable) -> tuple[list[op.Operation], Callable[[], None]]:
+    def _difference_to(
+        self, actual: KernelTable, *, anew: bool = False
+    ) -> tuple[list[op.Operation], Callable[[], None]]:
+        """`anew`: of the table as it is only what the counters have counted is kept."""
         batch = Batch()
         self._held_chains = dict(actual.chains)
         self._held_sets = {name: found.key for name, found in actual.sets.items() if found.key is not None}
@@ -326,7 +351,15 @@ class NftDriver:
             touched.sets[name] = self._set_difference(name, actual.sets.get(name))
         for name in dict.fromkeys([*self._maps, *self._held_maps]):
             touched.maps[name] = self._maps.get(name, {}).keys() | self._held_maps.get(name, {}).keys()
-        adopt = self._plan(batch, touched)
+        adopt_others = self._plan(batch, touched)
+        self._counters.hold(actual.counters)
+        plan_counters = self._counters.plan_anew if anew else self._counters.plan
+        adopt_counters = plan_counters(batch, actual.counters, self._blocked)
+
+        def adopt() -> None:
+            adopt_others()
+            adopt_counters()
+
         operations = batch.operations()
         return operations if actual.exists else [op.CreateTable(), *operations], adopt
 
@@ -351,6 +384,8 @@ class NftDriver:
         match operation:
             case op.AddRule(chain) | op.CreateChain(chain):
                 return [chain]
+            case op.CreateCounter(name):
+                return [f"counter {name}"]
             case op.CreateSet(name) | op.AddElements(name) | op.RemoveElements(name):
                 return [f"set {name}"]
             case op.DeleteSet(name):

@@ -3,13 +3,14 @@
 The edge: no decision is taken here. Only our table is read; other tables are skipped by name."""
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from felix.dataplane.nft_state import KernelChain, KernelSet, KernelTable, Refusal
 from felix.rules.compiler import LAYOUTS, MAP_LAYOUT, intervals_of, verdict_of
 from felix.rules.members import is_interval
 from felix.rules.operations import Operation
-from felix.rules.values import KeyType, Verdict
+from felix.rules.render_names import COUNTERS
+from felix.rules.values import Count, KeyType, Verdict
 from felix.rules.writer import TABLE, rule_digest, write
 from weft.netlink import nftables as nft
 from weft.netlink.message import read_string
@@ -17,6 +18,7 @@ from weft.netlink.socket import NETLINK_NETFILTER, NetlinkSocket, ResyncNeededEr
 
 # One batch is one sendmsg: the whole table of a large node must fit.
 _BUFFER_BYTES = 256 << 20
+_MOST_SINGLE_READS = 200
 _KEY_TYPES = {layout: key for key, layout in LAYOUTS.items()}
 _RULE_USERDATA, _CHAIN_NAME, _SET_NAME = 7, 3, 2
 
@@ -27,6 +29,7 @@ class NftSocket:
     def __init__(self, netns_fd: int | None = None, table: str = TABLE) -> None:
         self._socket = NetlinkSocket(NETLINK_NETFILTER, netns_fd=netns_fd, buffer_bytes=_BUFFER_BYTES)
         self._table = table
+        self._messages = nft.TableMessages(table)
 
     @property
     def port(self) -> int:
@@ -62,7 +65,19 @@ class NftSocket:
                 sets[name] = self._set(name, _KEY_TYPES.get(layout), layout)
             else:
                 maps[name] = entries
-        return KernelTable(True, chains, sets, maps)
+        return KernelTable(True, chains, sets, maps, self.all_counts())
+
+    def all_counts(self) -> dict[str, Count]:
+        """What all our counters hold. Raises OSError, DumpInterruptedError."""
+        return _counts(self._ours(self._messages.get_counters()))
+
+    def counts(self, names: Collection[str]) -> dict[str, Count]:
+        if len(names) > _MOST_SINGLE_READS:
+            held = self.all_counts()
+            return {name: held[name] for name in names if name in held}
+        # The last message is acknowledged; one that asks for a counter that is gone is refused and has no answer.
+        answers = self._socket.exchange([self._messages.get_counter(name) for name in names])
+        return _counts(filter(None, map(nft.table_object, answers.replies)))
 
     def _digests(self, chain: str) -> tuple[bytes, ...]:
         rules = self._ours(nft.get_rules(self._table, chain))
@@ -98,6 +113,11 @@ class NftSocket:
             and found.table == self._table
             and found.family == nft.FAMILY_INET
         ]
+
+
+def _counts(found: Iterable[nft.TableObject]) -> dict[str, Count]:
+    values = filter(None, map(nft.counter, found))
+    return {one.name: Count(one.packets, one.octets) for one in values if one.name.startswith(COUNTERS)}
 
 
 class NftWatch:

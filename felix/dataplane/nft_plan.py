@@ -2,7 +2,7 @@
 
 Pure. A batch is atomic, but the kernel checks each step: a chain must exist before a jump to it and have no jump
 left when it goes, a map's entry must go before it comes back with another verdict, and a set may go only when no
-rule looks into it."""
+rule looks into it. A counter is there before the first rule that counts in it, and goes after the last."""
 
 from collections.abc import Iterable, Mapping
 
@@ -10,8 +10,10 @@ from felix.dataplane.nft_state import KernelChain
 from felix.rules import operations as op
 from felix.rules.compiler import compile_rule
 from felix.rules.members import KeyChange
-from felix.rules.values import Chain, KeyType, Verdict
+from felix.rules.values import Chain, Count, KeyType, Verdict
 from felix.rules.writer import base_chain
+
+_ZERO = Count()
 
 
 class NeedsRewriteError(Exception):
@@ -22,6 +24,7 @@ class Batch:
     """Operations collected by kind. Each method takes one object as it should be and as it is."""
 
     def __init__(self) -> None:
+        self._create_counters: list[op.Operation] = []
         self._create_sets: list[op.Operation] = []
         self._create_chains: list[op.Operation] = []
         self._flush: list[op.Operation] = []
@@ -31,9 +34,12 @@ class Batch:
         self._entries: list[op.Operation] = []
         self._delete_sets: list[op.Operation] = []
         self._delete_chains: list[op.Operation] = []
+        self._delete_counters: list[op.Operation] = []
+        self._keep_sums: list[op.Operation] = []
 
     def operations(self) -> list[op.Operation]:
         return [
+            *self._create_counters,
             *self._create_sets,
             *self._create_chains,
             *self._flush,
@@ -43,6 +49,8 @@ class Batch:
             *self._entries,
             *self._delete_sets,
             *self._delete_chains,
+            *self._delete_counters,
+            *self._keep_sums,
         ]
 
     def chain(self, name: str, desired: Chain | None, actual: KernelChain | None) -> KernelChain | None:
@@ -95,3 +103,13 @@ class Batch:
 
     def delete_set(self, name: str, *, is_map: bool) -> None:
         self._delete_sets.append(op.DeleteSet(name, is_map))
+
+    def create_counter(self, name: str, start: Count = _ZERO) -> None:
+        self._create_counters.append(op.CreateCounter(name, start))
+
+    def delete_counter(self, name: str) -> None:
+        self._delete_counters.append(op.DeleteCounter(name))
+
+    def keep_sum(self, name: str, total: Count) -> None:
+        """A counter that holds a number; one of the name that is there has to be deleted, too."""
+        self._keep_sums.append(op.CreateCounter(name, total))

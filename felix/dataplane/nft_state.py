@@ -1,12 +1,12 @@
 """What the kernel holds of our table, and the port through which it is read and changed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from msgspec import Struct, field
 
 from felix.rules.operations import Operation
-from felix.rules.values import KeyType, Verdict
+from felix.rules.values import Count, KeyType, Verdict
 from weft.netlink.nftables import BaseChain
 
 
@@ -32,6 +32,8 @@ class KernelTable(Struct, frozen=True):
     chains: Mapping[str, KernelChain] = field(default_factory=dict)
     sets: Mapping[str, KernelSet] = field(default_factory=dict)
     maps: Mapping[str, Mapping[str, Verdict]] = field(default_factory=dict)
+    counters: Mapping[str, Count] = field(default_factory=dict)
+    """Ours: named objects of other names or types are left alone."""
 
 
 class Refusal(NamedTuple):
@@ -49,4 +51,8 @@ class NftKernel(Protocol):
 
     def commit(self, operations: Sequence[Operation]) -> list[Refusal]:
         """All of them or, with a refusal, none."""
+        ...
+
+    def counts(self, names: Collection[str]) -> Mapping[str, Count]:
+        """What these counters hold now; one that is not there is left out. Raises OSError."""
         ...

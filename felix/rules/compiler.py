@@ -51,6 +51,7 @@ _ADDRESS_TYPES = {
 }
 _ICMPX_ADMIN_PROHIBITED = 3
 _HOST32 = struct.Struct("=I")
+_UNIQUE = (v.CountIn, v.SetMark)  # one for each rule: nothing is won by remembering them
 
 
 class AnonymousSet(NamedTuple):
@@ -78,7 +79,8 @@ def compile_rule(rule: v.Rule) -> CompiledRule:
             if version is None:
                 pending.append(_network_protocol(statement.version))
             version = statement.version
-        for part in _compiled(statement):
+        compiled = _stateful(statement) if isinstance(statement, _UNIQUE) else _compiled(statement)
+        for part in compiled:
             if isinstance(part, bytes):
                 pending.append(part)
             else:
@@ -164,8 +166,12 @@ def _stateful(
             return (*_changed(ex.ct(ex.CT_MARK), value, mask), ex.ct_set(ex.CT_MARK))
         case v.Counter():
             return (ex.counter(),)
-        case v.Log(prefix, group):
-            return (ex.log(prefix, group),)
+        case v.CountIn(name):
+            return (ex.object_reference(nft.OBJECT_COUNTER, name),)
+        case v.Limit(per_second, burst):
+            return (ex.limit_packets(per_second, burst),)
+        case v.Log(prefix, group, snap_bytes):
+            return (ex.log(prefix, group, snap_bytes),)
         case v.Masquerade(fully_random):
             return (ex.masquerade(ex.NAT_FULLY_RANDOM if fully_random else 0),)
         case v.SourceNat(address):

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from msgspec import Struct
 
 from felix.rules.compiler import CompiledRule
-from felix.rules.values import Hook, KeyType, Verdict
+from felix.rules.values import Count, Hook, KeyType, Verdict
 
 
 class CreateTable(Struct, frozen=True):
@@ -85,6 +85,19 @@ class RemoveEntries(Struct, frozen=True):
     interfaces: Collection[str]
 
 
+class CreateCounter(Struct, frozen=True):
+    """Does nothing if it is there: it keeps what it has counted."""
+
+    name: str
+    start: Count = Count()
+
+
+class DeleteCounter(Struct, frozen=True):
+    """Refused while a rule counts in it."""
+
+    name: str
+
+
 Operation = (
     CreateTable
     | DeleteTable
@@ -99,4 +112,6 @@ Operation = (
     | RemoveElements
     | AddEntries
     | RemoveEntries
+    | CreateCounter
+    | DeleteCounter
 )

@@ -16,7 +16,7 @@ from felix.calc.output import Output
 from felix.rules import render_names as names
 from felix.rules import values as nft
 from felix.rules.changes import Changes, MemberChange
-from felix.rules.render_actions import ActionSettings
+from felix.rules.render_actions import ActionSettings, denied_chain
 from felix.rules.render_base import base_chains
 from felix.rules.render_chains import PolicyPlan, SharedPlan, endpoint_plan, passing_directions, render_plan
 from weft.delta import diff
@@ -41,6 +41,7 @@ class Renderer:
 
     def __init__(self) -> None:
         self._settings = Settings()
+        self._actions = ActionSettings()
         self.policies: dict[ResourceKey, Policy] = {}
         self._passing: dict[ResourceKey, tuple[Direction, ...]] = {}
         self._kinds: dict[SetKey, SetKind] = {}
@@ -60,7 +61,7 @@ class Renderer:
 
     @property
     def actions(self) -> ActionSettings:
-        return ActionSettings(_log_prefix(self._settings.log_prefix), self._settings.reject)
+        return self._actions
 
     def kind_of(self, key: SetKey) -> SetKind | None:
         return self._kinds.get(key)
@@ -194,12 +195,16 @@ class Renderer:
 
     def _on_settings(self, settings: Settings) -> None:
         self._settings = settings
+        self._actions = ActionSettings(_log_prefix(settings.log_prefix), settings.reject, settings.flow_logs)
         self._chains.touch_all()
         self._render_base()
 
     def _render_base(self) -> None:
         masquerading = [version for version in VERSIONS if names.masqueraded_pools(version) in self._pool_sets]
-        self._base = base_chains(self._settings, tuple(masquerading))
+        self._base = {
+            **base_chains(self._settings, tuple(masquerading)),
+            names.DENIED: denied_chain(self._actions),
+        }
         for name in self._base:
             self._chains.touch(name)
 

@@ -4,7 +4,7 @@ A plan says what a chain is for; its name follows from it alone. Three kinds: th
 the policies of one tier (only where one of them passes), and everything that applies to an endpoint in one
 direction."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from msgspec import Struct
@@ -109,7 +109,8 @@ def _policy_chain(name: str, direction: Direction, key: ResourceKey, context: Co
         return None
     if context.passes(key, direction) and key.kind != "Profile":
         return None
-    return nft.Chain(name, tuple(_rules(policy, direction, context)))
+    rules = tuple(_rules(policy, direction, context))
+    return nft.Chain(name, rules, keeps=_kept(_counters(policy, direction), rules))
 
 
 def _tier_chain(name: str, direction: Direction, tier: TierPolicies, context: Context) -> nft.Chain | None:
@@ -118,12 +119,15 @@ def _tier_chain(name: str, direction: Direction, tier: TierPolicies, context: Co
     if not any(context.passes(key, direction) for key in keys):
         return None
     rules: list[nft.Rule] = []
+    counters: set[str] = set()
     for key in keys:
         if context.passes(key, direction):
             rules += _rules(context.policies[key], direction, context)
+            counters |= _counters(context.policies[key], direction)
         else:
             rules.append(nft.rule(nft.Jump(names.policy_chain(direction, key))))
-    return nft.Chain(name, (*rules, *_end_of_tier(tier, direction, context.actions)))
+    rules += _end_of_tier(tier, direction, context.actions)
+    return nft.Chain(name, tuple(rules), keeps=_kept(counters, rules))
 
 
 def _endpoint_chain(plan: EndpointPlan, context: Context) -> nft.Chain:
@@ -140,7 +144,9 @@ def _endpoint_chain(plan: EndpointPlan, context: Context) -> nft.Chain:
         if end:
             return nft.Chain(plan.name, (*rules, *end))
     rules += [nft.rule(nft.Jump(names.policy_chain(direction, key))) for key in plan.profiles]
-    return nft.Chain(plan.name, (*rules, nft.Rule(deny(context.actions), "nothing allowed it")))
+    return nft.Chain(
+        plan.name, (*rules, nft.Rule(deny(names.final_counter(direction), context.actions), "nothing allowed it"))
+    )
 
 
 def _rules(policy: Policy, direction: Direction, context: Context) -> Iterator[nft.Rule]:
@@ -149,10 +155,23 @@ def _rules(policy: Policy, direction: Direction, context: Context) -> Iterator[n
         yield from render_rule(rule, context.kind_of, rule_endings(rule, place, context.actions))
 
 
+def _counters(policy: Policy, direction: Direction) -> set[str]:
+    """Of all its rules, also of those that can match nothing now: they keep what they have counted."""
+    place = Place(direction, policy.key)
+    return {place.counter(rule) for rule in policy.rules(direction) or () if rule.effect is not None}
+
+
+def _kept(counters: set[str], rules: Iterable[nft.Rule]) -> frozenset[str]:
+    """Those in which none of the rules counts."""
+    used = {s.counter for rule in rules for s in rule.statements if isinstance(s, nft.CountIn)}
+    return frozenset(counters - used)
+
+
 def _end_of_tier(tier: TierPolicies, direction: Direction, actions: ActionSettings) -> tuple[nft.Rule, ...]:
     if tier.default_action is Action.PASS or not tier.decides(direction):
         return ()
-    return (nft.Rule(deny(actions), _comment("end of tier", tier.name)),)
+    counter = names.tier_end_counter(direction, tier.name)
+    return (nft.Rule(deny(counter, actions), _comment("end of tier", tier.name)),)
 
 
 def _comment(what: str, name: str) -> str:

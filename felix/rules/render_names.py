@@ -1,4 +1,4 @@
-"""The names our chains, sets and maps have in the kernel: readable, and a function of what they hold alone.
+"""The names our chains, sets, maps and counters have in the kernel: readable, and a function of what they hold alone.
 
 A restarted agent gives everything the same name again, so what is already right stays as it is."""
 
@@ -26,6 +26,10 @@ OUTPUT = "output"
 POSTROUTING_NAT = "postrouting-nat"
 WORKLOAD_TO_HOST = "workload-to-host"
 KNOWN_WORKLOAD = "known-workload"
+DENIED = "denied"
+
+COUNTERS = ("ingress/", "egress/")
+"""How the names of all our counters begin."""
 
 CUT_CONNECTION = 0x4000_0000
 """The one bit of a connection's mark (ct mark) that is ours: policy refuses the connection now. Connection marks of
@@ -49,6 +53,25 @@ def policy_chain(direction: Direction, key: ResourceKey) -> str:
     if not _SAFE.match(name):
         name = f"{_hash(name)}.hash"
     return f"{direction.value}/{_SHORT_KINDS[key.kind]}/{name}"
+
+
+def rule_counter(direction: Direction, key: ResourceKey, rule_id: str) -> str:
+    """What the rule counts in, wherever it is written."""
+    return f"{policy_chain(direction, key)}/{rule_id or 'rule'}"
+
+
+def tier_end_counter(direction: Direction, tier: str) -> str:
+    return f"{direction.value}/tier/{tier if _SAFE.match(tier) else f'{_hash(tier)}.hash'}/end"
+
+
+def final_counter(direction: Direction) -> str:
+    """Of what nothing allowed."""
+    return f"{direction.value}/final/end"
+
+
+def retired_counter(counter: str) -> str:
+    """Where what a counter has counted is kept when it goes: one for all rules of a policy and direction."""
+    return f"{counter.rpartition('/')[0]}/retired"
 
 
 def tier_chain(direction: Direction, tier: TierPolicies) -> str:

@@ -20,7 +20,7 @@ IPVersion = Literal[4, 6]
 ICMP, TCP, UDP, DCCP, ICMPV6, SCTP, UDPLITE = 1, 6, 17, 33, 58, 132, 136
 PROTOCOLS_WITH_PORTS = frozenset({TCP, UDP, DCCP, SCTP, UDPLITE})
 
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9/\-_.]{0,127}\Z")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9/\-_.]{0,199}\Z")
 _INTERFACE = re.compile(r"[^\s/*\"]{1,15}\Z")
 PRINTABLE = re.compile(r"[^\"\\\x00-\x1f]*\Z")
 
@@ -296,16 +296,39 @@ class Counter(Struct, frozen=True):
     """Counts what reaches it. A chain that is rewritten counts from zero again."""
 
 
+class CountIn(Struct, frozen=True):
+    """Counts what reaches it in the named counter, which several rules may share and which outlives them."""
+
+    counter: str
+
+    def __post_init__(self) -> None:
+        require_name(self.counter)
+
+
+class Limit(Struct, frozen=True):
+    """Goes on with so many packets a second, and with `burst` of them at once; the rule ends for the others."""
+
+    per_second: int
+    burst: int
+
+    def __post_init__(self) -> None:
+        require(0 < self.per_second < 1 << 32, f"not a rate: {self.per_second}")
+        require(0 < self.burst < 1 << 32, f"not a burst: {self.burst}")
+
+
 class Log(Struct, frozen=True):
-    """To the kernel log, or to an nflog group."""
+    """To the kernel log, or to an nflog group: there `snap_bytes` of a packet, None: all of it."""
 
     prefix: str = ""
     group: int | None = None
+    snap_bytes: int | None = None
 
     def __post_init__(self) -> None:
         require(len(self.prefix.encode()) <= 127, f"log prefix of more than 127 bytes: {self.prefix!r}")
         require(PRINTABLE.match(self.prefix) is not None, f"log prefix with a quote or backslash: {self.prefix!r}")
         require(self.group is None or 0 <= self.group <= 65535, f"not an nflog group: {self.group}")
+        require(self.snap_bytes is None or self.group is not None, "the kernel log takes no part of a packet")
+        require(self.snap_bytes is None or 0 < self.snap_bytes <= 65535, f"not a length: {self.snap_bytes}")
 
 
 class SetMark(Struct, frozen=True):
@@ -358,6 +381,18 @@ class InterfaceVerdict(Struct, frozen=True):
         require_name(self.map)
 
 
-Action = Counter | Log | SetMark | SetConntrackMark | Masquerade | SourceNat | NoTrack | Reject | InterfaceVerdict
+Action = (
+    Counter
+    | CountIn
+    | Limit
+    | Log
+    | SetMark
+    | SetConntrackMark
+    | Masquerade
+    | SourceNat
+    | NoTrack
+    | Reject
+    | InterfaceVerdict
+)
 Statement = Match | Action | Verdict
 FINAL = (Accept, Drop, Return, Jump, Goto, Masquerade, SourceNat, Reject, InterfaceVerdict)

@@ -57,6 +57,11 @@ def _lines(operation: op.Operation, table: str) -> list[str]:
             return _element("add", table, name, found)
         case op.RemoveEntries(name, interfaces):
             return _element("delete", table, name, [f'"{interface}"' for interface in interfaces])
+        case op.CreateCounter(name, start):
+            value = f" {{ packets {start.packets} bytes {start.bytes} }}" if start else ""
+            return [f"add counter {table} {name}{value}"]
+        case op.DeleteCounter(name):
+            return [f"delete counter {table} {name}"]
         case _:
             assert_never(operation)
 
@@ -158,9 +163,14 @@ def _stateful(
             return f"ct mark set {_changed('ct mark', value, mask)}"
         case v.Counter():
             return "counter"
-        case v.Log(prefix, group):
+        case v.CountIn(name):
+            return f'counter name "{name}"'
+        case v.Limit(per_second, burst):
+            return f"limit rate {per_second}/second burst {burst} packets"
+        case v.Log(prefix, group, snap_bytes):
             where = "" if group is None else f" group {group}"
-            return "log" + (f' prefix "{prefix}"' if prefix else "") + where
+            part = "" if snap_bytes is None else f" snaplen {snap_bytes}"
+            return "log" + (f' prefix "{prefix}"' if prefix else "") + where + part
         case v.Masquerade(fully_random):
             return "masquerade fully-random" if fully_random else "masquerade"
         case v.SourceNat(address):

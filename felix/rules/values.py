@@ -34,6 +34,7 @@ from felix.rules.statements import (
     ConntrackState,
     ConntrackStatus,
     Counter,
+    CountIn,
     Drop,
     Goto,
     IcmpType,
@@ -43,6 +44,7 @@ from felix.rules.statements import (
     IPVersion,
     Jump,
     L4Protocol,
+    Limit,
     Log,
     Mark,
     Masquerade,
@@ -90,6 +92,8 @@ __all__ = [
     "ConntrackMark",
     "ConntrackState",
     "ConntrackStatus",
+    "Count",
+    "CountIn",
     "Counter",
     "Drop",
     "Goto",
@@ -104,6 +108,7 @@ __all__ = [
     "Jump",
     "KeyType",
     "L4Protocol",
+    "Limit",
     "Log",
     "Mark",
     "Masquerade",
@@ -180,10 +185,26 @@ class Hook(Struct, frozen=True):
     policy: Literal["accept", "drop"] = "accept"
 
 
+class Count(Struct, frozen=True):
+    """What a counter holds."""
+
+    packets: int = 0
+    bytes: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.packets or self.bytes)
+
+    def __add__(self, other: "Count") -> "Count":
+        return Count(self.packets + other.packets, self.bytes + other.bytes)
+
+
 class Chain(Struct, frozen=True):
+    """A named counter is there as long as a rule of a chain counts in it, or a chain has it in `keeps`."""
+
     name: str
     rules: tuple[Rule, ...] = ()
     hook: Hook | None = None
+    keeps: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         require_name(self.name)
@@ -203,6 +224,11 @@ class Chain(Struct, frozen=True):
                     yield statement.set
                 elif isinstance(statement, InterfaceVerdict):
                     yield statement.map
+
+    def counters(self) -> set[str]:
+        """The named counters that must be there with it."""
+        found = {s.counter for one in self.rules for s in one.statements if isinstance(s, CountIn)}
+        return found.union(self.keeps)
 
 
 # --- sets and maps --------------------------------------------------------------------------------------------

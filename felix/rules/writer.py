@@ -92,6 +92,10 @@ class _Writer:
             case op.RemoveEntries(name, interfaces):
                 names = [interface_key(interface) for interface in interfaces]
                 return table.delete_elements(name, nft.plain_elements(names, INTERFACE_NAME_BYTES))
+            case op.CreateCounter(name, start):
+                return [table.new_counter(name, start.packets, start.bytes)]
+            case op.DeleteCounter(name):
+                return [table.delete_counter(name)]
             case op.CreateTable():
                 return [table.new_table()]
             case op.DeleteTable():

@@ -5,7 +5,7 @@ by name (`refuse`), other people's edits are made by calling `commit` and tellin
 
 import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 
 from felix.dataplane.nft_state import KernelChain, KernelSet, KernelTable, Refusal
@@ -27,6 +27,7 @@ class _State:
         self.chains: dict[str, tuple[v.Hook | None, list[CompiledRule]]] = {}
         self.sets: dict[str, tuple[v.KeyType, set[bytes]]] = {}
         self.maps: dict[str, dict[str, v.Verdict]] = {}
+        self.counters: dict[str, v.Count] = {}
 
     def copy(self) -> "_State":
         other = _State()
@@ -34,6 +35,7 @@ class _State:
         other.chains = {name: (hook, list(rules)) for name, (hook, rules) in self.chains.items()}
         other.sets = {name: (key, set(keys)) for name, (key, keys) in self.sets.items()}
         other.maps = {name: dict(entries) for name, entries in self.maps.items()}
+        other.counters = dict(self.counters)
         return other
 
 
@@ -54,7 +56,15 @@ class FakeNft:
             },
             {name: KernelSet(key, frozenset(keys)) for name, (key, keys) in state.sets.items()},
             {name: dict(entries) for name, entries in state.maps.items()},
+            dict(state.counters),
         )
+
+    def counts(self, names: Collection[str]) -> Mapping[str, v.Count]:
+        return {name: self._state.counters[name] for name in names if name in self._state.counters}
+
+    def count(self, name: str, packets: int = 1, octets: int = 100) -> None:
+        """As if packets had reached the rules of this counter."""
+        self._state.counters[name] += v.Count(packets, octets)
 
     def rules(self) -> Mapping[str, tuple[v.Rule, ...]]:
         return {name: tuple(rule.rule for rule in rules) for name, (_, rules) in self._state.chains.items()}
@@ -112,6 +122,12 @@ def _run(state: _State, operation: op.Operation) -> None:
             _need(not any(name in _chain(state, other).lookups() for other in state.chains), errno.EBUSY)
             state.sets.pop(name, None)
             state.maps.pop(name, None)
+        case op.CreateCounter(name, start):
+            state.counters.setdefault(name, start)
+        case op.DeleteCounter(name):
+            _need(name in state.counters, errno.ENOENT)
+            _need(not any(name in _chain(state, other).counters() for other in state.chains), errno.EBUSY)
+            del state.counters[name]
         case op.AddElements(name, key, keys):
             held = _set(state, name, key)
             _need(not (is_interval(key) and _overlap(held | set(keys))), errno.EEXIST)
@@ -147,6 +163,7 @@ def _run_chain(state: _State, operation: op.CreateChain | op.FlushChain | op.Add
             one = v.Chain(name, (compiled.rule,))
             maps = {s.map for s in compiled.rule.statements if isinstance(s, v.InterfaceVerdict)}
             _need(maps <= state.maps.keys() and set(one.lookups()) - maps <= state.sets.keys(), errno.ENOENT)
+            _need(one.counters() <= state.counters.keys(), errno.ENOENT)
             state.chains[name][1].append(compiled)
         case op.DeleteChain(name):
             _need(name in state.chains, errno.ENOENT)

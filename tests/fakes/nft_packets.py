@@ -88,9 +88,11 @@ def _verdict(table: v.Table, rule: v.Rule, packet: Packet) -> v.Verdict | None:
         match statement:
             case v.Accept() | v.Drop() | v.Return() | v.Jump() | v.Goto():
                 return statement
+            case v.Reject():
+                return v.Drop()
             case v.InterfaceVerdict(way, name):
                 return table.maps[name].entries.get(packet.iif if way is v.Way.IN else packet.oif)
-            case v.Log() | v.Counter():
+            case v.Log() | v.Counter() | v.CountIn() | v.Limit() | v.SetMark():
                 continue
             case _:
                 if not _matches(table, statement, packet):

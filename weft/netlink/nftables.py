@@ -17,10 +17,12 @@ from weft.netlink.message import (
     attribute,
     attributes,
     be32,
+    be64,
     iter_attributes,
     message,
     nested,
     read_be32,
+    read_be64,
     read_string,
     string,
 )
@@ -34,6 +36,9 @@ _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
     12
 )
 NEWSETELEM, GETSETELEM, DELSETELEM, NEWGEN, GETGEN = 12, 13, 14, 15, 16
+NEWOBJ, GETOBJ, DELOBJ = 18, 19, 20
+
+OBJECT_COUNTER = 1
 
 SET_ANONYMOUS, SET_CONSTANT, SET_INTERVAL, SET_MAP = 1, 2, 4, 8
 ELEMENT_INTERVAL_END = 1
@@ -114,6 +119,9 @@ class BaseChain(NamedTuple):
     drop: bool
 
 
+_COUNTER_TYPE = be32(3, OBJECT_COUNTER)
+
+
 class TableMessages:
     """The messages that change one table. Each returned value is one message, or a list of them."""
 
@@ -158,6 +166,24 @@ class TableMessages:
 
     def delete_set(self, name: str) -> bytes:
         return _message(DELSET, 0, self._table + string(2, name))
+
+    def new_counter(self, name: str, packets: int = 0, octets: int = 0) -> bytes:
+        """One that is there keeps what it has counted."""
+        start = be64(1, octets) + be64(2, packets) if packets or octets else b""
+        return _message(NEWOBJ, NLM_F_CREATE, self._counter(name) + nested(4, start))
+
+    def delete_counter(self, name: str) -> bytes:
+        return _message(DELOBJ, 0, self._counter(name))
+
+    def get_counter(self, name: str) -> bytes:
+        return _message(GETOBJ, 0, self._counter(name))
+
+    def get_counters(self) -> bytes:
+        """All of the table, to be sent as a dump."""
+        return _message(GETOBJ, 0, self._table + _COUNTER_TYPE)
+
+    def _counter(self, name: str) -> bytes:
+        return self._table + string(2, name) + _COUNTER_TYPE
 
     def add_elements(self, name: str, elements: Sequence[bytes], number: int | None = None) -> list[bytes]:
         return self._elements(NEWSETELEM, NLM_F_CREATE, name, elements, number)
@@ -277,6 +303,22 @@ def set_layout(found: TableObject) -> SetLayout:
         read_be32(known[4]) if 4 in known else 0,
         read_be32(known[5]) if 5 in known else 0,
     )
+
+
+class CounterValue(NamedTuple):
+    name: str
+    packets: int
+    octets: int
+
+
+def counter(found: TableObject) -> CounterValue | None:
+    """What a NEWOBJ says of a counter, None for an object of another type. Raises MalformedMessageError."""
+    known = found.attributes
+    if found.kind != NEWOBJ or 2 not in known or 3 not in known or read_be32(known[3]) != OBJECT_COUNTER:
+        return None
+    held = attributes(known.get(4, b""))
+    octets, packets = (read_be64(held[kind]) if kind in held else 0 for kind in (1, 2))
+    return CounterValue(read_string(known[2]), packets, octets)
 
 
 def elements(found: TableObject) -> list[Element]:

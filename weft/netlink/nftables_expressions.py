@@ -3,7 +3,7 @@
 Named as `nft --debug=netlink` prints them, and by linux/netfilter/nf_tables.h. Everything loads into register 1
 unless told otherwise. What the bytes in a register mean (byte order, length) is the caller's knowledge."""
 
-from weft.netlink.message import attribute, be16, be32, nested, string
+from weft.netlink.message import attribute, be16, be32, be64, nested, string
 from weft.netlink.nftables import verdict
 
 REGISTER_VERDICT, REGISTER_1 = 0, 1
@@ -92,9 +92,18 @@ def counter() -> bytes:
     return _expression("counter")
 
 
-def log(prefix: str, group: int | None) -> bytes:
+def object_reference(kind: int, name: str) -> bytes:
+    """To an object that `TableMessages` made, such as a counter."""
+    return _expression("objref", be32(1, kind), string(2, name))
+
+
+def limit_packets(per_second: int, burst: int) -> bytes:
+    return _expression("limit", be64(1, per_second), be64(2, 1), be32(3, burst), be32(4, 0), be32(5, 0))
+
+
+def log(prefix: str, group: int | None, snap_bytes: int | None = None) -> bytes:
     parts = (string(2, prefix) if prefix else b"") + (be16(1, group) if group is not None else b"")
-    return _expression("log", parts)
+    return _expression("log", parts + (be32(3, snap_bytes) if snap_bytes is not None else b""))
 
 
 def masquerade(flags: int) -> bytes:

@@ -104,6 +104,8 @@ RULES = {
     "to this host": (RAW, v.AddressType(DESTINATION, "local"), v.Accept()),
     "not from a unicast address": (RAW, v.AddressType(SOURCE, "unicast", True), v.Drop()),
     "counter and log": (FORWARD, v.Counter(), v.Log("denied: ", 3), v.Drop()),
+    "named counter": (FORWARD, v.CountIn("ingress/np/shop/db/3f-2"), v.Accept()),
+    "limit and a part of the packet": (FORWARD, v.Limit(200, 400), v.Log("weft deny", 4517, 128)),
     "kernel log": (FORWARD, v.Log("denied: "), v.Log()),
     "reject": (FORWARD, v.Reject()),
     "TCP reset": (FORWARD, v.L4Protocol(v.TCP), v.Reject(tcp_reset=True)),
@@ -162,6 +164,8 @@ def kernel(netns: Callable[[str], NetNs]) -> Iterator[Kernel]:
 def whole(table: v.Table) -> list[op.Operation]:
     """A table that is not there yet, in an order that works."""
     found: list[op.Operation] = [op.CreateTable()]
+    counters = sorted({name for chain in table.chains.values() for name in chain.counters()})
+    found += [op.CreateCounter(name, v.Count(3 * number, 1 << 40)) for number, name in enumerate(counters)]
     for one in table.sets.values():
         found.append(op.CreateSet(one.name, one.key))
         found.append(op.AddElements(one.name, one.key, sorted(members_of(one.key, one.members).keys())))

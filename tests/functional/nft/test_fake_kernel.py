@@ -22,6 +22,7 @@ pytestmark = pytest.mark.root
 CHAINS = st.sampled_from(["a", "b", "base"])
 KEYS = {"s1": v.KeyType.NETWORK_V4, "s2": v.KeyType.ADDRESS_V4}
 SETS = st.sampled_from(sorted(KEYS))
+COUNTERS = st.sampled_from(["ingress/a", "egress/b"])
 VERDICTS = st.sampled_from([v.Accept(), v.Drop(), v.Jump("a"), v.Goto("b"), v.Goto("base")])
 INTERFACES = st.sampled_from(["cali0", "cali1"])
 OPEN = [IPv4Network("255.255.255.255/32").supernet(new_prefix=length) for length in range(33)]
@@ -42,6 +43,7 @@ rules = st.one_of(
     VERDICTS.map(v.rule),
     SETS.map(lambda name: v.rule(v.AddressInSet(v.Side.SOURCE, name, 4), v.Accept())),
     st.just(v.rule(v.InterfaceVerdict(v.Way.IN, "m"))),
+    COUNTERS.map(lambda name: v.rule(v.CountIn(name), v.Accept())),
 )
 operations: SearchStrategy[op.Operation] = st.one_of(
     st.just(op.CreateTable()),
@@ -53,6 +55,8 @@ operations: SearchStrategy[op.Operation] = st.one_of(
     SETS.map(op.DeleteSet),
     st.just(op.CreateMap("m")),
     st.just(op.DeleteSet("m", True)),
+    st.builds(op.CreateCounter, COUNTERS, st.sampled_from([v.Count(), v.Count(3, 1 << 33)])),
+    COUNTERS.map(op.DeleteCounter),
     elements(op.AddElements),
     elements(op.RemoveElements),
     st.builds(op.AddEntries, st.just("m"), st.dictionaries(INTERFACES, VERDICTS, min_size=1)),
@@ -64,6 +68,7 @@ START: list[op.Operation] = [
     op.CreateSet("s1", v.KeyType.NETWORK_V4),
     op.CreateSet("s2", v.KeyType.ADDRESS_V4),
     op.CreateMap("m"),
+    op.CreateCounter("ingress/a"),
     op.CreateChain("a"),
     op.CreateChain("b"),
     op.CreateChain("base", HOOK),
@@ -83,7 +88,9 @@ def test_the_fake_kernel_takes_and_refuses_what_the_real_one_does(netns: Callabl
         for batch in batches if empty else [START, *batches]:
             refused = real.commit(batch), fake.commit(batch)
             assert bool(refused[0]) == bool(refused[1]), refused
-            assert real.read() == fake.read()
+            held = real.read()
+            assert held == fake.read()
+            assert real.counts(["ingress/a", "egress/b"]) == held.counters
 
     try:
         check()

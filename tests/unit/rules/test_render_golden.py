@@ -27,7 +27,17 @@ def _settled(line: str) -> str:
     return f"{head}{{ {', '.join(sorted(elements.split(', ')))} }}"
 
 
-_STEPS = ["add table", "add set", "add map", "add chain", "flush chain", "delete element", "add element", "add rule"]
+_STEPS = [
+    "add table",
+    "add counter",
+    "add set",
+    "add map",
+    "add chain",
+    "flush chain",
+    "delete element",
+    "add element",
+    "add rule",
+]
 
 
 def _object(line: str) -> tuple[int, str]:
