@@ -101,6 +101,7 @@ class Daemon:
             self._interfaces,
             time.monotonic,
         )
+        self._programmer.on_interfaces(self._interfaces.own_addresses())
         self._view = NodeView(config.node_name)
         self._node_key = ResourceKey("Node", config.node_name)
         self._node: Node | None = None
@@ -227,6 +228,8 @@ class Daemon:
         except (OSError, DumpInterruptedError) as error:
             log.warning("the host's interfaces cannot be read, trying again: %s", error)
             return
+        if changes.own_addresses:
+            self._programmer.on_interfaces(self._interfaces.own_addresses())
         if changes.links:
             self._programmer.on_links(changes.links)
         if changes.lost:

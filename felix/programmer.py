@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from felix.calc.delta import LocalEndpoint, NodeDelta
+from felix.calc.delta import LocalEndpoint, LocalHostEndpoint, NodeDelta
 from felix.calc.graph import Graph
 from felix.dataplane.nft import NftDriver, Report
 from felix.rules.changes import first_table
 from felix.rules.render import Renderer
 from weft.datastore.syncer import Deleted, InSync, SyncEvent, Unreadable, Upserted
-from weft.model.address import IPNetwork
+from weft.model.address import IPAddress, IPNetwork
 from weft.model.endpoint import WorkloadEndpoint
 from weft.model.errors import WeftError
 from weft.model.keys import Key, ResourceKey
@@ -107,6 +107,7 @@ class NodeProgrammer:
         self._held_back: dict[IPNetwork, str] = {}
         self._table_taken_over = False
         self.endpoints: dict[str, LocalEndpoint] = {}
+        self.host_endpoints: dict[str, LocalHostEndpoint] = {}
         self.blackholes: set[IPNetwork] = set()
         self.not_enforced: dict[ResourceKey, tuple[str, ...]] = {}
 
@@ -205,6 +206,12 @@ class NodeProgrammer:
         if touched and self._started:
             self._apply_routes()
 
+    def on_interfaces(self, addresses: Mapping[str, frozenset[IPAddress]]) -> None:
+        """The node's own interfaces with their addresses, all of them: host endpoints are found by these."""
+        self._graph.on_interfaces(addresses)
+        if self._started:
+            self.flush()
+
     def on_route_notifications(self, notifications: Iterable[Message]) -> None:
         self._routes.on_notifications(notifications)
         if self._started:
@@ -280,6 +287,11 @@ class NodeProgrammer:
                 self.endpoints.pop(interface, None)
             else:
                 self.endpoints[interface] = endpoint
+        for interface, host_endpoint in delta.host_endpoints.items():
+            if host_endpoint is None:
+                self.host_endpoints.pop(interface, None)
+            else:
+                self.host_endpoints[interface] = host_endpoint
         for key, why in delta.not_enforced.items():
             if why is None:
                 self.not_enforced.pop(key, None)

@@ -8,6 +8,7 @@ from typing import Any
 
 from felix.calc.delta import NodeDelta
 from felix.calc.endpoints import LocalEndpoints
+from felix.calc.hosts import HostEndpoints, Interfaces
 from felix.calc.ip_sets import IPSets, Member, as_member, usable_ports
 from felix.calc.output import Output
 from felix.calc.policies import Policies
@@ -34,14 +35,13 @@ class Graph:
         self._sets = IPSets()
         self._policies = Policies(self._sets, self._on_endpoint_policy)
         self._endpoints = LocalEndpoints(self._policies.endpoint_policy)
+        self._hosts = HostEndpoints(self._policies.host_policy)
         self._routes = LocalRoutes()
         self._pools = Pools()
         self._settings = FelixSettings(node)
-        self._own_host_endpoints: set[ResourceKey] = set()
         self._unreadable: dict[ResourceKey, tuple[str, ...]] = {}
         self._enforced_in_part: dict[ResourceKey, tuple[str, ...]] = {}
         self._problems: Output[ResourceKey, tuple[str, ...]] = Output(self._problems_of)
-        self._host_problems: Output[ResourceKey, tuple[str, ...]] = Output(self._host_endpoint_problems)
         self._handlers: dict[str, Handler] = {
             "WorkloadEndpoint": self._on_workload_endpoint,
             "HostEndpoint": self._on_host_endpoint,
@@ -50,6 +50,8 @@ class Graph:
             "KubernetesEndpointSlice": self._sets.set_slice,
             "NetworkPolicy": self._policies.set_policy,
             "GlobalNetworkPolicy": self._policies.set_policy,
+            "StagedNetworkPolicy": self._policies.set_policy,
+            "StagedGlobalNetworkPolicy": self._policies.set_policy,
             "Profile": self._on_profile,
             "Tier": self._on_tier,
             "IPPool": self._pools.set_pool,
@@ -81,6 +83,10 @@ class Graph:
             self._unreadable[key] = unreadable
         self._problems.touch(key)
 
+    def on_interfaces(self, interfaces: Interfaces) -> None:
+        """The node's own interfaces with their addresses, all of them."""
+        self._hosts.set_interfaces(interfaces)
+
     @property
     def members(self) -> Membership:
         """Who is in the sets in use now: after a flush, what it reported."""
@@ -98,6 +104,7 @@ class Graph:
         return NodeDelta(
             policies=policies,
             endpoints=self._endpoints.output.flush(),
+            host_endpoints=self._hosts.output.flush(),
             sets=self._sets.flush(),
             routes=self._routes.output.flush(),
             blackholes=self._routes.blackholes.flush(),
@@ -113,7 +120,7 @@ class Graph:
             **self._endpoints.problems.flush(),
             **self._pools.problems.flush(),
             **self._settings.problems.flush(),
-            **self._host_problems.flush(),
+            **self._hosts.problems.flush(),
         }
         for key, problems in changes.items():
             self._enforced_in_part.pop(key, None)
@@ -146,24 +153,27 @@ class Graph:
             self._policies.remove_endpoint(key)
 
     def _on_endpoint_policy(self, key: ResourceKey) -> None:
-        self._endpoints.on_policy(key)
+        if key.kind == "HostEndpoint":
+            self._hosts.on_policy(key)
+        else:
+            self._endpoints.on_policy(key)
 
     def _on_host_endpoint(self, key: ResourceKey, endpoint: HostEndpoint | None) -> None:
         if endpoint is None:
             self._sets.remove_item(key)
-            self._own_host_endpoints.discard(key)
-        else:
-            spec = endpoint.spec
-            addresses, ports = _unique(spec.expected_ips), usable_ports(spec.ports)
-            self._sets.set_item(key, endpoint.metadata.labels, spec.profiles, addresses, ports)
-            if spec.node == self._node:
-                self._own_host_endpoints.add(key)
-            else:
-                self._own_host_endpoints.discard(key)
-        self._host_problems.touch(key)
+            self._set_own(key, None)
+            return
+        spec = endpoint.spec
+        addresses, ports = _unique(spec.expected_ips), usable_ports(spec.ports)
+        self._sets.set_item(key, endpoint.metadata.labels, spec.profiles, addresses, ports)
+        self._set_own(key, endpoint if spec.node == self._node else None)
 
-    def _host_endpoint_problems(self, key: ResourceKey) -> tuple[str, ...] | None:
-        return ("host endpoints are not enforced yet",) if key in self._own_host_endpoints else None
+    def _set_own(self, key: ResourceKey, endpoint: HostEndpoint | None) -> None:
+        self._hosts.set_endpoint(key, endpoint)
+        if endpoint is not None:
+            self._policies.set_endpoint(key, endpoint.metadata.labels, endpoint.spec.profiles)
+        else:
+            self._policies.remove_endpoint(key)
 
     def _on_network_set(self, key: ResourceKey, networks: NetworkSet | GlobalNetworkSet | None) -> None:
         if networks is None:

@@ -12,15 +12,18 @@ from felix.calc.label_index import LabelIndex, Labels
 from felix.calc.output import Output
 from weft.model.errors import FieldError
 from weft.model.keys import ResourceKey
-from weft.model.policy import GlobalNetworkPolicy, NetworkPolicy, Profile, Tier
-from weft.policy.compile import compile_policy, policy_directions
-from weft.policy.order import BUILT_IN_TIERS, PolicyOrder, TierOrder, order_policies
+from weft.model.policy import Profile, Tier
+from weft.policy.compile import PolicyResource, compile_policy, is_evaluated, policy_order
+from weft.policy.order import BUILT_IN_TIERS, PolicyOrder, TierOrder, order_host_policies, order_policies
 from weft.policy.selectors import policy_selector
-from weft.policy.values import Action, EndpointPolicy, Policy, Rule
-from weft.selector import SelectorError
+from weft.policy.values import Action, EndpointPolicy, HostPolicy, Policy, Rule, Stage
+from weft.selector import Selector, SelectorError, conjunction
+from weft.selector.nodes import Has
 
-PolicyResource = NetworkPolicy | GlobalNetworkPolicy
 _NO_LABELS: Labels = {}
+_HOST_ENDPOINT = "host endpoint"
+"""A label that local host endpoints have here. No selector can name it: it has a space. What is for host endpoints
+alone is filed under it, and costs nothing where there are none."""
 
 
 class _Known(Struct, frozen=True):
@@ -62,6 +65,7 @@ class Policies:
         self._index: LabelIndex[ResourceKey, ResourceKey] = LabelIndex(self._on_match)
         self._known: dict[ResourceKey, _Known] = {}
         self._tiers: dict[str, TierOrder] = {}
+        self._in_tier: dict[str, dict[ResourceKey, None]] = {}
         self._profiles: dict[ResourceKey, Profile] = {}
         self._profile_users: dict[ResourceKey, set[ResourceKey]] = {}
         self._endpoint_profiles: dict[ResourceKey, tuple[ResourceKey, ...]] = {}
@@ -74,39 +78,45 @@ class Policies:
 
     def set_policy(self, key: ResourceKey, resource: PolicyResource | None) -> None:
         before = self._known.pop(key, None)
+        if before is not None:
+            self._leave_tier(before.order)
         self._output.touch(key)
         self._problems.touch(key)
-        if resource is None:
+        if resource is None or not is_evaluated(resource):
             self._index.remove_selector(key)
             return
-        spec = resource.spec
-        order = PolicyOrder(key, spec.tier or "default", spec.order, policy_directions(resource))
-        unreadable = self._file(key, resource)
+        order = policy_order(key, resource)
+        unreadable = self._file(key, resource, order.stages)
         self._known[key] = _Known(resource, order, unreadable)
+        self._in_tier.setdefault(order.tier, {})[key] = None
         if before is not None and before.order != order:
             self._touch_endpoints_of(key)
 
-    def _file(self, key: ResourceKey, resource: PolicyResource) -> str:
-        """Put its selector into the index, unless it is none for workloads; what is wrong with it, if anything."""
+    def _file(self, key: ResourceKey, resource: PolicyResource, stages: frozenset[Stage]) -> str:
+        """Put its selector into the index; what is wrong with it, if anything."""
         try:
             selector = policy_selector(resource)
         except SelectorError as error:
             self._index.remove_selector(key)
             return f"selector that cannot be read: {error}"
-        if _for_hosts_only(resource):
-            self._index.remove_selector(key)
-        else:
-            self._index.set_selector(key, selector)
+        if Stage.NORMAL not in stages:
+            selector = conjunction(selector, Selector(Has(_HOST_ENDPOINT)))
+        self._index.set_selector(key, selector)
         return ""
+
+    def _leave_tier(self, order: PolicyOrder) -> None:
+        policies = self._in_tier[order.tier]
+        del policies[order.key]
+        if not policies:
+            del self._in_tier[order.tier]
 
     def set_tier(self, name: str, resource: Tier | None) -> None:
         if resource is None:
             self._tiers.pop(name, None)
         else:
             self._tiers[name] = TierOrder(name, resource.spec.order, Action(resource.spec.default_action))
-        for key, known in self._known.items():
-            if known.order.tier == name:
-                self._touch_endpoints_of(key)
+        for key in self._in_tier.get(name, ()):
+            self._touch_endpoints_of(key)
 
     def set_profile(self, key: ResourceKey, resource: Profile | None) -> None:
         if resource is None:
@@ -117,7 +127,10 @@ class Policies:
         self._output.touch(key)
 
     def set_endpoint(self, endpoint: ResourceKey, labels: Labels, profiles: tuple[str, ...]) -> None:
+        """A local endpoint, and what it is filed under."""
         self._set_profiles_of(endpoint, tuple(profile_key(name) for name in usable_profiles(profiles)))
+        if endpoint.kind == "HostEndpoint":
+            labels = {**labels, _HOST_ENDPOINT: ""}
         self._index.set_item(endpoint, labels, profiles)
 
     def remove_endpoint(self, endpoint: ResourceKey) -> None:
@@ -127,10 +140,14 @@ class Policies:
     # --- questions ----------------------------------------------------------------------------------------------
 
     def endpoint_policy(self, endpoint: ResourceKey) -> EndpointPolicy:
-        """The policies that apply to a local endpoint now, in order."""
-        orders = [self._known[key].order for key in self._index.selectors_of(endpoint)]
-        tiers = {order.tier: self._tier(order.tier) for order in orders}
-        return order_policies(orders, tiers.values(), self._endpoint_profiles.get(endpoint, ()))
+        """The policies that apply to a local workload now, in order."""
+        orders = self._orders(endpoint)
+        return order_policies(orders, self._tiers_of(orders), self._endpoint_profiles.get(endpoint, ()))
+
+    def host_policy(self, endpoint: ResourceKey) -> HostPolicy:
+        """As `endpoint_policy`, of a host endpoint."""
+        orders = self._orders(endpoint)
+        return order_host_policies(orders, self._tiers_of(orders), self._endpoint_profiles.get(endpoint, ()))
 
     def flush(self) -> dict[ResourceKey, Policy | None]:
         """The policies and profiles in use that changed. Takes the sets that they look into now before it leaves
@@ -154,6 +171,12 @@ class Policies:
         return self._problems.flush()
 
     # --- workings -----------------------------------------------------------------------------------------------
+
+    def _orders(self, endpoint: ResourceKey) -> list[PolicyOrder]:
+        return [self._known[key].order for key in self._index.selectors_of(endpoint)]
+
+    def _tiers_of(self, orders: list[PolicyOrder]) -> list[TierOrder]:
+        return [self._tier(name) for name in dict.fromkeys(order.tier for order in orders)]
 
     def _tier(self, name: str) -> TierOrder:
         return self._tiers.get(name) or BUILT_IN_TIERS.get(name) or TierOrder(name, exists=False)
@@ -214,10 +237,6 @@ class Policies:
         if compiled is None or compiled[0] is not resource:
             compiled = self._compiled[key] = (resource, compile_policy(key, resource))
         return compiled[1]
-
-
-def _for_hosts_only(resource: PolicyResource) -> bool:
-    return isinstance(resource, GlobalNetworkPolicy) and (resource.spec.do_not_track or resource.spec.pre_dnat)
 
 
 def _missing_profile(key: ResourceKey) -> Policy:

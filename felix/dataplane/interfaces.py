@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from felix.calc.hosts import is_workloads
 from weft.model.address import IPAddress
 from weft.netlink.message import Message
 from weft.netlink.route import RTM_DELROUTE, RTM_NEWROUTE, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE
@@ -44,11 +45,13 @@ class HostChanges:
 
     links: name -> index of links that came, or went up or down; None: no link has that name any more.
     mtu_or_address: a link's MTU or some address changed, so the uplink may be another or have another MTU.
+    own_addresses: one of a link that is no workload's changed, or the name of a link with addresses.
     routes: notifications for a route table.
     lost: some were lost; links and addresses have been read again, routes must be."""
 
     links: dict[str, int | None] = field(default_factory=dict)
     mtu_or_address: bool = False
+    own_addresses: bool = False
     routes: list[Message] = field(default_factory=list)
     lost: bool = False
 
@@ -71,6 +74,14 @@ class Interfaces:
                 return self._links.get(index)
         return None
 
+    def own_addresses(self) -> dict[str, frozenset[IPAddress]]:
+        """Of each link with addresses that is no workload's: what policy for the node itself looks at."""
+        return {
+            link.name: frozenset(one.ip for one in held)
+            for index, held in self._addresses.items()
+            if held and (link := self._links.get(index)) is not None and not is_workloads(link.name)
+        }
+
     def replace_all(self, links: Iterable[Link], addresses: Iterable[Address]) -> HostChanges:
         """Everything as it is now; what differs from before."""
         changes = HostChanges()
@@ -82,7 +93,8 @@ class Interfaces:
         held: dict[int, set[IPInterface]] = {}
         for address in addresses:
             held.setdefault(address.index, set()).add(address.interface)
-        changes.mtu_or_address = changes.mtu_or_address or held != self._addresses
+        if held != self._addresses:
+            changes.mtu_or_address = changes.own_addresses = True
         self._addresses = held
         return changes
 
@@ -91,17 +103,26 @@ class Interfaces:
         self._links[link.index] = link
         if before is not None and before.name != link.name:
             self._free(before, changes)
+        if before is None or before.name != link.name:
+            self._note_name(link, before, changes)
         self._names[link.name] = link.index
         if before is None or (before.name, before.up, before.running) != (link.name, link.up, link.running):
             changes.links[link.name] = link.index
         if before is None or before.mtu != link.mtu:
             changes.mtu_or_address = True
 
+    def _note_name(self, link: Link, before: Link | None, changes: HostChanges) -> None:
+        names = [link.name, before.name if before is not None else link.name]
+        if self._addresses.get(link.index) and not all(is_workloads(name) for name in names):
+            changes.own_addresses = True
+
     def on_link_gone(self, index: int, changes: HostChanges) -> None:
         before = self._links.pop(index, None)
-        self._addresses.pop(index, None)
+        held = self._addresses.pop(index, None)
         if before is not None:
             self._free(before, changes)
+            if held and not is_workloads(before.name):
+                changes.own_addresses = True
 
     def _free(self, link: Link, changes: HostChanges) -> None:
         """The name is free, unless another link has it by now: that of the workload's successor."""
@@ -114,6 +135,9 @@ class Interfaces:
         if (address.interface in held) == present:
             return
         changes.mtu_or_address = True
+        link = self._links.get(address.index)
+        if link is None or not is_workloads(link.name):
+            changes.own_addresses = True
         if present:
             held.add(address.interface)
         else:
@@ -142,6 +166,10 @@ class InterfaceMonitor:
     def links(self) -> list[Link]:
         """All links as last heard."""
         return self._interfaces.links()
+
+    def own_addresses(self) -> dict[str, frozenset[IPAddress]]:
+        """As `Interfaces.own_addresses`, as last heard."""
+        return self._interfaces.own_addresses()
 
     def uplink(self, node_address: IPAddress) -> Link | None:
         """The link that has the node's address; its MTU is what workloads get."""

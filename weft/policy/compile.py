@@ -16,8 +16,21 @@ from weft.model.keys import ResourceKey
 from weft.model.staged import StagedPolicy
 from weft.model.values import Port, Protocol
 from weft.model.wire import enc_hook
+from weft.policy.order import PolicyOrder
 from weft.policy.selectors import entity_selector, port_set, selector_set, service_set
-from weft.policy.values import ANY, Action, Direction, Entity, Icmp, Policy, PortRange, PortSet, Rule, SelectorSet
+from weft.policy.values import (
+    ANY,
+    Action,
+    Direction,
+    Entity,
+    Icmp,
+    Policy,
+    PortRange,
+    PortSet,
+    Rule,
+    SelectorSet,
+    Stage,
+)
 from weft.selector import ALL, Selector, SelectorError, parse
 
 PolicyResource = model.Policy | StagedPolicy
@@ -42,6 +55,30 @@ def policy_directions(resource: PolicyResource | model.Profile) -> frozenset[Dir
     if isinstance(resource, model.Profile):
         return frozenset(Direction)
     return frozenset(Direction(one.lower()) for one in policy_types(resource.spec))
+
+
+def policy_stages(resource: PolicyResource) -> frozenset[Stage]:
+    """At which stages of a host endpoint it is asked. Workloads know NORMAL alone."""
+    spec = resource.spec
+    if not isinstance(spec, model.GlobalNetworkPolicySpec):
+        return frozenset({Stage.NORMAL})
+    if spec.do_not_track:
+        return frozenset({Stage.UNTRACKED})
+    if spec.pre_dnat:
+        return frozenset({Stage.PRE_DNAT})
+    return frozenset({Stage.NORMAL, Stage.FORWARD} if spec.apply_on_forward else {Stage.NORMAL})
+
+
+def policy_order(key: ResourceKey, resource: PolicyResource) -> PolicyOrder:
+    """Where it stands at an endpoint."""
+    spec = resource.spec
+    tier = spec.tier or model.DEFAULT_TIER
+    return PolicyOrder(key, tier, spec.order, policy_directions(resource), policy_stages(resource))
+
+
+def is_evaluated(resource: PolicyResource) -> bool:
+    """A staged policy whose action is another than Set has no rules of its own to evaluate."""
+    return not isinstance(resource, StagedPolicy) or resource.spec.staged_action == "Set"
 
 
 def compile_rules(rules: Sequence[model.Rule], namespace: str) -> tuple[Rule, ...]:

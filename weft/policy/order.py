@@ -57,12 +57,17 @@ BUILT_IN_TIERS = {
 
 
 def order_policies(
-    matching: Iterable[PolicyOrder], tiers: Iterable[TierOrder], profiles: Iterable[ResourceKey]
+    matching: Iterable[PolicyOrder],
+    tiers: Iterable[TierOrder],
+    profiles: Iterable[ResourceKey],
+    stage: Stage = Stage.NORMAL,
 ) -> EndpointPolicy:
-    """`matching` are the policies that choose the endpoint, `tiers` at least those they name, both in any order."""
+    """`matching` are the policies that choose the endpoint, `tiers` at least those they name, both in any order. Those
+    that are not for the stage are left out."""
     by_tier: dict[str, list[PolicyOrder]] = {}
     for policy in matching:
-        by_tier.setdefault(policy.tier, []).append(policy)
+        if stage in policy.stages:
+            by_tier.setdefault(policy.tier, []).append(policy)
     applying = []
     for tier in sorted((tier for tier in tiers if tier.name in by_tier), key=lambda tier: tier.rank):
         ordered = sorted(by_tier[tier.name], key=lambda policy: policy.rank)
@@ -84,6 +89,21 @@ def order_host_policies(
     policies, known = tuple(matching), tuple(tiers)
 
     def of(stage: Stage, profiles: Iterable[ResourceKey] = ()) -> EndpointPolicy:
-        return order_policies((one for one in policies if stage in one.stages), known, profiles)
+        return order_policies(policies, known, profiles, stage)
 
-    return HostPolicy(of(Stage.NORMAL, profiles), of(Stage.FORWARD), of(Stage.PRE_DNAT), of(Stage.UNTRACKED))
+    return HostPolicy(
+        normal=of(Stage.NORMAL, profiles),
+        forward=of(Stage.FORWARD),
+        pre_dnat=_deciding_nothing_at_the_end(of(Stage.PRE_DNAT), Direction.INGRESS),
+        untracked=_deciding_nothing_at_the_end(of(Stage.UNTRACKED), *Direction),
+    )
+
+
+def _deciding_nothing_at_the_end(policy: EndpointPolicy, *directions: Direction) -> EndpointPolicy:
+    """Its tiers in these directions, such that what no rule decides goes on to the next stage."""
+    ingress, egress = (direction in directions for direction in (Direction.INGRESS, Direction.EGRESS))
+    tiers = (
+        TierPolicies(tier.name, Action.PASS, tier.ingress if ingress else (), tier.egress if egress else ())
+        for tier in policy.tiers
+    )
+    return EndpointPolicy(tuple(tier for tier in tiers if tier.ingress or tier.egress), policy.profiles)

@@ -13,7 +13,14 @@ from weft.model.defaults import NAMESPACE_LABEL as NAMESPACE
 from weft.model.defaults import ORCHESTRATOR_LABEL as ORCHESTRATOR
 from weft.model.defaults import SERVICE_ACCOUNT_LABEL as SERVICE_ACCOUNT
 from weft.model.endpoint import WorkloadEndpoint
-from weft.model.policy import EntityRule, GlobalNetworkPolicy, NetworkPolicy, ServiceAccountMatch
+from weft.model.policy import (
+    EntityRule,
+    GlobalNetworkPolicy,
+    GlobalNetworkPolicySpec,
+    NetworkPolicy,
+    ServiceAccountMatch,
+)
+from weft.model.staged import StagedPolicy
 from weft.policy.values import PortSet, SelectorSet, ServiceSet
 from weft.selector import Selector, conjunction, parse
 from weft.selector.nodes import Compare, Everything, Has, Junction, Labels, Member, Node, Not
@@ -36,14 +43,14 @@ def network_set_labels(networks: Resource) -> Labels:
     return {**labels, NAMESPACE: networks.namespace} if networks.namespace else labels
 
 
-def policy_selector(policy: NetworkPolicy | GlobalNetworkPolicy) -> Selector:
+def policy_selector(policy: NetworkPolicy | GlobalNetworkPolicy | StagedPolicy) -> Selector:
     """Which endpoints a policy applies to. Raises SelectorError."""
     spec = policy.spec
     parts = [parse(spec.selector)]
-    if isinstance(policy, NetworkPolicy):
+    if not isinstance(spec, GlobalNetworkPolicySpec):
         parts.insert(0, _in_namespace(policy.namespace))
-    elif policy.spec.namespace_selector:
-        parts.insert(0, _namespaces(policy.spec.namespace_selector))
+    elif spec.namespace_selector:
+        parts.insert(0, _namespaces(spec.namespace_selector))
     if spec.service_account_selector:
         root = parse(spec.service_account_selector).prefixed(SERVICE_ACCOUNT_PREFIX).root
         parts.append(Selector(_with_everything_as(root, Has(SERVICE_ACCOUNT))))

@@ -20,6 +20,7 @@ from weft.model.endpoint import (
     HostEndpointSpec,
     QoSControls,
     WorkloadEndpoint,
+    WorkloadEndpointPort,
     WorkloadEndpointSpec,
 )
 from weft.model.felix_configuration import FelixConfiguration, FelixConfigurationSpec
@@ -100,7 +101,7 @@ CASES: dict[type, tuple[Build, Any, Mapping[str, Any]]] = {
             "types": ("Egress",),
             "do_not_track": True,
             "pre_dnat": True,
-            "apply_on_forward": "of host endpoints, which are reported themselves",
+            "apply_on_forward": True,
             "service_account_selector": "role == 'x'",
             "namespace_selector": "global()",
             "performance_hints": "when to compute it; we compute what is used",
@@ -180,20 +181,20 @@ CASES: dict[type, tuple[Build, Any, Mapping[str, Any]]] = {
             "profiles": ("q",),
             "interface_name": "cali2",
             "mac": "ee:ee:ee:ee:ee:01",
-            "ports": "names of ports; the rules that ask for one are reported",
+            "ports": (WorkloadEndpointPort(name="web", protocol=TCP, port=80),),
             "allow_spoofed_source_prefixes": (NET,),
             "qos_controls": QoSControls(ingress_bandwidth=1_000_000),
         },
     ),
     HostEndpointSpec: (
         lambda spec: HostEndpoint(metadata=Metadata(name="h", labels={"role": "chosen"}), spec=spec),
-        HostEndpointSpec(node="there"),
+        HostEndpointSpec(node="here", interface_name="eth1"),
         {
-            "node": "here",
-            "interface_name": "host endpoints of this node are reported as a whole",
+            "node": "there",
+            "interface_name": "*",
             "expected_ips": (ip_address("10.3.0.1"),),
-            "profiles": "give it labels, as those of workloads do; its rules are reported with it",
-            "ports": "names of ports; the rules that ask for one are reported",
+            "profiles": ("p",),
+            "ports": "as those of workloads, with expectedIPs; see test_hosts",
         },
     ),
     IPPoolSpec: (
@@ -214,14 +215,19 @@ CASES: dict[type, tuple[Build, Any, Mapping[str, Any]]] = {
         },
     ),
 }
+WEB = EntityRule(ports=(Port(name="web"),))
 WORLD: tuple[Resource, ...] = (
+    HostEndpoint(metadata=Metadata(name="own"), spec=HostEndpointSpec(node="here", interface_name="eth0")),
     CASES[WorkloadEndpointSpec][0](WORKLOAD),
     Profile(metadata=Metadata(name="p"), spec=ProfileSpec()),
     GlobalNetworkPolicy(
         metadata=Metadata(name="looks"),
         spec=GlobalNetworkPolicySpec(
             tier="first",
-            ingress=(Rule(action="Deny", source=EntityRule(selector="role == 'chosen'")),),
+            ingress=(
+                Rule(action="Deny", source=EntityRule(selector="role == 'chosen'")),
+                Rule(action="Deny", protocol=TCP, destination=WEB),
+            ),
         ),
     ),
     Tier(metadata=Metadata(name="first"), spec=TierSpec(order=1.0)),

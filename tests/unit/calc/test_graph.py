@@ -230,10 +230,6 @@ REASONS: dict[str, tuple[Callable[[], tuple[Resource, ...]], str]] = {
         lambda: (PROFILE, workload("1", allow_spoofed_source_prefixes=(ip_network("10.9.0.0/16"),))),
         "allowSpoofedSourcePrefixes",
     ),
-    "host endpoint": (
-        lambda: (HostEndpoint(metadata=Metadata(name="h"), spec=HostEndpointSpec(node="here", interface_name="*")),),
-        "host endpoints",
-    ),
     "overlay": (
         lambda: (
             IPPool(metadata=Metadata(name="a"), spec=IPPoolSpec(cidr=ip_network("10.0.0.0/16"), ipip_mode="Always")),

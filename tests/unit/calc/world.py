@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from felix.calc.delta import LocalEndpoint, NodeDelta, Settings
+from felix.calc.delta import LocalEndpoint, LocalHostEndpoint, NodeDelta, Settings
 from felix.calc.ip_sets import Member, SetKey, SetKind
 from weft.model.address import IPNetwork
 from weft.model.base import Metadata
@@ -276,17 +276,20 @@ class NodeState:
 
     def __init__(self) -> None:
         self.endpoints: dict[str, LocalEndpoint] = {}
+        self.host_endpoints: dict[str, LocalHostEndpoint] = {}
         self.policies: dict[ResourceKey, Policy] = {}
         self.sets: dict[SetKey, tuple[SetKind, frozenset[Member]]] = {}
         self.routes: dict[IPNetwork, str] = {}
         self.blackholes: dict[IPNetwork, bool] = {}
         self.pools: dict[IPNetwork, bool] = {}
         self.settings = Settings()
+        self.service_ranges: dict[IPNetwork, bool] = {}
         self.not_enforced: dict[ResourceKey, tuple[str, ...]] = {}
 
     def add(self, delta: NodeDelta) -> None:
-        for name in ("endpoints", "policies", "routes", "blackholes", "pools", "not_enforced"):
-            mine = getattr(self, name)
+        for name, mine in vars(self).items():
+            if name in ("sets", "settings"):
+                continue
             for key, value in getattr(delta, name).items():
                 assert mine.get(key) != value, f"{name}: {key} reported without a change"
                 mine.pop(key, None)

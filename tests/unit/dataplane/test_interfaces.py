@@ -1,6 +1,7 @@
 """What notifications mean for the links and addresses that are known."""
 
-from ipaddress import IPv4Interface
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv4Interface
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,6 +50,38 @@ def test_a_repeated_notification_is_no_change() -> None:
     interfaces.on_link(link(1, "cali1"), changes)
     interfaces.on_address(Address(1, IPv4Interface("192.0.2.1/24"), 0), True, changes)
     assert changes == HostChanges()
+
+
+def _address(index: int, text: str = "192.0.2.1/24") -> Address:
+    return Address(index, IPv4Interface(text), 0)
+
+
+def test_addresses_of_the_node_itself_are_told_from_those_of_workloads() -> None:
+    interfaces = Interfaces()
+    interfaces.replace_all([link(1, "cali1"), link(2, "up0")], [_address(1), _address(2, "192.0.2.2/24")])
+    assert interfaces.own_addresses() == {"up0": frozenset({IPv4Address("192.0.2.2")})}
+
+    def changed(*steps: Callable[[HostChanges], None]) -> bool:
+        changes = HostChanges()
+        for step in steps:
+            step(changes)
+        return changes.own_addresses
+
+    assert not changed(lambda changes: interfaces.on_address(_address(1), False, changes))
+    assert changed(lambda changes: interfaces.on_address(_address(2), True, changes))
+    assert not changed(lambda changes: interfaces.on_link(link(3, "cali3"), changes))
+    assert changed(lambda changes: interfaces.on_link(link(2, "up1"), changes))
+    assert changed(lambda changes: interfaces.on_link_gone(2, changes))
+    assert interfaces.own_addresses() == {}
+
+
+def test_an_address_heard_of_before_its_link_counts_when_the_link_is_known() -> None:
+    interfaces, changes = Interfaces(), HostChanges()
+    interfaces.on_address(_address(7), True, changes)
+    changes.own_addresses = False
+    interfaces.on_link(link(7, "up0"), changes)
+    assert changes.own_addresses
+    assert interfaces.own_addresses().keys() == {"up0"}
 
 
 def test_names_of_retired_interfaces_are_told_from_all_others() -> None:
