@@ -13,12 +13,12 @@ from weft.admin.api import RefusedError
 from weft.model.address import IPNetwork
 from weft.model.base import Metadata, Resource
 from weft.model.errors import ValidationError
+from weft.model.names import KUBERNETES_POLICY_PREFIX
 from weft.model.node import ClusterInformation, Node
 from weft.model.policy import TIER_ORDERS, GlobalNetworkPolicy, NetworkPolicy
 from weft.model.pool import IPPool
 
 DEFAULT_NAME = "default"
-KUBERNETES_POLICY_PREFIX = "knp.default."
 
 
 def wrong(field: str, value: object, expected: str) -> ValidationError:
@@ -26,9 +26,9 @@ def wrong(field: str, value: object, expected: str) -> ValidationError:
     return ValidationError(source="", document=0, field=field, value=value, expected=expected)
 
 
-def check_writable(resource: Resource) -> None:
-    """Raises RefusedError for what others own."""
-    if isinstance(resource, NetworkPolicy) and resource.name.startswith(KUBERNETES_POLICY_PREFIX):
+def check_by_hand(kind: str, name: str) -> None:
+    """Raises RefusedError for what is written as an object of Kubernetes, and only so."""
+    if kind == NetworkPolicy.kind and name.startswith(KUBERNETES_POLICY_PREFIX):
         raise RefusedError("kubernetes network policies must be managed through the kubernetes API")
 
 
@@ -94,8 +94,6 @@ def check_deletable(resource_kind: str, name: str, policies: Sequence[NetworkPol
     match resource_kind:
         case "ClusterInformation":
             raise RefusedError("operation delete is not supported on ClusterInformation")
-        case "NetworkPolicy" if name.startswith(KUBERNETES_POLICY_PREFIX):
-            raise RefusedError("kubernetes network policies must be managed through the kubernetes API")
         case "Tier":
             if name in TIER_ORDERS:
                 raise RefusedError(f"operation delete is not supported on {name}: cannot delete {name} tier")

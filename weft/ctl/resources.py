@@ -32,11 +32,14 @@ FORMATS = ("ps", "wide", "yaml", "json", "name")
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What get and delete are about; an empty name means all of the kind, an empty namespace every one."""
+    """What get and delete are about; an empty name means all of the kind, an empty namespace every one.
+
+    `converted`: it was named by an object of Kubernetes' own API."""
 
     kind: str
     namespace: str
     name: str
+    converted: bool = False
 
 
 async def write(arguments: Namespace, target: Target) -> int:
@@ -50,7 +53,9 @@ async def write(arguments: Namespace, target: Target) -> int:
     tally = Tally(arguments.command, [document.resource.kind for document in documents])
     async with connect(target) as backend:
         for batch in batches(documents):
-            outcomes = await asyncio.gather(*(_write(backend.resources, verb, manifests[index]) for index in batch))
+            outcomes = await asyncio.gather(
+                *(_write(backend.resources, verb, documents[index], manifests[index]) for index in batch)
+            )
             for outcome in outcomes:
                 if isinstance(outcome, Written):
                     for warning in outcome.warnings:
@@ -87,11 +92,19 @@ class Tally:
         return 1 if self.failures else 0
 
 
-async def _write(resources: ResourceAPI, verb: Verb, manifest: Manifest) -> Written | WeftError:
+async def _write(resources: ResourceAPI, verb: Verb, document: Document, manifest: Manifest) -> Written | WeftError:
     try:
+        if not document.converted:
+            _check_by_hand(document.resource.kind, document.resource.name)
         return await resources.write(verb, manifest)
     except WeftError as error:
         return error
+
+
+def _check_by_hand(kind: str, name: str) -> None:
+    from weft.admin.rules import check_by_hand
+
+    check_by_hand(kind, name)
 
 
 def batches(documents: Sequence[Document]) -> Iterator[range]:
@@ -148,6 +161,8 @@ async def delete(arguments: Namespace, target: Target) -> int:
     async with connect(target) as backend:
         for one in wanted:
             try:
+                if not one.converted:
+                    _check_by_hand(one.kind, one.name)
                 await backend.resources.delete(one.kind, one.namespace, one.name)
             except WeftError as error:
                 if not (arguments.skip_not_exists and isinstance(error, NotFoundError)):
@@ -167,8 +182,9 @@ def _wanted(arguments: Namespace) -> list[Wanted]:
         documents = _documents(arguments)
         for document in documents:
             _check_namespace(document, arguments.namespace)
-        resources = [document.resource for document in documents]
-        return [Wanted(resource.kind, resource.namespace, resource.name) for resource in resources]
+        return [
+            Wanted(one.resource.kind, one.resource.namespace, one.resource.name, one.converted) for one in documents
+        ]
     kind = find(arguments.kind)
     if kind is None:
         raise UsageError(f"resource type '{arguments.kind}' is not supported")

@@ -22,11 +22,14 @@ SEPARATOR = re.compile(r"^---(?=\s|$)", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One resource, and where it was written (`position` counts documents from 0)."""
+    """One resource, and where it was written (`position` counts documents from 0).
+
+    `converted`: it was written as an object of Kubernetes' own API."""
 
     resource: Resource
     source: str
     position: int
+    converted: bool = False
 
 
 def read_documents(filenames: Sequence[str], namespace: str, recursive: bool, skip_empty: bool) -> list[Document]:
@@ -37,10 +40,9 @@ def read_documents(filenames: Sequence[str], namespace: str, recursive: bool, sk
     for filename in filenames:
         found = False
         for source, text in _texts(filename, recursive):
-            inside = list(split(text, source, namespace))
-            if not inside and not skip_empty:
+            if not skip_empty and not any(_parts(text)):
                 raise CommandError(f"No resources specified in file {source}")
-            documents.extend(inside)
+            documents.extend(split(text, source, namespace))
             found = True
         if not found and not skip_empty:
             raise CommandError(f"No resources specified in directory {filename}")
@@ -67,27 +69,30 @@ def _inside(directory: Path, recursive: bool) -> Iterator[Path]:
     return (entry for entry in entries if entry.suffix in SUFFIXES and entry.is_file())
 
 
-def split(text: str, source: str, namespace: str) -> Iterator[Document]:
-    """The documents of one text."""
-    from weft.model.codec import decode_manifests
-    from weft.model.errors import ValidationError
-
+def _parts(text: str) -> Iterator[tuple[int, str]]:
+    """The documents of a text that are more than comments, each with where it begins."""
     ends = [match.start() for match in SEPARATOR.finditer(text)]
     starts = [0, *(end + len("---") for end in ends)]
-    position = 0
     for start, end in zip(starts, [*ends, len(text)], strict=True):
         part = text[start:end]
-        if not any(line.split("#", 1)[0].strip() for line in part.splitlines()):
-            continue
+        if any(line.split("#", 1)[0].strip() for line in part.splitlines()):
+            yield start, part
+
+
+def split(text: str, source: str, namespace: str) -> Iterator[Document]:
+    """The resources of one text; an object that becomes no resource has no document."""
+    from weft.kubernetes import decode_with_origin
+    from weft.model.errors import ValidationError
+
+    for position, (start, part) in enumerate(_parts(text)):
         try:
-            resources = decode_manifests(part, source, namespace)
+            resources = decode_with_origin(part, source, namespace)
         except ValidationError:
             # Once more with the lines before it, so that the parser names the line of the file.
             try:
-                decode_manifests("\n" * text.count("\n", 0, start) + part, source, namespace)
+                decode_with_origin("\n" * text.count("\n", 0, start) + part, source, namespace)
             except ValidationError as error:
                 raise ValidationError(source, position, error.field, error.value, error.expected) from error
             raise
-        for resource in resources:
-            yield Document(resource, source, position)
-        position += 1
+        for resource, converted in resources:
+            yield Document(resource, source, position, converted)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     IPNetwork = IPv4Network | IPv6Network
     IPInterface = IPv4Interface | IPv6Interface
     MaskedNetwork = IPNetwork
+    CidrNetwork = IPNetwork
 else:
 
     class IPAddress(ABC):  # noqa: B024
@@ -30,6 +31,9 @@ else:
     class MaskedNetwork(ABC):  # noqa: B024
         """An IPNetwork where host bits are masked off when it is read, as Calico does for some fields."""
 
+    class CidrNetwork(ABC):  # noqa: B024
+        """An IPNetwork that must be written with its prefix length; host bits are masked off, as Kubernetes does."""
+
     IPAddress.register(IPv4Address)
     IPAddress.register(IPv6Address)
     IPNetwork.register(IPv4Network)
@@ -38,6 +42,8 @@ else:
     IPInterface.register(IPv6Interface)
     MaskedNetwork.register(IPv4Network)
     MaskedNetwork.register(IPv6Network)
+    CidrNetwork.register(IPv4Network)
+    CidrNetwork.register(IPv6Network)
 
 
 def parse_address(text: str) -> IPAddress:
@@ -65,6 +71,14 @@ def parse_masked_network(text: str) -> IPNetwork:
         return ipaddress.ip_network(text, strict=False)
     except ValueError:
         raise ValueError("a prefix, such as 10.65.0.0/16 or fd00::/64") from None
+
+
+def parse_cidr(text: str) -> IPNetwork:
+    """A prefix with its length in digits; host bits are masked off."""
+    _, slash, length = text.partition("/")
+    if not (slash and length.isascii() and length.isdigit()):
+        raise ValueError("a prefix with its length, such as 10.65.0.0/16 or fd00::/64")
+    return parse_masked_network(text)
 
 
 def parse_interface(text: str) -> IPInterface:

@@ -23,6 +23,7 @@ from weft.model.policy import (
     PolicyType,
     Tier,
 )
+from weft.model.staged import StagedGlobalNetworkPolicy, StagedNetworkPolicy, StagedPolicy
 
 R = TypeVar("R", bound=Resource)
 
@@ -31,6 +32,7 @@ TIER_LABEL: Final = "projectcalico.org/tier"
 NAMESPACE_LABEL: Final = "projectcalico.org/namespace"
 ORCHESTRATOR_LABEL: Final = "projectcalico.org/orchestrator"
 SERVICE_ACCOUNT_LABEL: Final = "projectcalico.org/serviceaccount"
+_LONGEST_LABEL_VALUE: Final = 63
 
 
 def policy_types(spec: NetworkPolicySpec | GlobalNetworkPolicySpec) -> tuple[PolicyType, ...]:
@@ -47,7 +49,7 @@ def with_defaults(resource: Resource, namespace: str = DEFAULT_NAMESPACE) -> Res
     if kinds.KINDS[resource.kind].namespaced and not resource.metadata.namespace:
         resource = _with_metadata(resource, replace(resource.metadata, namespace=namespace))
     match resource:
-        case NetworkPolicy() | GlobalNetworkPolicy():
+        case NetworkPolicy() | GlobalNetworkPolicy() | StagedNetworkPolicy() | StagedGlobalNetworkPolicy():
             return _policy(resource)
         case Tier() if resource.spec.order is None:
             return replace(resource, spec=replace(resource.spec, order=TIER_ORDERS[DEFAULT_TIER]))
@@ -66,17 +68,18 @@ def _with_labels(resource: R, labels: Mapping[str, str]) -> R:
     return _with_metadata(resource, replace(metadata, labels={**metadata.labels, **labels}))
 
 
-def _policy(policy: NetworkPolicy | GlobalNetworkPolicy) -> Resource:
-    """Types and the tier's label."""
+def _policy(policy: NetworkPolicy | GlobalNetworkPolicy | StagedPolicy) -> Resource:
+    """Types and the tier's label; a staged deletion has no types."""
     policy = _with_labels(policy, {TIER_LABEL: policy.spec.tier or DEFAULT_TIER})
-    return replace(policy, spec=replace(policy.spec, types=policy_types(policy.spec)))
+    deletion = isinstance(policy, StagedPolicy) and policy.spec.staged_action == "Delete"
+    return replace(policy, spec=replace(policy.spec, types=() if deletion else policy_types(policy.spec)))
 
 
 def _workload_endpoint(endpoint: WorkloadEndpoint) -> Resource:
     """The labels that policy may select by, and the name where it is left out."""
     spec, metadata = endpoint.spec, endpoint.metadata
     labels = {NAMESPACE_LABEL: metadata.namespace, ORCHESTRATOR_LABEL: spec.orchestrator}
-    if spec.service_account_name:
+    if spec.service_account_name and len(spec.service_account_name) < _LONGEST_LABEL_VALUE:
         labels[SERVICE_ACCOUNT_LABEL] = spec.service_account_name
     endpoint = _with_labels(endpoint, labels)
     if metadata.name:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 import yaml
@@ -27,6 +28,9 @@ _SERVER_METADATA: Final = frozenset({"managedFields", "selfLink", "generateName"
 _MOST_NAMED: Final = 20
 """Fields to name in a complaint; FelixConfiguration has 170."""
 _STEP: Final = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
+_NO_READERS: Final[Mapping[str, Any]] = MappingProxyType({})
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 class _Loader(yaml.CSafeLoader):
@@ -64,7 +68,35 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 
-def decode_manifests(text: str | bytes, source: str, namespace: str = DEFAULT_NAMESPACE) -> list[Resource]:
+class Place(msgspec.Struct, frozen=True):
+    """Where a resource is written: its file, its document there, and the way to it inside, such as `items[3].`."""
+
+    source: str
+    document: int
+    inside: str = ""
+
+    def wrong(self, field: str, value: object, expected: str) -> ValidationError:
+        return ValidationError(self.source, self.document, self.inside + field, value, expected)
+
+    def item(self, index: int) -> Place:
+        return Place(self.source, self.document, f"{self.inside}items[{index}].")
+
+
+class Reader(Protocol):
+    """What reads the resources of another API than ours: `tree` is one resource, `namespace` for what names none.
+
+    It may become no resource, or several. Raises ValidationError, which `place` makes."""
+
+    def __call__(self, tree: dict[str, Any], place: Place, namespace: str) -> Iterable[Resource]: ...
+
+
+Readers = Mapping[str, Reader]
+"""By apiVersion."""
+
+
+def decode_manifests(
+    text: str | bytes, source: str, namespace: str = DEFAULT_NAMESPACE, readers: Readers = _NO_READERS
+) -> list[Resource]:
     """All resources of a text with any number of documents, with what Calico's client fills in.
 
     `namespace` is for namespaced resources that name none. Raises ValidationError at the first mistake."""
@@ -74,7 +106,7 @@ def decode_manifests(text: str | bytes, source: str, namespace: str = DEFAULT_NA
     try:
         for index, tree in enumerate(documents):
             if tree is not None:
-                resources.extend(_decode_document(tree, source, index, namespace))
+                resources.extend(_decode_document(tree, Place(source, index), namespace, readers))
     except yaml.YAMLError as error:
         raise ValidationError(source, index + 1, "$", None, f"YAML or JSON ({_one_line(error)})") from None
     except RecursionError:
@@ -86,55 +118,85 @@ def _one_line(error: yaml.YAMLError) -> str:
     return " ".join(str(error).split())
 
 
-def _decode_document(tree: Any, source: str, document: int, namespace: str) -> Iterator[Resource]:
+def _decode_document(tree: Any, place: Place, namespace: str, readers: Readers) -> Iterator[Resource]:
     if not isinstance(tree, dict):
-        raise ValidationError(source, document, "$", tree, "a resource, with apiVersion, kind, metadata and spec")
-    kind = tree.get("kind")
-    if isinstance(kind, str) and (kind == "List" or kind.removesuffix("List") in CLASSES) and "items" in tree:
-        items = tree["items"] or []
-        if not isinstance(items, list):
-            raise ValidationError(source, document, "items", items, "a list of resources")
-        for index, item in enumerate(items):
-            if isinstance(item, dict) and kind != "List":
-                item = {"kind": kind.removesuffix("List"), "apiVersion": tree.get("apiVersion"), **item}
-            yield _decode_resource(item, source, document, namespace, f"items[{index}].")
+        raise place.wrong("$", tree, "a resource, with apiVersion, kind, metadata and spec")
+    if not _is_list(tree, readers):
+        yield from _decode_any(tree, place, namespace, readers)
         return
-    yield _decode_resource(tree, source, document, namespace, "")
+    kind, items = tree["kind"], tree["items"] or []
+    if not isinstance(items, list):
+        raise place.wrong("items", items, "a list of resources")
+    for index, item in enumerate(items):
+        if isinstance(item, dict) and kind != "List":
+            item = {"kind": kind.removesuffix("List"), "apiVersion": tree.get("apiVersion"), **item}
+        yield from _decode_any(item, place.item(index), namespace, readers)
 
 
-def _decode_resource(tree: Any, source: str, document: int, namespace: str, where: str) -> Resource:
+def _is_list(tree: dict[str, Any], readers: Readers) -> bool:
+    kind, version = tree.get("kind"), tree.get("apiVersion")
+    if not isinstance(kind, str) or "items" not in tree:
+        return False
+    if kind == "List" or kind.removesuffix("List") in CLASSES:
+        return True
+    return kind.endswith("List") and isinstance(version, str) and version in readers
+
+
+def _decode_any(tree: Any, place: Place, namespace: str, readers: Readers) -> Iterator[Resource]:
     if not isinstance(tree, dict):
-        raise ValidationError(source, document, where.rstrip("."), tree, "a resource")
-    cls = _class_of(tree, source, document, where)
-    tree = {name: item for name, item in tree.items() if name not in ("apiVersion", "kind", "status")}
-    if isinstance(tree.get("metadata"), dict):
-        tree["metadata"] = {k: v for k, v in tree["metadata"].items() if k not in _SERVER_METADATA}
-    tree = _without_nulls(tree)
+        raise ValidationError(place.source, place.document, place.inside.rstrip("."), tree, "a resource")
+    version = tree.get("apiVersion")
+    if version == API_VERSION:
+        yield _decode_resource(tree, place, namespace)
+    elif isinstance(version, str) and version in readers:
+        yield from readers[version](tree, place, namespace)
+    else:
+        expected = f"one of {', '.join((API_VERSION, *readers))}" if readers else API_VERSION
+        raise place.wrong("apiVersion", version, expected)
+
+
+def _decode_resource(tree: dict[str, Any], place: Place, namespace: str) -> Resource:
+    cls = _class_of(tree, place)
+    body = {name: item for name, item in tree.items() if name not in ("apiVersion", "kind", "status")}
+    read = read_value(cls, body, place, as_text=True)
     try:
-        _refuse_unknown(tree, shape_of(cls), "")
-        resource = with_defaults(msgspec.convert(with_text(tree, cls), cls, dec_hook=dec_hook), namespace)
-    except msgspec.ValidationError as error:
-        found = as_validation_error(error, cls, source, document)
-        value = found.value if found.value is not None else _value_at(tree, found.field)
-        raise ValidationError(source, document, where + found.field, value, found.expected) from None
-    except ValidationError as error:
-        raise ValidationError(source, document, where + error.field, error.value, error.expected) from None
+        resource = with_defaults(read, namespace)
     except FieldError as error:
-        raise ValidationError(source, document, where + error.field, error.value, error.expected) from None
+        raise place.wrong(error.field, error.value, error.expected) from None
     for problem in problems(resource):
-        raise ValidationError(source, document, where + problem.field, problem.value, problem.expected)
+        raise place.wrong(problem.field, problem.value, problem.expected)
     return resource
 
 
-def _class_of(tree: dict[str, Any], source: str, document: int, where: str) -> type[Resource]:
-    version, kind = tree.get("apiVersion"), tree.get("kind")
-    if version != API_VERSION:
-        raise ValidationError(source, document, f"{where}apiVersion", version, API_VERSION)
+def read_value(cls: type[S], tree: dict[str, Any], place: Place, *, as_text: bool = False) -> S:
+    """A struct from a tree with `metadata`, strictly: unknown fields and wrong types are refused, what a server adds to
+    metadata and null fields are not there. `as_text`: numbers and booleans are text where text belongs."""
+    if isinstance(tree.get("metadata"), dict):
+        metadata = {name: item for name, item in tree["metadata"].items() if name not in _SERVER_METADATA}
+        tree = {**tree, "metadata": metadata}
+    tree = _without_nulls(tree)
+    try:
+        _refuse_unknown(tree, shape_of(cls), "")
+        return msgspec.convert(with_text(tree, cls) if as_text else tree, cls, dec_hook=dec_hook)
+    except msgspec.ValidationError as error:
+        found = as_validation_error(error, cls, place.source, place.document)
+        value = found.value if found.value is not None else _value_at(tree, found.field)
+        raise place.wrong(found.field, value, found.expected) from None
+    except ValidationError as error:
+        raise place.wrong(error.field, error.value, error.expected) from None
+
+
+def _class_of(tree: dict[str, Any], place: Place) -> type[Resource]:
+    kind = tree.get("kind")
     if not isinstance(kind, str) or kind not in CLASSES:
-        near = _nearest(kind, list(kinds.KINDS)) if isinstance(kind, str) else None
-        expected = f"did you mean {near}?" if near else f"one of {', '.join(kinds.KINDS)}"
-        raise ValidationError(source, document, f"{where}kind", kind, expected)
+        raise unknown_kind(kind, list(kinds.KINDS), place)
     return CLASSES[kind]
+
+
+def unknown_kind(kind: object, known: list[str], place: Place) -> ValidationError:
+    """The complaint about a kind that is none of those known."""
+    near = _nearest(kind, known) if isinstance(kind, str) else None
+    return place.wrong("kind", kind, f"did you mean {near}?" if near else f"one of {', '.join(known)}")
 
 
 def _without_nulls(tree: Any) -> Any:

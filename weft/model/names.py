@@ -15,6 +15,18 @@ from weft.model.policy import DEFAULT_TIER
 INTERFACE_PREFIX: Final = "cali"
 INTERFACE_MAC: Final = "ee:ee:ee:ee:ee:ee"
 DELETED_INTERFACE_PREFIX: Final = "weftdel"
+# How the names of converted Kubernetes policies begin: NetworkPolicy, ClusterNetworkPolicy, and its forerunners.
+KUBERNETES_POLICY_PREFIX: Final = "knp.default."
+CLUSTER_POLICY_ADMIN_PREFIX: Final = "kcnp.kube-admin."
+CLUSTER_POLICY_BASELINE_PREFIX: Final = "kcnp.kube-baseline."
+ADMIN_POLICY_PREFIX: Final = "kanp.adminnetworkpolicy."
+BASELINE_ADMIN_POLICY_PREFIX: Final = "kbanp.baselineadminnetworkpolicy."
+CLUSTER_POLICY_PREFIXES: Final = (
+    CLUSTER_POLICY_ADMIN_PREFIX,
+    CLUSTER_POLICY_BASELINE_PREFIX,
+    ADMIN_POLICY_PREFIX,
+    BASELINE_ADMIN_POLICY_PREFIX,
+)
 _ID_LENGTH: Final = 11
 
 

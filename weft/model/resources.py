@@ -21,7 +21,7 @@ from weft.model.policy import (
     Tier,
 )
 from weft.model.pool import IPAMConfiguration, IPPool, IPReservation
-from weft.model.staged import StagedGlobalNetworkPolicy, StagedNetworkPolicy
+from weft.model.staged import StagedGlobalNetworkPolicy, StagedKubernetesNetworkPolicy, StagedNetworkPolicy
 
 AnyResource = (
     Node
@@ -39,6 +39,7 @@ AnyResource = (
     | GlobalNetworkPolicy
     | StagedNetworkPolicy
     | StagedGlobalNetworkPolicy
+    | StagedKubernetesNetworkPolicy
     | NetworkSet
     | GlobalNetworkSet
     | ClusterInformation
@@ -64,6 +65,7 @@ CLASSES: Final[Mapping[str, type[Resource]]] = {
         GlobalNetworkPolicy,
         StagedNetworkPolicy,
         StagedGlobalNetworkPolicy,
+        StagedKubernetesNetworkPolicy,
         NetworkSet,
         GlobalNetworkSet,
         ClusterInformation,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from weft.model.base import Resource, written
+from weft.model.kubernetes import KubernetesNetworkPolicySpec
 from weft.model.policy import GlobalNetworkPolicySpec, NetworkPolicySpec
 
 StagedAction = Literal["Set", "Delete", "Learn", "Ignore"]
@@ -29,6 +30,17 @@ class StagedGlobalNetworkPolicySpec(GlobalNetworkPolicySpec, frozen=True, kw_onl
 class StagedGlobalNetworkPolicy(Resource, frozen=True, kw_only=True):
     kind: ClassVar[str] = "StagedGlobalNetworkPolicy"
     spec: StagedGlobalNetworkPolicySpec = StagedGlobalNetworkPolicySpec()
+
+
+class StagedKubernetesNetworkPolicySpec(KubernetesNetworkPolicySpec, frozen=True, kw_only=True):
+    staged_action: StagedAction = written("Set")
+
+
+class StagedKubernetesNetworkPolicy(Resource, frozen=True, kw_only=True):
+    """A Kubernetes policy; `weft.kubernetes` turns it into the StagedNetworkPolicy that it is evaluated as."""
+
+    kind: ClassVar[str] = "StagedKubernetesNetworkPolicy"
+    spec: StagedKubernetesNetworkPolicySpec = StagedKubernetesNetworkPolicySpec()
 
 
 StagedPolicy = StagedNetworkPolicy | StagedGlobalNetworkPolicy

@@ -19,7 +19,7 @@ from weft.model.keys import AffinityKey, BlockKey, HandleKey, IPAMConfigKey, Key
 from weft.model.policy import DEFAULT_TIER
 from weft.model.pool import IPAMConfiguration
 from weft.model.resources import CLASSES
-from weft.model.wire import Shape, dec_hook, enc_hook, expected_at, lenient_dec_hook, shape_of
+from weft.model.wire import Shape, dec_hook, enc_hook, expected_at, lenient_dec_hook, only_known, shape_of
 
 StoredValue = Resource | ipam.BlockValue | ipam.AffinityValue | ipam.HandleValue | ipam.IPAMConfigValue
 
@@ -201,7 +201,7 @@ def _merge(new: Any, old: Any, shape: Shape | None) -> Any:
 
 def _merge_lists(new: list[Any], old: list[Any], shape: Shape) -> list[Any]:
     """Elements match that have the same known fields, or else the same name; each old one once."""
-    left = [(item, _known(item, shape)) for item in old]
+    left = [(item, only_known(item, shape)) for item in old]
     merged = []
     for item in new:
         index = next((i for i, (_, known) in enumerate(left) if known == item), None)
@@ -209,17 +209,6 @@ def _merge_lists(new: list[Any], old: list[Any], shape: Shape) -> list[Any]:
             index = next((i for i, (_, known) in enumerate(left) if known.get("name") == item["name"]), None)
         merged.append(item if index is None else _merge(item, left.pop(index)[0], shape))
     return merged
-
-
-def _known(tree: Any, shape: Shape | None) -> Any:
-    """A tree without what the shape does not know."""
-    if shape is None:
-        return tree
-    if isinstance(tree, list):
-        return [_known(item, shape) for item in tree]
-    if isinstance(tree, dict):
-        return {name: _known(item, shape.fields[name]) for name, item in tree.items() if name in shape.fields}
-    return tree
 
 
 def to_builtins(value: Value) -> dict[str, Any]:

@@ -188,6 +188,23 @@ class Port(_Scalar):
         return str(self.to_json())
 
 
+class KubernetesPort(Port):
+    """A port as Kubernetes' NetworkPolicy has it: a number, or the name of a container's port. "80" is no number."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, raw: object) -> KubernetesPort:
+        """`80` or a name."""
+        if isinstance(raw, int) and not isinstance(raw, bool):
+            if not 0 <= raw <= 65535:
+                raise ValueError("a port from 1 to 65535")
+            return cls(raw, raw)
+        if isinstance(raw, str) and raw:
+            return cls(name=raw)
+        raise ValueError("a port number, or the name of a container's port")
+
+
 class Duration(timedelta):
     """A span of time in Kubernetes' spelling (`5s`, `1m30s`, `500ms`), to the microsecond."""
 

@@ -23,16 +23,18 @@ import msgspec
 from msgspec import inspect
 
 from weft.model.address import (
+    CidrNetwork,
     IPAddress,
     IPInterface,
     IPNetwork,
     MaskedNetwork,
     parse_address,
+    parse_cidr,
     parse_interface,
     parse_masked_network,
     parse_network,
 )
-from weft.model.values import AsNumber, Dscp, Duration, Number, Port, Protocol
+from weft.model.values import AsNumber, Dscp, Duration, KubernetesPort, Number, Port, Protocol
 
 _STEP: Final = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 
@@ -58,6 +60,7 @@ _PARSERS: Final[Mapping[Any, Callable[[Any], Any]]] = {
     IPv4Network: _only(parse_network, IPv4Network, "an IPv4 prefix, such as 10.65.0.0/16"),
     IPv6Network: _only(parse_network, IPv6Network, "an IPv6 prefix, such as fd00::/64"),
     MaskedNetwork: _only(parse_masked_network, MaskedNetwork, "a prefix, such as 10.65.0.0/16 or fd00::/64"),
+    CidrNetwork: _only(parse_cidr, CidrNetwork, "a prefix with its length, such as 10.65.0.0/16 or fd00::/64"),
     IPInterface: _only(parse_interface, IPInterface, "an address with a prefix length, such as 10.0.0.1/24"),
     IPv4Interface: _only(parse_interface, IPv4Interface, "an IPv4 address with a prefix length, such as 10.0.0.1/24"),
     IPv6Interface: _only(parse_interface, IPv6Interface, "an IPv6 address with a prefix length, such as fd00::1/64"),
@@ -66,6 +69,7 @@ _PARSERS: Final[Mapping[Any, Callable[[Any], Any]]] = {
     Duration: Duration.parse,
     Protocol: Protocol.parse,
     Port: Port.parse,
+    KubernetesPort: KubernetesPort.parse,
     Dscp: Dscp.parse,
 }
 
@@ -131,6 +135,17 @@ def _inner_shape(info: inspect.Type) -> Shape | None:
             shapes = [_inner_shape(member) for member in info.types]
             return next((shape for shape in shapes if shape is not None), None)
     return None
+
+
+def only_known(tree: Any, shape: Shape | None) -> Any:
+    """A tree without what the shape does not know."""
+    if shape is None:
+        return tree
+    if isinstance(tree, list):
+        return [only_known(item, shape) for item in tree]
+    if isinstance(tree, dict):
+        return {name: only_known(item, shape.fields[name]) for name, item in tree.items() if name in shape.fields}
+    return tree
 
 
 def with_text(tree: Any, cls: type) -> Any:

@@ -74,7 +74,7 @@ def test_a_key_has_calicos_path(key: Key, text: str) -> None:
         "/calico/resources/v3/projectcalico.org/ippools/a/b",
         "/calico/resources/v3/projectcalico.org/networkpolicies/a",
         "/calico/resources/v3/projectcalico.org/networkpolicies//a",
-        "/calico/resources/v3/projectcalico.org/stagednetworkpolicies/a/b",
+        "/calico/resources/v3/projectcalico.org/kubecontrollersconfigurations/a",
         "/calico/resources/v3/other.org/ippools/a",
         "/calico/ipam/v2/assignment/ipv6/block/10.65.0.0-26",
         "/calico/ipam/v2/assignment/ipv4/block/10.65.0.1-26",

@@ -157,6 +157,31 @@ metadata: {name: pre-dnat}
 spec: {order: 1, preDNAT: true, applyOnForward: true, selector: has(host), ingress: [{action: Deny}]}
 ---
 apiVersion: projectcalico.org/v3
+kind: StagedNetworkPolicy
+metadata: {name: tomorrow, namespace: production}
+spec: {tier: security, order: 11, selector: has(web), egress: [{action: Allow}]}
+---
+apiVersion: projectcalico.org/v3
+kind: StagedGlobalNetworkPolicy
+metadata: {name: gone}
+spec: {tier: security, stagedAction: Delete}
+---
+apiVersion: projectcalico.org/v3
+kind: StagedKubernetesNetworkPolicy
+metadata: {name: web, namespace: production}
+spec:
+  podSelector: {matchLabels: {app: web}}
+  ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}], ports: [{port: 80, endPort: 90}]}]
+  policyTypes: [Ingress]
+---
+apiVersion: projectcalico.org/v3
+kind: KubernetesEndpointSlice
+metadata: {name: dns-x7k2p, namespace: kube-system, labels: {kubernetes.io/service-name: dns}}
+addressType: IPv4
+endpoints: [{addresses: [10.65.0.7]}]
+ports: [{name: dns, protocol: UDP, port: 53}]
+---
+apiVersion: projectcalico.org/v3
 kind: NetworkSet
 metadata: {name: bad-guys, namespace: production, labels: {role: bad}}
 spec: {nets: [198.51.100.7/28, 203.0.113.0/24, "2001:db8::/48"]}

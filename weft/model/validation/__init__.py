@@ -22,7 +22,8 @@ from weft.model.policy import (
     Tier,
 )
 from weft.model.pool import IPAMConfiguration, IPPool
-from weft.model.validation import bgp, endpoint, felix, metadata, policy, pool
+from weft.model.staged import StagedGlobalNetworkPolicy, StagedKubernetesNetworkPolicy, StagedNetworkPolicy
+from weft.model.validation import bgp, endpoint, felix, kubernetes, metadata, policy, pool
 
 
 def problems(resource: Resource) -> Iterator[FieldError]:
@@ -33,6 +34,8 @@ def problems(resource: Resource) -> Iterator[FieldError]:
             yield from policy.network_policy(resource)
         case GlobalNetworkPolicy():
             yield from policy.global_network_policy(resource)
+        case StagedNetworkPolicy() | StagedGlobalNetworkPolicy() | StagedKubernetesNetworkPolicy():
+            yield from _staged(resource)
         case Profile():
             yield from policy.profile(resource)
         case Tier():
@@ -59,3 +62,18 @@ def problems(resource: Resource) -> Iterator[FieldError]:
             yield from felix.configuration(resource)
         case _:
             return
+
+
+def _staged(
+    resource: StagedNetworkPolicy | StagedGlobalNetworkPolicy | StagedKubernetesNetworkPolicy,
+) -> Iterator[FieldError]:
+    if resource.spec.staged_action == "Delete":
+        yield from policy.staged_deletion(resource)
+        return
+    match resource:
+        case StagedNetworkPolicy():
+            yield from policy.network_policy(resource)
+        case StagedGlobalNetworkPolicy():
+            yield from policy.global_network_policy(resource)
+        case StagedKubernetesNetworkPolicy():
+            yield from kubernetes.network_policy_spec(resource.spec)

@@ -22,6 +22,7 @@ _SUBDOMAIN: Final = re.compile(rf"{SUBDOMAIN}\Z")
 _QUALIFIED: Final = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?\Z")
 _INTERFACE: Final = re.compile(r"[a-zA-Z0-9_.-]{1,15}\Z")
 _MAC: Final = re.compile(r"[0-9a-fA-F]{2}(?::[0-9a-fA-F]{2}){5}\Z")
+_PORT_NAME: Final = re.compile(r"(?=.*[a-z])[a-z0-9]+(?:-[a-z0-9]+)*\Z")
 _COMMUNITY: Final = re.compile(r"\d+:\d+(:\d+)?\Z")
 
 
@@ -47,14 +48,20 @@ def is_qualified_name(key: str) -> bool:
     return len(base) <= 63 and _QUALIFIED.match(base) is not None and (not slash or is_subdomain(prefix))
 
 
+def is_label_value(value: str) -> bool:
+    return len(value) <= 63 and (not value or _QUALIFIED.match(value) is not None)
+
+
+LABEL_NAME_WORDS: Final = "a label name: at most 63 letters, digits, '-', '_' and '.', after an optional prefix/"
+LABEL_VALUE_WORDS: Final = "at most 63 letters, digits, '-', '_' and '.', a letter or digit at both ends"
+
+
 def label_map(field: str, found: Mapping[str, str]) -> Iterator[FieldError]:
     for key, value in found.items():
         if not is_qualified_name(key):
-            expected = "a label name: at most 63 letters, digits, '-', '_' and '.', after an optional prefix/"
-            yield FieldError(field, key, expected)
-        if len(value) > 63 or (value and not _QUALIFIED.match(value)):
-            expected = "at most 63 letters, digits, '-', '_' and '.', a letter or digit at both ends"
-            yield FieldError(f"{field}.{key}", value, expected)
+            yield FieldError(field, key, LABEL_NAME_WORDS)
+        if not is_label_value(value):
+            yield FieldError(f"{field}.{key}", value, LABEL_VALUE_WORDS)
 
 
 def annotation_map(field: str, found: Mapping[str, str]) -> Iterator[FieldError]:
@@ -65,6 +72,14 @@ def annotation_map(field: str, found: Mapping[str, str]) -> Iterator[FieldError]
     size = sum(len(key.encode()) + len(value.encode()) for key, value in found.items())
     if size > MAX_ANNOTATIONS_BYTES:
         yield FieldError(field, f"{size} bytes", f"annotations of at most {MAX_ANNOTATIONS_BYTES} bytes in all")
+
+
+PORT_NAME_WORDS: Final = "at most 15 lower case letters, digits and single '-', one of them a letter"
+
+
+def is_port_name(name: str) -> bool:
+    """A service name of RFC 6335, in lower case."""
+    return len(name) <= 15 and _PORT_NAME.match(name) is not None
 
 
 def selector(field: str, text: str, *, may_be_global: bool = False) -> Iterator[FieldError]:

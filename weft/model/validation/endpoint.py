@@ -13,7 +13,6 @@ from weft.model.node import Node, NodeBGPSpec
 from weft.model.validation import checks
 
 _CONTAINER_ID: Final = re.compile(r"[a-zA-Z0-9](?:[-a-zA-Z0-9]*[a-zA-Z0-9])?\Z")
-_PORT_NAME: Final = re.compile(r"(?=.*[a-z])[a-z0-9](?:-?[a-z0-9])*\Z")
 
 
 def workload_endpoint(endpoint: WorkloadEndpoint) -> Iterator[FieldError]:
@@ -72,8 +71,7 @@ def _ports(ports: Sequence[EndpointPort]) -> Iterator[FieldError]:
         if not port.protocol.has_ports:
             yield FieldError(f"{where}.protocol", str(port.protocol), "TCP, UDP or SCTP")
         nameless = isinstance(port, WorkloadEndpointPort) and port.host_port != 0
-        if (port.name or not nameless) and not (len(port.name) <= 15 and _PORT_NAME.match(port.name)):
-            expected = "at most 15 lower case letters, digits and single '-', one of them a letter"
-            yield FieldError(f"{where}.name", port.name, expected)
+        if (port.name or not nameless) and not checks.is_port_name(port.name):
+            yield FieldError(f"{where}.name", port.name, checks.PORT_NAME_WORDS)
         if isinstance(port, WorkloadEndpointPort):
             yield from checks.within(f"{where}.hostPort", port.host_port, 0, 65535)

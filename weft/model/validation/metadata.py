@@ -6,27 +6,33 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from weft.model import kinds
+from weft.model import kinds, names
 from weft.model.base import Resource
 from weft.model.errors import FieldError
 from weft.model.validation import checks
 
+_POLICY_WORDS: Final = "lower case letters, digits and '-', with at most one '.' (after a tier's name)"
+_CONVERTED: Final = "|".join(map(re.escape, names.CLUSTER_POLICY_PREFIXES))
+_NAMESPACED_POLICY: Final = (
+    re.compile(rf"(?:(?:knp|ossg)\.default\.{checks.SUBDOMAIN}|{checks.LABEL}(?:\.{checks.LABEL})?)\Z"),
+    253 + len(names.KUBERNETES_POLICY_PREFIX),
+    _POLICY_WORDS,
+)
+_GLOBAL_POLICY: Final = (
+    re.compile(rf"(?:(?:{_CONVERTED}){checks.SUBDOMAIN}|(?:{checks.LABEL}\.)?{checks.LABEL})\Z"),
+    253 + max(map(len, names.CLUSTER_POLICY_PREFIXES)),
+    _POLICY_WORDS,
+)
 _NAMES: Final = {
     "Tier": (
         re.compile(rf"{checks.LABEL}\Z"),
         63,
         "at most 63 lower case letters, digits and '-', a letter or digit at both ends",
     ),
-    "NetworkPolicy": (
-        re.compile(rf"(?:(?:knp|ossg)\.default\.{checks.SUBDOMAIN}|{checks.LABEL}(?:\.{checks.LABEL})?)\Z"),
-        253,
-        "lower case letters, digits and '-', with at most one '.' (after a tier's name)",
-    ),
-    "GlobalNetworkPolicy": (
-        re.compile(rf"(?:{checks.LABEL}\.)?{checks.LABEL}\Z"),
-        253,
-        "lower case letters, digits and '-', with at most one '.' (after a tier's name)",
-    ),
+    "NetworkPolicy": _NAMESPACED_POLICY,
+    "StagedNetworkPolicy": _NAMESPACED_POLICY,
+    "GlobalNetworkPolicy": _GLOBAL_POLICY,
+    "StagedGlobalNetworkPolicy": _GLOBAL_POLICY,
 }
 _SUBDOMAIN: Final = (re.compile(rf"{checks.SUBDOMAIN}\Z"), 253, checks.SUBDOMAIN_WORDS)
 

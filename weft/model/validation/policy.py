@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Final, Literal
 
+from weft.model.base import json_name
 from weft.model.defaults import NAMESPACE_LABEL
 from weft.model.errors import FieldError
 from weft.model.policy import (
@@ -22,16 +24,18 @@ from weft.model.policy import (
     Rule,
     Tier,
 )
+from weft.model.staged import StagedGlobalNetworkPolicy, StagedKubernetesNetworkPolicy, StagedNetworkPolicy
 from weft.model.validation import checks
 
 Direction = Literal["ingress", "egress"]
 
+_INHERITED: Final = re.compile(r"^pc(?:ns|sa)\.")
 _ICMP: Final = 1
 _TCP: Final = 6
 _ICMPV6: Final = 58
 
 
-def network_policy(policy: NetworkPolicy) -> Iterator[FieldError]:
+def network_policy(policy: NetworkPolicy | StagedNetworkPolicy) -> Iterator[FieldError]:
     spec = policy.spec
     yield from checks.name("spec.tier", spec.tier)
     yield from checks.selector("spec.selector", spec.selector)
@@ -42,7 +46,7 @@ def network_policy(policy: NetworkPolicy) -> Iterator[FieldError]:
     yield from _rules("egress", spec.egress, services_need_namespace=False)
 
 
-def global_network_policy(policy: GlobalNetworkPolicy) -> Iterator[FieldError]:
+def global_network_policy(policy: GlobalNetworkPolicy | StagedGlobalNetworkPolicy) -> Iterator[FieldError]:
     spec = policy.spec
     yield from checks.name("spec.tier", spec.tier)
     yield from checks.selector("spec.selector", spec.selector)
@@ -62,11 +66,25 @@ def global_network_policy(policy: GlobalNetworkPolicy) -> Iterator[FieldError]:
     yield from _rules("egress", spec.egress, services_need_namespace=True)
 
 
+def staged_deletion(
+    policy: StagedNetworkPolicy | StagedGlobalNetworkPolicy | StagedKubernetesNetworkPolicy,
+) -> Iterator[FieldError]:
+    """One that stands for the deletion of a policy says no more than which."""
+    spec = policy.spec
+    empty = type(spec)()
+    for attribute in spec.__struct_fields__:
+        value = getattr(spec, attribute)
+        if attribute not in ("tier", "staged_action") and value != getattr(empty, attribute):
+            yield FieldError(f"spec.{json_name(attribute)}", attribute, "nothing with stagedAction Delete")
+
+
 def profile(resource: Profile) -> Iterator[FieldError]:
     spec = resource.spec
     if resource.metadata.name == DEFAULT_ALLOW_PROFILE.metadata.name:
         yield FieldError("metadata.name", resource.metadata.name, "another name: this profile is built in")
-    yield from checks.label_map("spec.labelsToApply", spec.labels_to_apply)
+    # The prefix of a Kubernetes Namespace's or ServiceAccount's labels is no part of their names.
+    for key, value in spec.labels_to_apply.items():
+        yield from checks.label_map("spec.labelsToApply", {_INHERITED.sub("", key): value})
     for direction, rules in (("ingress", spec.ingress), ("egress", spec.egress)):
         for index, rule in enumerate(rules):
             yield from _rule(f"spec.{direction}[{index}]", rule)
