@@ -15,7 +15,9 @@ import grpc
 from weft.admin import api
 from weft.admin.api import AgentUnavailableError
 from weft.admin.errors import from_rpc_error
+from weft.admin.policy import Counters, Flows
 from weft.admin.services.ipam import STATES
+from weft.admin.services.policy import counters_value, flows_value, key_message
 from weft.admin.services.resources import CHANGE_TYPES
 from weft.admin.services.status import from_message
 from weft.admin.status import NodeStatus
@@ -23,6 +25,8 @@ from weft.admin.v1 import (
     health_pb2,
     ipam_pb2,
     ipam_pb2_grpc,
+    policy_pb2,
+    policy_pb2_grpc,
     resources_pb2,
     resources_pb2_grpc,
     status_pb2,
@@ -30,6 +34,7 @@ from weft.admin.v1 import (
 )
 from weft.model.address import IPAddress
 from weft.model.errors import WeftError
+from weft.model.keys import ResourceKey
 
 T = TypeVar("T")
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
@@ -45,11 +50,22 @@ class AdminClient:
         self._channel = grpc.aio.insecure_channel(f"unix:{socket_path}", options=OPTIONS)
         self.resources: api.ResourceAPI = RemoteResources(self, resources_pb2_grpc.ResourceServiceStub(self._channel))
         self.ipam: api.IPAMAPI = RemoteIPAM(self, ipam_pb2_grpc.IPAMServiceStub(self._channel))
+        self._policy = policy_pb2_grpc.PolicyServiceStub(self._channel)
         self._status = status_pb2_grpc.StatusServiceStub(self._channel)
 
     async def node_status(self) -> NodeStatus:
         request = status_pb2.GetNodeStatusRequest()
         return from_message(await self.call(self._status.GetNodeStatus(request, timeout=self.timeout_s)))
+
+    async def counters(self, policy: ResourceKey | None = None) -> Counters:
+        """Of one policy or profile, or of all on the node. Only felix answers."""
+        request = policy_pb2.GetCountersRequest(policy=key_message(policy) if policy is not None else None)
+        return counters_value(await self.call(self._policy.GetCounters(request, timeout=self.timeout_s)))
+
+    async def flows(self, after: int = 0) -> Flows:
+        """The flows in felix's memory with a higher sequence."""
+        request = policy_pb2.GetFlowsRequest(after=after)
+        return flows_value(await self.call(self._policy.GetFlows(request, timeout=self.timeout_s)))
 
     async def offers(self, service: str) -> bool:
         """Whether the agent serves it (full name), ready or not. Raises AgentUnavailableError."""
