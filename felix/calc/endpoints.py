@@ -34,6 +34,8 @@ class LocalEndpoints:
         self._policy_of = policy_of
         self._endpoints: dict[ResourceKey, WorkloadEndpoint] = {}
         self._interfaces: Claims[str, ResourceKey] = Claims(rank)
+        self._spoofers: dict[ResourceKey, None] = {}
+        self._may_spoof = False
         self.output: Output[str, LocalEndpoint] = Output(self._compute)
         self.problems: Output[ResourceKey, tuple[str, ...]] = Output(self._compute_problems)
 
@@ -43,12 +45,24 @@ class LocalEndpoints:
             self._touch_interface(before)
             self._interfaces.release(before, key)
         interface = interface_of(endpoint)
+        self._spoofers.pop(key, None)
         if endpoint is not None:
             self._endpoints[key] = endpoint
+            if endpoint.spec.allow_spoofed_source_prefixes:
+                self._spoofers[key] = None
         if interface:
             self._interfaces.claim(interface, key)
             self._touch_interface(interface)
         self.problems.touch(key)
+
+    def set_source_spoofing(self, allowed: bool) -> None:
+        """Whether endpoints may send from the prefixes that they are given for it."""
+        if allowed == self._may_spoof:
+            return
+        self._may_spoof = allowed
+        for key in self._spoofers:
+            self.on_policy(key)
+            self.problems.touch(key)
 
     def on_policy(self, key: ResourceKey) -> None:
         """What applies to this endpoint may have changed."""
@@ -66,7 +80,8 @@ class LocalEndpoints:
         if key is None:
             return None
         spec = self._endpoints[key].spec
-        return LocalEndpoint(key, interface, spec.ip_networks, spec.mac, self._policy_of(key))
+        may_send_as = spec.allow_spoofed_source_prefixes if self._may_spoof else ()
+        return LocalEndpoint(key, interface, spec.ip_networks, spec.mac, self._policy_of(key), may_send_as)
 
     def _compute_problems(self, key: ResourceKey) -> tuple[str, ...] | None:
         endpoint = self._endpoints.get(key)
@@ -85,5 +100,5 @@ class LocalEndpoints:
             yield "ipNATs: not supported yet"
         if spec.qos_controls is not None:
             yield "qosControls: not supported yet"
-        if spec.allow_spoofed_source_prefixes:
-            yield "allowSpoofedSourcePrefixes: not supported yet, such packets are dropped"
+        if spec.allow_spoofed_source_prefixes and not self._may_spoof:
+            yield "allowSpoofedSourcePrefixes: such packets are dropped: workloadSourceSpoofing is not Any"

@@ -12,11 +12,14 @@ from felix.calc.hosts import HostEndpoints, Interfaces
 from felix.calc.ip_sets import IPSets, Member, as_member, usable_ports
 from felix.calc.output import Output
 from felix.calc.policies import Policies
+from felix.calc.ranges import Pools, ServiceRanges
 from felix.calc.routes import LocalRoutes
-from felix.calc.settings import FelixSettings, Pools
+from felix.calc.settings import FelixSettings
 from weft.model.endpoint import HostEndpoint, WorkloadEndpoint
+from weft.model.felix_configuration import FelixConfiguration
 from weft.model.ipam import AffinityValue
 from weft.model.keys import AffinityKey, Key, Owner, ResourceKey
+from weft.model.node import Node
 from weft.model.policy import GlobalNetworkSet, NetworkSet, Profile, Tier
 from weft.policy.remains import remains
 from weft.policy.selectors import endpoint_labels, network_set_labels
@@ -38,6 +41,7 @@ class Graph:
         self._hosts = HostEndpoints(self._policies.host_policy)
         self._routes = LocalRoutes()
         self._pools = Pools()
+        self._service_ranges = ServiceRanges()
         self._settings = FelixSettings(node)
         self._unreadable: dict[ResourceKey, tuple[str, ...]] = {}
         self._enforced_in_part: dict[ResourceKey, tuple[str, ...]] = {}
@@ -55,7 +59,9 @@ class Graph:
             "Profile": self._on_profile,
             "Tier": self._on_tier,
             "IPPool": self._pools.set_pool,
-            "FelixConfiguration": self._settings.set_configuration,
+            "BGPConfiguration": self._service_ranges.set_configuration,
+            "FelixConfiguration": self._on_configuration,
+            "Node": self._on_node,
         }
 
     def on_update(self, key: Key, value: Any | None) -> None:
@@ -110,6 +116,7 @@ class Graph:
             blackholes=self._routes.blackholes.flush(),
             pools=self._pools.output.flush(),
             settings=self._settings.flush(),
+            service_ranges=self._service_ranges.output.flush(),
             not_enforced=self._flush_problems(),
         )
 
@@ -188,6 +195,15 @@ class Graph:
 
     def _on_tier(self, key: ResourceKey, tier: Tier | None) -> None:
         self._policies.set_tier(key.name, tier)
+
+    def _on_configuration(self, key: ResourceKey, configuration: FelixConfiguration | None) -> None:
+        self._settings.set_configuration(key, configuration)
+        self._endpoints.set_source_spoofing(self._settings.source_spoofing)
+
+    def _on_node(self, key: ResourceKey, node: Node | None) -> None:
+        if key.name == self._node:
+            self._settings.set_node(node)
+            self._endpoints.set_source_spoofing(self._settings.source_spoofing)
 
     def _on_affinity(self, key: AffinityKey, affinity: AffinityValue | None) -> None:
         if key.owner == self._self:

@@ -1,164 +1,189 @@
-"""What of FelixConfiguration, pools and blocks this node needs, resolved from several resources.
+"""What of FelixConfiguration this node needs, resolved from several resources.
 
-A field of `node.<name>` goes before the one of `default`; unset fields have Calico's defaults."""
+A field of `node.<name>` goes before that of the configuration whose node selector chooses this node (the oldest of
+several), that before the one of `default`; what none sets has Calico's default."""
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 from msgspec import structs
 
-from felix.calc.delta import EndpointToHost, Settings
+from felix.calc.delta import Failsafe, Settings
 from felix.calc.output import Output
-from weft.model.address import IPNetwork
-from weft.model.felix_configuration import FelixConfiguration, FelixConfigurationSpec
-from weft.model.keys import ResourceKey
-from weft.model.pool import IPPool
-
-_TAKEN_IN = {"default_endpoint_to_host_action", "log_prefix", "interface_prefix", "node_selector"}
-"""Fields that are computed from, or have words of their own."""
-
-# What says how Calico's own processes and its other dataplanes do their work, and nothing about which packet passes
-# or where it goes: whoever sets it misses nothing here.
-_IRRELEVANT_PREFIXES = (
-    "bpf_",
-    "debug_",
-    "go_",
-    "health_",
-    "log_severity_",
-    "prometheus_",
-    "usage_reporting_",
-    "windows_",
+from felix.calc.setting_words import AS_WE_DO, REJECTS, TAKEN_IN, WORDS, is_irrelevant, word_of
+from weft.model.felix_configuration import (
+    FAILSAFE_INBOUND,
+    FAILSAFE_OUTBOUND,
+    FelixConfiguration,
+    FelixConfigurationSpec,
+    ProtoPort,
 )
-_IRRELEVANT = {
-    *(
-        "cgroup_v2_path",
-        "chain_insert_mode",
-        "dataplane_driver",
-        "dataplane_watchdog_timeout",
-        "feature_detect_override",
-    ),
-    *("feature_gates", "generic_xdp_enabled", "interface_exclude", "interface_refresh_interval", "iptables_backend"),
-    *("iptables_filter_allow_action", "iptables_lock_probe_interval", "iptables_mangle_allow_action"),
-    *("iptables_mark_mask", "iptables_post_write_check_interval", "iptables_refresh_interval"),
-    *(
-        "ipsets_refresh_interval",
-        "kube_node_port_ranges",
-        "log_debug_filename_regex",
-        "log_file_path",
-        "max_ipset_size",
-    ),
-    *("netlink_timeout", "nftables_filter_allow_action", "nftables_mangle_allow_action", "nftables_mark_mask"),
-    *("nftables_mode", "nftables_refresh_interval", "reporting_interval", "reporting_ttl", "require_mtu_file"),
-    *("route_refresh_interval", "route_table_range", "route_table_ranges", "sidecar_acceleration_enabled"),
-    *("use_internal_dataplane_driver", "xdp_enabled", "xdp_refresh_interval"),
-}
-_AS_WE_DO: dict[str, object] = {
-    "allow_ipip_packets_from_workloads": True,
-    "allow_vxlan_packets_from_workloads": True,
-    "aws_src_dst_check": "DoNothing",
-    "disable_conntrack_invalid_check": False,
-    "endpoint_reporting_enabled": False,
-    "floating_ips": "Disabled",
-    "ip_forwarding": "Enabled",
-    "ipip_enabled": False,
-    "iptables_filter_deny_action": "Drop",
-    "ipv6_support": True,
-    "istio_ambient_mode": "Disabled",
-    "nat_outgoing_exclusions": "IPPoolsOnly",
-    "nftables_filter_deny_action": "Drop",
-    "remove_external_routes": False,
-    "route_source": "CalicoIPAM",
-    "route_sync_disabled": False,
-    "service_loop_prevention": "Disabled",
-    "vxlan_enabled": False,
-    "wireguard_enabled": False,
-    "wireguard_enabled_v6": False,
-    "workload_source_spoofing": "Disabled",
-}
-"""A setting that asks for what we do anyway is enforced. Every other field that is set is reported."""
+from weft.model.keys import ResourceKey
+from weft.model.node import Node
+from weft.selector import SelectorError, parse
 
+T = TypeVar("T")
 
-def is_irrelevant(field: str) -> bool:
-    return field in _IRRELEVANT or field.startswith(_IRRELEVANT_PREFIXES)
-
-
-_FIELDS = {
-    one.encode_name: (one.name, one.default)
-    for one in structs.fields(FelixConfigurationSpec)
-    if one.name not in _TAKEN_IN and not is_irrelevant(one.name)
-}
-_ENDPOINT_TO_HOST: dict[str, EndpointToHost] = {"drop": "Drop", "return": "Return", "accept": "Accept"}
+_FIELDS = {one.name: (one.encode_name, one.default) for one in structs.fields(FelixConfigurationSpec)}
+_NOT_ENFORCED = {name: one for name, one in _FIELDS.items() if name not in TAKEN_IN and not is_irrelevant(name)}
+_TCP = 6
+_SCOPE = "nodeSelector: has no effect on this name"
 
 
 class FelixSettings:
     def __init__(self, node: str) -> None:
-        self._names = (f"node.{node}", "default")
+        self._node = f"node.{node}"
         self._configurations: dict[str, FelixConfiguration] = {}
+        self._labels: Mapping[str, str] | None = None
+        self._specs: tuple[FelixConfigurationSpec, ...] = ()
+        self._chosen = ""
         self.output: Output[str, Settings] = Output(self._compute)
         self.problems: Output[ResourceKey, tuple[str, ...]] = Output(self._compute_problems)
         self.output.touch("")
+
+    # --- input --------------------------------------------------------------------------------------------------
 
     def set_configuration(self, key: ResourceKey, configuration: FelixConfiguration | None) -> None:
         if configuration is None:
             self._configurations.pop(key.name, None)
         else:
             self._configurations[key.name] = configuration
-        self.output.touch("")
         self.problems.touch(key)
+        self._resolve()
+
+    def set_node(self, node: Node | None) -> None:
+        """This node itself, None where it does not exist: no node selector chooses it then."""
+        labels = node.metadata.labels if node is not None else None
+        if labels != self._labels:
+            self._labels = labels
+            self._resolve()
 
     def flush(self) -> Settings | None:
         """The settings if they changed."""
         return self.output.flush().get("")
 
+    @property
+    def source_spoofing(self) -> bool:
+        """Whether workloads may send from the prefixes that they are given for it."""
+        return bool(self._word("workload_source_spoofing"))
+
+    # --- workings -----------------------------------------------------------------------------------------------
+
+    def _resolve(self) -> None:
+        """Which configurations hold here, in order."""
+        before, self._chosen = self._chosen, self._choose()
+        names = (self._node, self._chosen, "default")
+        self._specs = tuple(self._configurations[name].spec for name in names if name in self._configurations)
+        self.output.touch("")
+        for name in self._configurations:
+            if self._is_scoped(name) or before != self._chosen:
+                self.problems.touch(ResourceKey("FelixConfiguration", name))
+
+    def _choose(self) -> str:
+        """The configuration whose selector chooses this node, "" for none. The oldest has it, so that a new one cannot
+        disturb what works."""
+        choosing = [name for name in self._configurations if self._is_scoped(name) and self._selects(name)]
+        return min(choosing, key=lambda name: (_age(self._configurations[name]), name), default="")
+
+    def _is_scoped(self, name: str) -> bool:
+        return name != "default" and not name.startswith("node.")
+
+    def _selects(self, name: str) -> bool:
+        selector = self._configurations[name].spec.node_selector
+        if not selector or self._labels is None:
+            return False
+        try:
+            return parse(selector).matches(self._labels)
+        except SelectorError:
+            return False  # reported
+
+    def _first(self, field: str, default: T) -> T:
+        """What the first configuration that sets the field says."""
+        unset = _FIELDS[field][1]
+        return next((value for spec in self._specs if (value := getattr(spec, field)) != unset), default)
+
+    def _word(self, field: str) -> Any:
+        """What the word of the first configuration that gives one means."""
+        words = WORDS[field]
+        return words.meaning[word_of(field, self._first(field, words.taken)) or words.taken]
+
     def _compute(self, _: str) -> Settings:
-        specs = [self._configurations[name].spec for name in self._names if name in self._configurations]
-        action = next((s.default_endpoint_to_host_action for s in specs if s.default_endpoint_to_host_action), "Drop")
-        prefix = next((s.log_prefix for s in specs if s.log_prefix), Settings().log_prefix)
-        return Settings(_ENDPOINT_TO_HOST.get(action.lower(), "Drop"), prefix)
+        denies = next((field for field in REJECTS if self._first(field, "")), REJECTS[0])
+        return Settings(
+            endpoint_to_host=self._word("default_endpoint_to_host_action"),
+            log_prefix=self._first("log_prefix", Settings().log_prefix),
+            failsafe_inbound=self._failsafes("failsafe_inbound_host_ports", FAILSAFE_INBOUND),
+            failsafe_outbound=self._failsafes("failsafe_outbound_host_ports", FAILSAFE_OUTBOUND),
+            vxlan_port=self._vxlan_port(),
+            allow_vxlan_from_workloads=self._first("allow_vxlan_packets_from_workloads", False),
+            allow_ipip_from_workloads=self._first("allow_ipip_packets_from_workloads", False),
+            drop_invalid=not self._first("disable_conntrack_invalid_check", False),
+            reject=self._word(denies),
+            service_loop_prevention=self._word("service_loop_prevention"),
+        )
+
+    def _vxlan_port(self) -> int:
+        given = (spec.vxlan_port for spec in self._specs)
+        return next((port for port in given if port is not None and _is_port(port)), Settings().vxlan_port)
+
+    def _failsafes(self, field: str, default: tuple[ProtoPort, ...]) -> tuple[Failsafe, ...]:
+        """An empty list means none, as in Calico."""
+        ports = (one for one in self._first(field, default) if _is_usable(one))
+        found = (Failsafe(one.protocol.number if one.protocol else _TCP, one.port, one.net) for one in ports)
+        return tuple(dict.fromkeys(found))
 
     def _compute_problems(self, key: ResourceKey) -> tuple[str, ...] | None:
         configuration = self._configurations.get(key.name)
         if configuration is None:
             return None
-        spec, found = configuration.spec, []
-        if spec.node_selector is not None:
-            found.append("nodeSelector: not supported yet, the configuration is not used")
-        if key.name not in self._names:
-            return tuple(found) or None
-        action = spec.default_endpoint_to_host_action
-        if action and action.lower() not in _ENDPOINT_TO_HOST:
-            found.append(f"defaultEndpointToHostAction: {action} is none of Drop, Return, Accept; Drop is taken")
-        if spec.interface_prefix not in ("", "cali"):
-            found.append(f"interfacePrefix: {spec.interface_prefix}: workloads' interfaces are called cali… only")
-        for name, (field, default) in _FIELDS.items():
-            value = getattr(spec, field)
-            if value != default and value != _AS_WE_DO.get(field, default):
-                found.append(f"{name}: not supported yet")
-        return tuple(found) or None
+        return tuple(self._find_problems(key.name, configuration.spec)) or None
+
+    def _find_problems(self, name: str, spec: FelixConfigurationSpec) -> Iterator[str]:
+        if self._is_scoped(name):
+            yield from self._scope_problems(name, spec)
+        elif name in (self._node, "default") and spec.node_selector is not None:
+            yield _SCOPE
+        if name in (self._node, self._chosen, "default"):
+            yield from _field_problems(spec)
+
+    def _scope_problems(self, name: str, spec: FelixConfigurationSpec) -> Iterator[str]:
+        try:
+            parse(spec.node_selector or "")
+        except SelectorError as error:
+            yield f"nodeSelector: selector that cannot be read: {error}; the configuration is not used"
+        if self._selects(name) and name != self._chosen:
+            yield f"nodeSelector: the older {self._chosen} chooses this node, too, and is used"
 
 
-class Pools:
-    """Pools by CIDR, and whether what leaves them is masqueraded."""
+def _field_problems(spec: FelixConfigurationSpec) -> Iterator[str]:
+    for field, words in WORDS.items():
+        value = getattr(spec, field)
+        if value and word_of(field, value) is None:
+            yield f"{_FIELDS[field][0]}: {value} is none of {', '.join(words.meaning)}; {words.taken} is taken"
+    if spec.vxlan_port is not None and not _is_port(spec.vxlan_port):
+        yield f"vxlanPort: {spec.vxlan_port} is no port; counts as not given"
+    for field in ("failsafe_inbound_host_ports", "failsafe_outbound_host_ports"):
+        for index, port in enumerate(getattr(spec, field) or ()):
+            if not _is_usable(port):
+                yield f"{_FIELDS[field][0]}[{index}]: needs protocol TCP, UDP or SCTP and a port from 1 to 65535"
+    if spec.interface_prefix not in ("", "cali"):
+        yield f"interfacePrefix: {spec.interface_prefix}: workloads' interfaces are called cali… only"
+    for field, (name, default) in _NOT_ENFORCED.items():
+        value = getattr(spec, field)
+        if value != default and value != AS_WE_DO.get(field, default):
+            yield f"{name}: not supported yet"
 
-    def __init__(self) -> None:
-        self._pools: dict[ResourceKey, IPPool] = {}
-        self.output: Output[IPNetwork, bool] = Output(self._compute)
-        self.problems: Output[ResourceKey, tuple[str, ...]] = Output(self._compute_problems)
 
-    def set_pool(self, key: ResourceKey, pool: IPPool | None) -> None:
-        before = self._pools.pop(key, None)
-        if before is not None:
-            self.output.touch(before.spec.cidr)
-        if pool is not None:
-            self._pools[key] = pool
-            self.output.touch(pool.spec.cidr)
-        self.problems.touch(key)
+def _age(configuration: FelixConfiguration) -> datetime:
+    """Kubernetes writes UTC; a time that is not given is before all others, as in Go."""
+    created = configuration.metadata.creation_timestamp
+    return created.replace(tzinfo=UTC) if created is not None else datetime.min.replace(tzinfo=UTC)
 
-    def _compute(self, cidr: IPNetwork) -> bool | None:
-        same = [pool.spec.nat_outgoing for pool in self._pools.values() if pool.spec.cidr == cidr]
-        return any(same) if same else None
 
-    def _compute_problems(self, key: ResourceKey) -> tuple[str, ...] | None:
-        pool = self._pools.get(key)
-        if pool is None:
-            return None
-        modes = {"ipipMode": pool.spec.ipip_mode, "vxlanMode": pool.spec.vxlan_mode}
-        found = [f"{name} {mode}: overlays are not supported yet" for name, mode in modes.items() if mode != "Never"]
-        return tuple(found) or None
+def _is_port(number: int) -> bool:
+    return 1 <= number <= 65535
+
+
+def _is_usable(port: ProtoPort) -> bool:
+    return _is_port(port.port) and (port.protocol is None or port.protocol.has_ports)

@@ -6,7 +6,7 @@ weft does with each is the node agent's business (`felix`), not decided here."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from weft.model.address import IPNetwork
 from weft.model.base import Resource, Value
@@ -40,6 +40,19 @@ class ProtoPort(Value, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise FieldError("port", self.port, "a port from 0 to 65535")
+
+
+def _proto_ports(*words: str) -> tuple[ProtoPort, ...]:
+    pairs = (word.split(":") for word in words)
+    return tuple(ProtoPort(protocol=Protocol.parse(protocol), port=int(port)) for protocol, port in pairs)
+
+
+_BOTH_WAYS: Final = ("tcp:179", "tcp:2379", "tcp:2380", "tcp:5473", "tcp:6443", "tcp:6666", "tcp:6667")
+FAILSAFE_INBOUND: Final = _proto_ports("tcp:22", "udp:68", *_BOTH_WAYS)
+"""What stays open to a node whatever policy says, where no configuration says otherwise: SSH, DHCP, BGP, etcd, Typha,
+the Kubernetes API. Calico 3.32's."""
+FAILSAFE_OUTBOUND: Final = _proto_ports("udp:53", "udp:67", *_BOTH_WAYS)
+"""Likewise for what the node itself asks of others: DNS and DHCP first."""
 
 
 class BpfConntrackTimeouts(Value, frozen=True, kw_only=True):

@@ -55,9 +55,12 @@ def decode_stored(key: Key, raw: bytes) -> StoredValue:
     if isinstance(key, AffinityKey) and not raw:
         raw = b"{}"
     try:
-        value = _decoder(cls).decode(raw)
-    except (msgspec.ValidationError, msgspec.DecodeError):
-        value = _decode_slowly(key, cls, raw)
+        try:
+            value = _decoder(cls).decode(raw)
+        except (msgspec.ValidationError, msgspec.DecodeError):
+            value = _decode_slowly(key, cls, raw)
+    except RecursionError:
+        raise ValidationError(keys.path(key), 0, "$", raw[:80], "JSON that is nested less deeply") from None
     if isinstance(key, ResourceKey) and isinstance(value, Resource):
         return _with_names(key, value)
     if isinstance(key, BlockKey) and isinstance(value, ipam.BlockValue) and value.cidr != key.cidr:

@@ -16,9 +16,12 @@ from msgspec.structs import replace
 
 from weft.model import codec
 from weft.model.base import Metadata, Resource
+from weft.model.bgp import BGPConfiguration
+from weft.model.endpoint import HostEndpoint
 from weft.model.errors import ValidationError
-from weft.model.felix_configuration import FelixConfiguration
+from weft.model.felix_configuration import FAILSAFE_INBOUND, FAILSAFE_OUTBOUND, FelixConfiguration, ProtoPort
 from weft.model.keys import ResourceKey
+from weft.model.node import Node
 from weft.model.policy import (
     GlobalNetworkPolicy,
     GlobalNetworkSet,
@@ -28,12 +31,37 @@ from weft.model.policy import (
     Rule,
     Tier,
 )
+from weft.model.staged import StagedGlobalNetworkPolicy, StagedNetworkPolicy
+
+AnyPolicy = NetworkPolicy | GlobalNetworkPolicy | StagedNetworkPolicy | StagedGlobalNetworkPolicy
 
 _DENY = (Rule(action="Deny"),)
 _CHOOSERS = {"selector", "namespaceSelector", "serviceAccountSelector"}
 _ANYWHERE = {"types", "order", "tier", "doNotTrack", "preDNAT", "applyOnForward"}
 _IN_ITS_PLACE = "denies in its place what it cannot say"
-_SETS = ("NetworkSet", "GlobalNetworkSet")
+_COUNTS_AS_NOT_GIVEN = "counts as not given"
+_FAILSAFES: Mapping[str, tuple[str, tuple[ProtoPort, ...]]] = {
+    "failsafeInboundHostPorts": ("failsafe_inbound_host_ports", FAILSAFE_INBOUND),
+    "failsafeOutboundHostPorts": ("failsafe_outbound_host_ports", FAILSAFE_OUTBOUND),
+}
+_CLOSED_WHOLE = "what closes most is taken, with the built-in failsafe ports open"
+_CLOSED_SETTINGS: Mapping[str, tuple[str, object]] = {
+    "defaultEndpointToHostAction": ("default_endpoint_to_host_action", "Drop"),
+    "serviceLoopPrevention": ("service_loop_prevention", "Drop"),
+    "workloadSourceSpoofing": ("workload_source_spoofing", "Disabled"),
+    "allowVXLANPacketsFromWorkloads": ("allow_vxlan_packets_from_workloads", False),
+    "allowIPIPPacketsFromWorkloads": ("allow_ipip_packets_from_workloads", False),
+    "disableConntrackInvalidCheck": ("disable_conntrack_invalid_check", False),
+}
+"""Settings that close something: field -> attribute and value. Counting as not given, they might leave it to another
+configuration that opens it."""
+
+# kind -> the list of which single items may be missing, and what an item is
+_LISTS = {
+    "NetworkSet": ({"nets"}, "prefix"),
+    "GlobalNetworkSet": ({"nets"}, "prefix"),
+    "FelixConfiguration": (_FAILSAFES.keys(), "port"),
+}
 
 
 class Remains(Struct, frozen=True):
@@ -47,11 +75,12 @@ def remains(key: ResourceKey, raw: bytes) -> Remains:
     """Of bytes that `codec.decode_stored(key, raw)` refuses."""
     wrong: dict[str, str] = {}
     value = _readable(key, raw, wrong)
-    if value is None and key.kind == "FelixConfiguration":  # without it, another one might open what it closed
-        value = FelixConfiguration(metadata=Metadata(name=key.name))
-        wrong = {"defaultEndpointToHostAction": "; ".join(wrong.values())}
+    if value is None and key.kind == "FelixConfiguration":
+        empty = FelixConfiguration(metadata=Metadata(name=key.name))
+        closed, _ = _closed_configuration(empty, {*_CLOSED_SETTINGS, *_FAILSAFES})
+        return Remains(closed, tuple(f"{why}: {_CLOSED_WHOLE}" for why in wrong.values()))
     value, consequence = _closed(value, set(wrong)) if value is not None else (None, _absent(key.kind))
-    return Remains(value, tuple(f"{why}: {consequence}" for why in wrong.values()))
+    return Remains(value, tuple(f"{why}: {_consequence(field, consequence)}" for field, why in wrong.items()))
 
 
 def _readable(key: ResourceKey, raw: bytes, wrong: dict[str, str]) -> Resource | None:
@@ -81,40 +110,56 @@ def _without(key: ResourceKey, raw: bytes, section: str, field: str, wrong: dict
     fields = document.get(section)
     if not isinstance(fields, dict) or field not in fields:
         return None
-    nets = fields.pop(field)
-    if key.kind in _SETS and field == "nets" and isinstance(nets, list):
-        del wrong["nets"]
-        fields["nets"] = list(_usable_nets(key, nets, 0, wrong))
+    items = fields.pop(field)
+    if field in _LISTS.get(key.kind, ((), ""))[0] and isinstance(items, list):
+        del wrong[field]
+        fields[field] = list(_usable_items(key, field, items, 0, wrong))
     return msgspec.json.encode(document)
 
 
-def _usable_nets(key: ResourceKey, nets: list[object], first: int, wrong: dict[str, str]) -> Iterator[object]:
-    """Halves what cannot be read: a few wrong prefixes among many are found with few attempts."""
+def _usable_items(
+    key: ResourceKey, field: str, items: list[object], first: int, wrong: dict[str, str]
+) -> Iterator[object]:
+    """Halves what cannot be read: a few wrong items among many are found with few attempts."""
     try:
-        codec.decode_stored(key, msgspec.json.encode({"spec": {"nets": nets}}))
+        codec.decode_stored(key, msgspec.json.encode({"spec": {field: items}}))
     except ValidationError:
-        if len(nets) == 1:
-            wrong[f"nets[{first}]"] = f"spec.nets[{first}]: {nets[0]!r} is no prefix"
+        if len(items) == 1:
+            wrong[f"{field}[{first}]"] = f"spec.{field}[{first}]: {items[0]!r} is no {_LISTS[key.kind][1]}"
             return
-        middle = len(nets) // 2
-        yield from _usable_nets(key, nets[:middle], first, wrong)
-        yield from _usable_nets(key, nets[middle:], first + middle, wrong)
+        middle = len(items) // 2
+        yield from _usable_items(key, field, items[:middle], first, wrong)
+        yield from _usable_items(key, field, items[middle:], first + middle, wrong)
     else:
-        yield from nets
+        yield from items
+
+
+_ABSENT = {
+    "WorkloadEndpoint": "no policy is computed for it, so nothing passes",
+    "HostEndpoint": "it protects no interface",
+    "KubernetesEndpointSlice": "its addresses are in no set",
+    **dict.fromkeys(
+        ("NetworkPolicy", "GlobalNetworkPolicy", "StagedNetworkPolicy", "StagedGlobalNetworkPolicy"),
+        "whom it chooses is not known, so it chooses nobody",
+    ),
+}
 
 
 def _absent(kind: str) -> str:
-    if kind == "WorkloadEndpoint":
-        return "no policy is computed for it, so nothing passes"
-    if kind in ("NetworkPolicy", "GlobalNetworkPolicy"):
-        return "whom it chooses is not known, so it chooses nobody"
-    return "it counts as missing"
+    return _ABSENT.get(kind, "it counts as missing")
+
+
+def _consequence(field: str, of_the_rest: str) -> str:
+    """Failsafe ports are not closed by mistake; of other fields what follows is the same for all that are wrong."""
+    if field.partition("[")[0] in _FAILSAFES:
+        return "the built-in failsafe ports are open besides those that can be read"
+    return of_the_rest
 
 
 def _closed(value: Resource, wrong: set[str]) -> tuple[Resource | None, str]:
     """With what refuses most in place of what was taken out, and that in words."""
     match value:
-        case NetworkPolicy() | GlobalNetworkPolicy():
+        case NetworkPolicy() | GlobalNetworkPolicy() | StagedNetworkPolicy() | StagedGlobalNetworkPolicy():
             return _closed_policy(value, wrong)
         case Profile():
             denials = _denials(wrong, every="labelsToApply" in wrong)
@@ -123,15 +168,19 @@ def _closed(value: Resource, wrong: set[str]) -> tuple[Resource | None, str]:
             return value, "denies at its end"
         case NetworkSet() | GlobalNetworkSet() if "metadata" not in wrong:
             return value, "this prefix is in no set"
-        case FelixConfiguration() if "defaultEndpointToHostAction" in wrong:
-            return replace(value, spec=replace(value.spec, default_endpoint_to_host_action="Drop")), "Drop is taken"
         case FelixConfiguration():
-            return value, "counts as not given"
+            return _closed_configuration(value, wrong)
+        case HostEndpoint() if wrong == {"ports"}:
+            return value, "its ports have no names"
+        case BGPConfiguration():
+            return value, _COUNTS_AS_NOT_GIVEN
+        case Node() if "metadata" not in wrong:
+            return value, _COUNTS_AS_NOT_GIVEN
         case _:
             return None, _absent(value.kind)
 
 
-def _closed_policy(policy: NetworkPolicy | GlobalNetworkPolicy, wrong: set[str]) -> tuple[Resource | None, str]:
+def _closed_policy(policy: AnyPolicy, wrong: set[str]) -> tuple[Resource | None, str]:
     if wrong & _CHOOSERS:
         return None, _absent(policy.kind)
     changes: dict[str, Any] = dict(_denials(wrong, every=bool(wrong & _ANYWHERE)))
@@ -139,8 +188,21 @@ def _closed_policy(policy: NetworkPolicy | GlobalNetworkPolicy, wrong: set[str])
         changes["types"] = ("Ingress", "Egress")
     if "order" in wrong:
         changes["order"] = -inf
+    if "applyOnForward" in wrong:
+        changes["apply_on_forward"] = True
     closed = replace(policy, spec=replace(policy.spec, **changes))
-    return closed, _IN_ITS_PLACE if changes else "counts as not given"
+    return closed, _IN_ITS_PLACE if changes else _COUNTS_AS_NOT_GIVEN
+
+
+def _closed_configuration(configuration: FelixConfiguration, wrong: set[str]) -> tuple[Resource, str]:
+    closed = dict(attribute for field, attribute in _CLOSED_SETTINGS.items() if field in wrong)
+    changes: dict[str, object] = {**closed}
+    for field, (attribute, built_in) in _FAILSAFES.items():
+        if any(one.partition("[")[0] == field for one in wrong):
+            readable = getattr(configuration.spec, attribute) or ()
+            changes[attribute] = tuple(dict.fromkeys((*readable, *built_in)))
+    taken = ", ".join(f"{value} is taken" for value in dict.fromkeys(closed.values()))
+    return replace(configuration, spec=replace(configuration.spec, **changes)), taken or _COUNTS_AS_NOT_GIVEN
 
 
 def _denials(wrong: set[str], *, every: bool) -> Mapping[str, tuple[Rule, ...]]:

@@ -9,10 +9,11 @@ import msgspec
 import pytest
 from msgspec.structs import fields, replace
 
-from felix.calc import settings
+from felix.calc import setting_words
 from felix.calc.graph import Graph
 from tests.unit.calc.world import NodeState
 from weft.model import keys
+from weft.model.address import IPNetwork
 from weft.model.base import Metadata, Resource
 from weft.model.endpoint import (
     IPNAT,
@@ -23,7 +24,7 @@ from weft.model.endpoint import (
     WorkloadEndpointPort,
     WorkloadEndpointSpec,
 )
-from weft.model.felix_configuration import FelixConfiguration, FelixConfigurationSpec
+from weft.model.felix_configuration import FelixConfiguration, FelixConfigurationSpec, ProtoPort
 from weft.model.policy import (
     EntityRule,
     GlobalNetworkPolicy,
@@ -286,13 +287,51 @@ def _setting(name: str, value: object) -> NodeState:
     return state_with(FelixConfiguration(metadata=Metadata(name="default"), spec=spec))
 
 
+SPOOFER = replace(WORKLOAD, allow_spoofed_source_prefixes=(NET,))
+SETTINGS: Mapping[str, object] = {
+    "default_endpoint_to_host_action": "Accept",
+    "service_loop_prevention": "Reject",
+    "nftables_filter_deny_action": "Reject",
+    "iptables_filter_deny_action": "Reject",
+    "allow_ipip_packets_from_workloads": True,
+    "allow_vxlan_packets_from_workloads": True,
+    "disable_conntrack_invalid_check": True,
+    "failsafe_inbound_host_ports": (),
+    "failsafe_outbound_host_ports": (ProtoPort(port=53),),
+    "interface_prefix": "tap",
+    "log_prefix": "weft",
+    "node_selector": "has(gpu)",
+    "vxlan_port": 4790,
+}
+"""Samples of the settings that are taken in."""
+
+
 @pytest.mark.parametrize("name", [one.name for one in fields(FelixConfigurationSpec)])
 def test_every_setting_has_an_effect_is_reported_or_is_irrelevant(name: str) -> None:
-    """The value need not be of the field's type: nobody looks at it but to see that it is set."""
+    """Where nobody looks at the value but to see that it is set, it need not be of the field's type."""
+    if name == "workload_source_spoofing":
+        return  # see test_spoofing_is_a_setting
     unset = _setting("go_gc_threshold", None)
-    if settings.is_irrelevant(name):
+    if setting_words.is_irrelevant(name):
         assert _setting(name, "x") == unset
+    elif name in setting_words.TAKEN_IN:
+        assert _setting(name, SETTINGS[name]) != unset
     else:
         assert _setting(name, "Accept") != unset
-    if name in settings._AS_WE_DO:
-        assert _setting(name, settings._AS_WE_DO[name]) == unset
+        if name in setting_words.AS_WE_DO:
+            assert _setting(name, setting_words.AS_WE_DO[name]) == unset
+
+
+def test_spoofing_is_a_setting() -> None:
+    def may_send_as(*resources: Resource) -> tuple[IPNetwork, ...]:
+        graph = Graph("here")
+        graph.on_in_sync()
+        for one in (CASES[WorkloadEndpointSpec][0](SPOOFER), *resources):
+            graph.on_update(keys.of(one), one)
+        endpoint = graph.flush().endpoints["cali1"]
+        assert endpoint is not None
+        return endpoint.may_send_as
+
+    spec = FelixConfigurationSpec(workload_source_spoofing="Any")
+    assert may_send_as() == ()
+    assert may_send_as(FelixConfiguration(metadata=Metadata(name="default"), spec=spec)) == (NET,)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from felix.calc.delta import NodeDelta, Settings
+from felix.calc.delta import NodeDelta
 from felix.calc.graph import Graph
 from felix.calc.ip_sets import SetKind
 from weft.model import keys
@@ -181,17 +181,6 @@ def test_two_endpoints_of_one_interface_are_told_apart_by_name() -> None:
     after = node.remove(first)
     assert after.endpoints["cali1"].key == keys.of(second)  # type: ignore[union-attr]
     assert after.not_enforced == {keys.of(second): None}
-
-
-def test_settings_of_the_node_go_before_those_for_all() -> None:
-    def configuration(name: str, **spec: Any) -> FelixConfiguration:
-        return FelixConfiguration(metadata=Metadata(name=name), spec=FelixConfigurationSpec(**spec))
-
-    node = Node()
-    assert node.first.settings == Settings("Drop", "calico-packet")
-    node.put(configuration("default", default_endpoint_to_host_action="Accept", log_prefix="all"))
-    delta = node.put(configuration("node.here", log_prefix="mine"), configuration("node.there", log_prefix="theirs"))
-    assert delta.settings == Settings("Accept", "mine")
 
 
 def test_pools_say_whether_they_are_masqueraded() -> None:

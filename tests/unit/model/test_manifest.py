@@ -318,16 +318,11 @@ BAD = {
     "everything excluded": bad(
         "NetworkPolicy", rule(source={"notNets": ["0.0.0.0/0"]}), "spec.ingress[0].source.notNets[0]", "smaller"
     ),
-    "http with Deny": bad(
-        "NetworkPolicy", rule(action="Deny", http={"methods": ["GET"]}), "spec.ingress[0].http", "Allow"
+    "http": bad("NetworkPolicy", rule(http={"methods": ["GET"]}), "spec.ingress[0].http", "no http"),
+    "http in a global policy": bad(
+        "GlobalNetworkPolicy", {"egress": [{"action": "Allow", "http": {}}]}, "spec.egress[0].http", "no http"
     ),
-    "http with UDP": bad("NetworkPolicy", rule(protocol="UDP", http={}), "spec.ingress[0].protocol", "TCP"),
-    "http in egress": bad(
-        "NetworkPolicy", {"egress": [{"action": "Allow", "http": {}}]}, "spec.egress[0].http", "ingress"
-    ),
-    "http path": bad(
-        "NetworkPolicy", rule(http={"paths": [{"exact": "x"}]}), "spec.ingress[0].http.paths[0]", "begins with /"
-    ),
+    "http in a profile": bad("Profile", rule(http={}), "spec.ingress[0].http", "no http"),
     "services at the near end": bad(
         "NetworkPolicy",
         rule(destination={"services": {"name": "a"}}),
@@ -626,7 +621,6 @@ def test_good_manifests_of_the_delicate_kind_pass() -> None:
             manifest("BGPFilter", {"importV4": [{"action": "Reject"}], "exportV6": [{**TOR, "cidr": "fd00::/8"}]}),
             manifest("IPPool", {"cidr": "10.65.0.0/30", "disabled": True}),
             manifest("IPPool", {"cidr": "10.9.0.0/16", "allowedUses": ["LoadBalancer"]}),
-            manifest("NetworkPolicy", rule(protocol="TCP", http={"paths": [{"prefix": "/a"}]})),
             manifest("NetworkPolicy", rule(destination={"ports": ["http"]})),
             manifest("NetworkPolicy", {}, name="knp.default.web.v2"),
             manifest("HostEndpoint", {"node": "n", "expectedIPs": ["10.0.0.1"]}),

@@ -17,7 +17,6 @@ from weft.model.policy import (
     EntityRule,
     GlobalNetworkPolicy,
     GlobalNetworkSet,
-    HttpMatch,
     NetworkPolicy,
     NetworkSet,
     Profile,
@@ -31,7 +30,6 @@ Direction = Literal["ingress", "egress"]
 
 _INHERITED: Final = re.compile(r"^pc(?:ns|sa)\.")
 _ICMP: Final = 1
-_TCP: Final = 6
 _ICMPV6: Final = 58
 
 
@@ -114,7 +112,7 @@ def _unique(field: str, values: Sequence[str]) -> Iterator[FieldError]:
 
 
 def _rules(direction: Direction, rules: Sequence[Rule], *, services_need_namespace: bool) -> Iterator[FieldError]:
-    """A policy's rules of one direction: services stand for the other end only, HTTP is for ingress."""
+    """A policy's rules of one direction: services stand for the other end only."""
     for index, rule in enumerate(rules):
         where = f"spec.{direction}[{index}]"
         yield from _rule(where, rule)
@@ -125,8 +123,6 @@ def _rules(direction: Direction, rules: Sequence[Rule], *, services_need_namespa
             yield FieldError(f"{where}.{near}.services", near_entity.services.name, f"services only in {far}")
         if services_need_namespace and far_entity.services and not far_entity.services.namespace:
             yield FieldError(f"{where}.{far}.services.namespace", "", "the namespace of the service")
-        if direction == "egress" and rule.http is not None:
-            yield FieldError(f"{where}.http", "http", "http only in ingress rules")
 
 
 def _rule(where: str, rule: Rule) -> Iterator[FieldError]:
@@ -138,11 +134,7 @@ def _rule(where: str, rule: Rule) -> Iterator[FieldError]:
     if rule.metadata is not None:
         yield from checks.annotation_map(f"{where}.metadata.annotations", rule.metadata.annotations)
     if rule.http is not None:
-        if rule.action != "Allow":
-            yield FieldError(f"{where}.http", rule.action, "http only with action Allow")
-        if rule.protocol is not None and rule.protocol.number != _TCP:
-            yield FieldError(f"{where}.protocol", str(rule.protocol), "TCP, or none, with http")
-        yield from _http(f"{where}.http", rule.http)
+        yield FieldError(f"{where}.http", "http", "no http: matches on the application layer are not enforced")
     services = rule.destination.services
     if services is not None and (rule.destination.ports or rule.destination.not_ports):
         yield FieldError(f"{where}.destination.ports", services.name, "no ports with services, which have their own")
@@ -213,14 +205,3 @@ def _entity(where: str, entity: EntityRule) -> Iterator[FieldError]:
     for field, value in others.items():
         if value:
             yield FieldError(f"{where}.{field}", field, "nothing but ports beside services")
-
-
-def _http(where: str, match: HttpMatch) -> Iterator[FieldError]:
-    yield from _unique(f"{where}.methods", match.methods)
-    for index, path in enumerate(match.paths):
-        at = f"{where}.paths[{index}]"
-        if bool(path.exact) == bool(path.prefix):
-            yield FieldError(at, path.exact or None, "either exact or prefix")
-        value = path.exact or path.prefix
-        if value and (not value.startswith("/") or any(character in value for character in "? #")):
-            yield FieldError(at, value, "a path that begins with / and has no '?', '#' or space")
