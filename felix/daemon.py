@@ -127,6 +127,7 @@ class Daemon:
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT."""
+        gc.disable()  # while the datastore is read, next to nothing is garbage
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
@@ -190,18 +191,20 @@ class Daemon:
     # --- inputs -------------------------------------------------------------------------------------------------
 
     def _on_datastore(self, events: Sequence[SyncEvent]) -> None:
+        in_sync = False
         for event in events:
             match event:
                 case Upserted(key, Node() as node, _) if key == self._node_key:
                     self._node = node
                 case InSync():
+                    in_sync = True
                     log.info("the datastore has been read completely")
-                    gc.collect()
-                    gc.freeze()  # most of what is here now stays: searching it for garbage takes 30 ms each time
                 case _:
                     pass
         self._view.on_events(events)
         self._programmer.on_events(events)
+        if in_sync:
+            _keep_for_good()
 
     async def _let_calls_finish(self) -> None:
         loop = asyncio.get_running_loop()
@@ -264,6 +267,13 @@ class Daemon:
             except ValidationError as error:
                 log.warning("%s is not usable and treated as absent: %s", stored.key, error)
         self._programmer.settle(key, value if isinstance(value, WorkloadEndpoint) else None)
+
+
+def _keep_for_good() -> None:
+    """Most of what is here now stays: searching it for garbage would take 30 ms each time."""
+    gc.enable()
+    gc.collect()
+    gc.freeze()
 
 
 async def _run(config: AgentConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -52,11 +53,32 @@ class Pairs:
     def median_ratio(self) -> float:
         return statistics.median(self.ratios)
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % confidence interval of the typical ratio: Student's t on the logarithms."""
+        logarithms = [math.log(ratio) for ratio in self.ratios]
+        centre = statistics.fmean(logarithms)
+        margin = _student_t(len(logarithms) - 1) * statistics.stdev(logarithms) / math.sqrt(len(logarithms))
+        return math.exp(centre - margin), math.exp(centre + margin)
+
     def result(self, name: str, rival_name: str, unit: str, goal: str, met: Callable[[float, float], bool]) -> Result:
         """`met(median ours, median ratio)` decides whether the goal is reached."""
         ours, rival = statistics.median(self.ours), statistics.median(self.rival)
-        spread = f"ratio median {self.median_ratio:.3f} [{min(self.ratios):.3f}-{max(self.ratios):.3f}]"
+        low, high = self.interval
+        spread = (
+            f"ratio median {self.median_ratio:.3f}, {min(self.ratios):.3f} to {max(self.ratios):.3f}; "
+            f"95 % interval {low:.3f} to {high:.3f}"
+        )
         return Result(name, ours, rival_name, rival, unit, goal, met(ours, self.median_ratio), spread)
+
+
+_STUDENT_T = {4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262, 10: 2.228, 19: 2.093}
+"""Degrees of freedom -> the 97.5 % quantile."""
+
+
+def _student_t(freedom: int) -> float:
+    """Of the next smaller number in the table, which gives the wider interval; fewer than five values have none."""
+    return _STUDENT_T[max(known for known in _STUDENT_T if known <= freedom)]
 
 
 def pairs(ours: Callable[[], float], rival: Callable[[], float], n: int = 10) -> Pairs:

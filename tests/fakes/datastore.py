@@ -37,6 +37,9 @@ class CrashedError(Exception):
     """The process "died" here: no WeftError, so that nothing under test handles it."""
 
 
+KEYS_IN_A_PIECE = 3
+
+
 @dataclass(slots=True)
 class _Fault:
     op: str
@@ -159,6 +162,17 @@ class MemoryDatastore:
         self._called("list", prefix)
         found = sorted((key, item) for key, item in self._items.items() if key.startswith(prefix))
         return Snapshot(tuple(item for _, item in found), self.revision)
+
+    async def pieces(self, prefix: str) -> AsyncGenerator[Snapshot, None]:
+        self._called("list", prefix)
+        found = [self._items[key] for key in sorted(self._items) if key.startswith(prefix)]
+        revision = self.revision
+        for start in range(0, max(len(found), 1), KEYS_IN_A_PIECE):
+            if start:
+                self._called("list", prefix)
+            if revision < self._compacted:
+                raise CompactedError(revision, self._compacted)
+            yield Snapshot(tuple(found[start : start + KEYS_IN_A_PIECE]), revision)
 
     async def create(self, key: str, value: bytes) -> int:
         self._called("create", key)

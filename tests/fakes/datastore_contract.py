@@ -18,6 +18,7 @@ from weft.datastore.base import (
     Plan,
     Progress,
     Removed,
+    Snapshot,
     Update,
     Write,
 )
@@ -90,6 +91,30 @@ class DatastoreContract:
         snapshot = await store.list(K + "b/")
         assert [item.key for item in snapshot.items] == [K + "b/1", K + "b/2"]
         assert snapshot.revision >= max(item.revision for item in snapshot.items)
+
+    async def test_the_pieces_of_a_list_make_the_list(self, store: Datastore) -> None:
+        for number in range(7):
+            await store.create(f"{K}b/{number}", b"1")
+        await store.create(K + "c", b"1")
+        whole = await store.list(K + "b/")
+        pieces = [piece async for piece in store.pieces(K + "b/")]
+        assert [item for piece in pieces for item in piece.items] == list(whole.items)
+        assert {piece.revision for piece in pieces} == {whole.revision}
+
+    async def test_pieces_of_nothing_tell_the_revision(self, store: Datastore) -> None:
+        revision = await store.create(K + "a", b"1")
+        assert [piece async for piece in store.pieces(K + "none/")] == [Snapshot((), revision)]
+
+    async def test_pieces_do_not_see_what_is_written_meanwhile(self, store: Datastore) -> None:
+        for number in range(7):
+            await store.create(f"{K}{number}", b"1")
+        whole = await store.list(K)
+        async with aclosing(store.pieces(K)) as pieces:
+            found = list((await anext(pieces)).items)
+            await store.create(K + "z", b"1")
+            async for piece in pieces:
+                found += piece.items
+        assert found == list(whole.items)
 
     async def test_a_plan_writes_all_its_groups(self, store: Datastore) -> None:
         revision = await store.create(K + "a", b"1")

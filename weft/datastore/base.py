@@ -147,6 +147,12 @@ class Datastore(Protocol):
         """Every key that starts with `prefix`, in key order."""
         ...
 
+    def pieces(self, prefix: str) -> AsyncGenerator[Snapshot, None]:
+        """What `list` gives, piece by piece in key order and all at one revision, so that nobody holds all of it.
+
+        `CompactedError` when that revision is gone before the last piece."""
+        ...
+
     async def create(self, key: str, value: bytes) -> int:
         """Write a new key and return its revision; `AlreadyExistsError` if it is there."""
         ...

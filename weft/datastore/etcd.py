@@ -49,7 +49,9 @@ _TRY_ELSEWHERE = {
 }
 # How etcd says that a token has expired, was lost in a restart, or predates a change of users and roles.
 _STALE_TOKEN = ("invalid auth token", "revision of auth store is old", "auth revision in header is old")
+_COMPACTED = "required revision has been compacted"
 _READ_ATTEMPTS = 3
+KEYS_IN_A_PIECE = 5000
 
 
 class EtcdDatastore:
@@ -76,6 +78,23 @@ class EtcdDatastore:
         start = prefix.encode()
         answer = await self._read(rpc.RangeRequest(key=start, range_end=prefix_end(start)))
         return Snapshot(tuple(_key_value(kv) for kv in answer.kvs), answer.header.revision)
+
+    async def pieces(self, prefix: str) -> AsyncGenerator[Snapshot, None]:
+        start, end = prefix.encode(), prefix_end(prefix.encode())
+        revision, more = 0, True
+        while more:
+            request = rpc.RangeRequest(key=start, range_end=end, limit=KEYS_IN_A_PIECE, revision=revision)
+            try:
+                answer = await self._read(request)
+            except DatastoreUnavailableError as error:
+                if revision and _COMPACTED in str(error):
+                    raise CompactedError(revision, revision) from error
+                raise
+            revision = revision or answer.header.revision
+            more = answer.more
+            if more:
+                start = answer.kvs[-1].key + b"\0"
+            yield Snapshot(tuple(_key_value(kv) for kv in answer.kvs), revision)
 
     async def create(self, key: str, value: bytes) -> int:
         revision, lost = await self._transact((Create(key, value),))

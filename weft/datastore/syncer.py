@@ -1,9 +1,9 @@
 """Turn a datastore into one ordered stream of decoded events that survives lost connections and compaction.
 
-Nothing is emitted before every prefix has been read; then everything comes as one batch that ends in `InSync`, which
-comes once. After that each batch is what one transaction changed under one prefix. When a watch cannot be resumed a
-fresh snapshot is taken and only what differs from what was emitted before is. A value that cannot be decoded is
-emitted as unreadable, with its bytes, and reported in the status: what it means is the consumer's to say, for whom
+First what is stored is emitted in pieces, as it is read: absence means nothing then. When every prefix has been read
+`InSync` comes, once. After that each batch is what one transaction changed under one prefix. When a watch cannot be
+resumed a fresh snapshot is taken and only what differs from what was emitted before is. A value that cannot be decoded
+is emitted as unreadable, with its bytes, and reported in the status: what it means is the consumer's to say, for whom
 absence may open what the value closed. A key that is not of the model is passed over.
 """
 
@@ -92,6 +92,10 @@ class Mirror:
                 events += self._put(item)
         return events
 
+    def on_piece(self, piece: Snapshot) -> list[SyncEvent]:
+        """The events of a part of the first snapshot."""
+        return [event for item in piece.items for event in self._put(item)]
+
     def on_events(self, batch: Sequence[Event]) -> list[SyncEvent]:
         """The events of one watch batch; what is already known is not repeated."""
         events: list[SyncEvent] = []
@@ -162,16 +166,26 @@ class Syncer:
 
     async def run(self, sink: Sink) -> None:
         """Feed the sink until cancelled. An exception of the sink ends it: a consumer that failed is not consistent."""
-        async with asyncio.TaskGroup() as group:
-            reads = [group.create_task(self._snapshot(prefix)) for prefix in self._mirrors]
-        events: list[SyncEvent] = []
-        for prefix, read in zip(self._mirrors, reads, strict=True):
-            events += self._mirrors[prefix].on_snapshot(read.result())
+        for prefix in self._mirrors:
+            await self._read(prefix, sink)
         self._in_sync = True
-        sink([*events, InSync()])
+        sink([InSync()])
         async with asyncio.TaskGroup() as group:
             for prefix in self._mirrors:
                 group.create_task(self._follow(prefix, sink))
+
+    async def _read(self, prefix: str, sink: Sink) -> None:
+        """What is stored, for the first time: in pieces, since all of a large cluster at once is a multiple of what
+        stays of it. If that is interrupted, as the difference to a whole snapshot."""
+        mirror = self._mirrors[prefix]
+        try:
+            async with aclosing(self._store.pieces(prefix)) as pieces:
+                async for piece in pieces:
+                    self._deliver(sink, mirror.on_piece(piece))
+                    self._revisions[prefix] = piece.revision
+        except (DatastoreUnavailableError, CompactedError) as error:
+            self._failed(prefix, error)
+            self._deliver(sink, mirror.on_snapshot(await self._snapshot(prefix)))
 
     async def _snapshot(self, prefix: str) -> Snapshot:
         """Read a prefix, however long the store stays away."""

@@ -13,6 +13,7 @@ from tests.conftest import free_port
 from tests.fakes.datastore_contract import take
 from tests.functional.datastore.servers import Etcd, make_certificates
 from weft.config import EtcdConfig
+from weft.datastore import etcd as adapter
 from weft.datastore.base import Changed, Create, Plan, Progress
 from weft.datastore.etcd import EtcdDatastore
 from weft.datastore.syncer import Deleted, InSync, Syncer, SyncEvent, Upserted
@@ -267,6 +268,21 @@ async def test_of_two_racing_plans_one_wins_and_the_other_hears_which_key_it_los
         lost = [result for result in results if isinstance(result, ConflictError)]
         assert [error.key for error in lost] == ["/calico/shared"]
         assert len((await one.list("/calico/")).items) == 2
+
+
+async def test_pieces_whose_revision_is_compacted_meanwhile_say_so(
+    server: Callable[..., Etcd], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapter, "KEYS_IN_A_PIECE", 1)
+    etcd = server()
+    async with connected(etcd.endpoint) as store:
+        for name in "ab":
+            await store.create(f"/calico/{name}", b"1")
+        async with aclosing(store.pieces("/calico/")) as pieces:
+            assert [item.key for item in (await anext(pieces)).items] == ["/calico/a"]
+            etcd.ctl("compact", str(await store.create("/calico/c", b"1")))
+            with pytest.raises(CompactedError):
+                await anext(pieces)
 
 
 async def test_a_long_history_is_replayed_whole(server: Callable[..., Etcd]) -> None:

@@ -14,7 +14,7 @@ from weft.datastore import syncer as syncer_module
 from weft.datastore.base import KeyValue, Snapshot
 from weft.datastore.syncer import Deleted, InSync, Mirror, Syncer, SyncEvent, Unreadable, Upserted
 from weft.model import keys
-from weft.model.errors import DatastoreUnavailableError
+from weft.model.errors import CompactedError, DatastoreUnavailableError
 from weft.model.keys import ResourceKey
 
 POOLS = keys.prefix("IPPool")
@@ -95,25 +95,24 @@ def _name(event: SyncEvent) -> str:
     return f"{signs[type(event)]}{event.key.name}"
 
 
-async def test_everything_stored_comes_first_and_in_one_batch_that_ends_in_sync() -> None:
+async def test_everything_stored_comes_first_in_pieces_and_then_in_sync() -> None:
     store = MemoryDatastore()
-    store.put(*pool("a"))
-    store.put(*pool("b"))
+    for name in "abcd":
+        store.put(*pool(name))
     store.put(NODES + "n", b'{"kind":"Node","apiVersion":"projectcalico.org/v3","metadata":{"name":"n"},"spec":{}}')
     consumer = Consumer(store, POOLS, NODES)
     async with consumer.running():
-        assert len(consumer.batches) == 1
-        assert names(consumer.take()) == ["+a", "+b", "+n", "in sync"]
+        assert [names(batch) for batch in consumer.batches] == [["+a", "+b", "+c"], ["+d"], ["+n"], ["in sync"]]
         assert consumer.syncer.status.connected
 
 
-async def test_nothing_is_emitted_until_every_prefix_has_been_read() -> None:
+async def test_there_is_no_in_sync_until_every_prefix_has_been_read() -> None:
     store = MemoryDatastore()
     store.put(*pool("a"))
     store.fail("list", NODES, times=10_000)
     consumer = Consumer(store, POOLS, NODES)
     async with consumer.running():
-        assert consumer.take() == []
+        assert names(consumer.take()) == ["+a"]
         assert not consumer.syncer.status.in_sync
         assert consumer.syncer.status.last_error is not None
 
@@ -207,6 +206,27 @@ async def test_an_unavailable_store_is_asked_again() -> None:
     async with consumer.running():
         await eventually(lambda: consumer.batches)
         assert names(consumer.take()) == ["in sync"]
+
+
+@pytest.mark.parametrize("error", [DatastoreUnavailableError("gone"), CompactedError(1, 2)], ids=["lost", "compacted"])
+async def test_a_first_reading_that_is_interrupted_ends_in_what_is_stored_then(error: Exception) -> None:
+    store = MemoryDatastore()
+    for name in "abcde":
+        store.put(*pool(name))
+    consumer = Consumer(store)
+
+    def interrupted(batch: Sequence[SyncEvent]) -> None:
+        consumer.sink(batch)
+        if len(consumer.batches) == 1:
+            store.fail("list", error=error)
+            store.remove(POOLS + "b")
+            store.put(*pool("c", "10.70.0.0/16"))
+
+    running = asyncio.create_task(consumer.syncer.run(interrupted))
+    await eventually(lambda: consumer.syncer.status.in_sync)
+    assert names(consumer.take()) == ["+a", "+b", "+c", "-b", "+c", "+d", "+e", "in sync"]
+    assert "10.70.0.0" in consumer.state[ResourceKey("IPPool", "c")]
+    running.cancel()
 
 
 contents = st.dictionaries(st.sampled_from([POOLS + name for name in "abcde"]), st.integers(1, 4), max_size=5)
