@@ -22,6 +22,8 @@ from felix.cni.server import CNIServer
 from felix.cni.service import CNIService
 from felix.cni.view import NodeView
 from felix.dataplane import sysctl
+from felix.dataplane.conntrack import ConntrackSocket
+from felix.dataplane.cutting import ConnectionCutter
 from felix.dataplane.interfaces import InterfaceMonitor
 from felix.dataplane.nft import NftDriver
 from felix.dataplane.nft_kernel import NftSocket, NftWatch
@@ -94,12 +96,18 @@ class Daemon:
         self._nft_watch = NftWatch([self._nft_socket.port])
         self._reaper = Reaper()
         self._wiring = KernelWiring(self._reaper)
+        self._conntrack = ConntrackSocket()
+        self._connections_concerned = asyncio.Event()
+        graph = Graph(config.node_name)
         self._programmer = NodeProgrammer(
-            Graph(config.node_name),
+            graph,
             NftDriver(self._nft_socket),
             RouteTable(KernelRoutes(self._route_socket, LOCAL_ROUTES), LOCAL_ROUTES),
             self._interfaces,
             time.monotonic,
+            ConnectionCutter(
+                self._conntrack, graph.members, self._interfaces.addresses, self._connections_concerned.set
+            ),
         )
         self._programmer.on_interfaces(self._interfaces.own_addresses())
         self._view = NodeView(config.node_name)
@@ -146,6 +154,7 @@ class Daemon:
                 tasks = [
                     group.create_task(self._syncer.run(self._on_datastore)),
                     group.create_task(self._tick_forever()),
+                    group.create_task(self._cut_connections_forever()),
                 ]
                 await self._stopping.wait()
                 for task in tasks:
@@ -173,6 +182,7 @@ class Daemon:
         self._interfaces.close()
         self._nft_watch.close()
         self._nft_socket.close()
+        self._conntrack.close()
         self._route_socket.close()
         await self._store.close()
 
@@ -251,8 +261,20 @@ class Daemon:
             await asyncio.sleep(LONGEST_WAIT_S if due_s is None else min(max(due_s - now_s, 0.01), LONGEST_WAIT_S))
             self._on_interfaces()  # once more, if they could not be read when they changed
             self._programmer.on_tick()
+            self._connections_concerned.set()  # what waited for the policy to be in the kernel, or for a retry
             for key in self._programmer.overdue():
                 await self._ask(key)
+
+    async def _cut_connections_forever(self) -> None:
+        """A little later than the change, so that a burst of changes is one pass, and in small pieces."""
+        while True:
+            await self._connections_concerned.wait()
+            self._connections_concerned.clear()
+            await asyncio.sleep(ANSWER_FIRST_S)
+            more = True
+            while more:
+                more = self._programmer.cut_connections()
+                await asyncio.sleep(0)
 
     async def _ask(self, key: Key) -> None:
         """The datastore's notice of what was programmed ahead of it did not come: what does it hold?"""

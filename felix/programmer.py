@@ -1,8 +1,10 @@
 """Bring what the graph computes into the kernel, in an order that never leaves a workload without its policy.
 
 A change takes routes away first, then changes the policy, then adds routes; while the policy is not in the kernel no
-route is added. What the CNI server programs ahead of the datastore's own notice of it is held against notices that
-are older. No waiting, no clock: callers pass monotonic seconds, and call `on_tick` when `due_s` has come."""
+route is added. Live connections that the new policy refuses are cut when it is in the kernel, by `cut_connections`,
+which the owner calls between other work. What the CNI server programs ahead of the datastore's own notice of it is
+held against notices that are older. No waiting, no clock: callers pass monotonic seconds, and call `on_tick` when
+`due_s` has come."""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ from typing import Protocol
 
 from felix.calc.delta import LocalEndpoint, LocalHostEndpoint, NodeDelta
 from felix.calc.graph import Graph
+from felix.dataplane.cutting import ConnectionCutter
 from felix.dataplane.nft import NftDriver, Report
 from felix.rules.changes import first_table
 from felix.rules.render import Renderer
@@ -91,13 +94,16 @@ class NodeProgrammer:
         routes: RouteTable,
         links: Links,
         now_s: Callable[[], float],
+        connections: ConnectionCutter | None = None,
     ) -> None:
+        """`connections` None: live connections are left alone."""
         self._graph = graph
         self._renderer = Renderer()
         self._nft = nft
         self._routes = routes
         self._links = links
         self._now_s = now_s
+        self._connections = connections
         self._ahead = _Ahead()
         self._started = False
         self._retiring = False
@@ -233,6 +239,8 @@ class NodeProgrammer:
     def due_s(self) -> float | None:
         """When `on_tick` has something to do."""
         times = [self._nft.retry_at_s, self._routes.retry_at_s(), *self._ahead.until_s.values()]
+        if self._connections is not None:
+            times.append(self._connections.retry_at_s)
         return min((one for one in times if one is not None), default=None)
 
     def on_tick(self) -> None:
@@ -244,6 +252,14 @@ class NodeProgrammer:
         self._release_held_back()
         self._apply_routes()
 
+    def cut_connections(self) -> bool:
+        """A bounded piece of work on live connections that policy refuses now; True: there is more to do at once.
+
+        Nothing while the policy is not in the kernel: it could not be kept from making new ones."""
+        if self._connections is None or not self._report.in_kernel:
+            return False
+        return self._connections.step(self._now_s())
+
     # --- into the kernel ----------------------------------------------------------------------------------------
 
     def flush(self) -> None:
@@ -254,6 +270,8 @@ class NodeProgrammer:
         self._note(delta)
         self._withdraw_routes(delta)
         self._apply_policy(delta)
+        if self._connections is not None:
+            self._connections.on_delta(delta)
         self._add_routes(delta)
         self._apply_routes()
 
@@ -266,7 +284,8 @@ class NodeProgrammer:
     def failures(self) -> dict[str, str]:
         """What is not as desired, in words."""
         routes = {f"route {one.prefix}": one.text for one in self._routes.failures}
-        return {**self._report.failed, **routes}
+        connections = self._connections.failures if self._connections is not None else {}
+        return {**self._report.failed, **routes, **connections}
 
     def policy_problems(self, interface: str) -> list[str]:
         """Why the policy of an interface is not in the kernel as it should be; empty if it is."""

@@ -82,6 +82,10 @@ class Interfaces:
             if held and (link := self._links.get(index)) is not None and not is_workloads(link.name)
         }
 
+    def addresses(self) -> set[IPAddress]:
+        """Of the host itself, on whichever link."""
+        return {one.ip for held in self._addresses.values() for one in held}
+
     def replace_all(self, links: Iterable[Link], addresses: Iterable[Address]) -> HostChanges:
         """Everything as it is now; what differs from before."""
         changes = HostChanges()
@@ -174,6 +178,10 @@ class InterfaceMonitor:
     def uplink(self, node_address: IPAddress) -> Link | None:
         """The link that has the node's address; its MTU is what workloads get."""
         return self._interfaces.link_with(node_address)
+
+    def addresses(self) -> set[IPAddress]:
+        """All addresses of the host as last heard."""
+        return self._interfaces.addresses()
 
     def index(self, name: str) -> int | None:
         """The index of the link that has this name now, heard of or not; None if there is none."""

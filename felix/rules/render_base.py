@@ -40,7 +40,7 @@ DELETED = "weftdel*"
 # What a workload may always say to its router (RFC 4861, 2710, 3810): multicast listener queries and reports,
 # router and neighbour solicitations, neighbour advertisements. Not router advertisements (134) and redirects
 # (137).
-_ICMPV6_TO_ROUTER = (130, 131, 132, 133, 135, 136, 143)
+ICMPV6_TO_ROUTER = (130, 131, 132, 133, 135, 136, 143)
 
 ESTABLISHED = (
     rule(ConntrackState(("established", "related")), ConntrackMark(0, names.CUT_CONNECTION), Accept()),
@@ -118,7 +118,7 @@ def _workload_to_host(settings: Settings) -> Chain:
 
     Only one rule leads here, not an entry for each workload: older kernels check a chain again for each entry that
     leads to it, whenever a rule is added."""
-    neighbour_discovery = [rule(L4Protocol(ICMPV6), IcmpType(one), Accept()) for one in _ICMPV6_TO_ROUTER]
+    neighbour_discovery = [rule(L4Protocol(ICMPV6), IcmpType(one), Accept()) for one in ICMPV6_TO_ROUTER]
     policy = [] if settings.endpoint_to_host == "Drop" else [rule(InterfaceVerdict(Way.IN, names.FROM_ENDPOINTS))]
     known = rule(Jump(names.KNOWN_WORKLOAD))
     return Chain(

@@ -212,13 +212,24 @@ class NetlinkSocket:
                 return found
         raise DumpInterruptedError
 
-    def _dump_once(self, request: bytes) -> tuple[list[Message], bool]:
+    def begin_dump(self, request: bytes) -> int:
+        """For dumps that are too long to be read at once: the sequence number by which `next_datagram` is told apart.
+
+        A dump that is not read to its end makes the kernel refuse the next one on this socket (EBUSY)."""
         sequence = self._next_sequences(1)
         data = bytearray(request)
         flags = U16.unpack_from(data, FLAGS_OFFSET)[0]
         U16.pack_into(data, FLAGS_OFFSET, flags | NLM_F_REQUEST | NLM_F_DUMP)
         U32.pack_into(data, SEQUENCE_OFFSET, sequence)
         self._send(data)
+        return sequence
+
+    def next_datagram(self) -> bytes:
+        """What comes next of a dump, some 32 KB; the kernel writes it within this call."""
+        return bytes(memoryview(self._buffer)[: self._read_datagram()])
+
+    def _dump_once(self, request: bytes) -> tuple[list[Message], bool]:
+        sequence = self.begin_dump(request)
         found: list[Message] = []
         interrupted = False
         while True:
@@ -306,8 +317,11 @@ class NetlinkSocket:
         self._socket.send(data)
 
     def _answers(self) -> Iterable[Message]:
+        return messages(memoryview(self._buffer)[: self._read_datagram()])
+
+    def _read_datagram(self) -> int:
+        """How many bytes of the buffer are one."""
         try:
-            count = self._socket.recv_into(self._buffer)
+            return self._socket.recv_into(self._buffer)
         except BlockingIOError as error:
             raise TimeoutError(f"no answer from the kernel for {_ANSWER_TIMEOUT_S} s") from error
-        return messages(memoryview(self._buffer)[:count])

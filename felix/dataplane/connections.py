@@ -1,0 +1,347 @@
+"""Which live connections a change of policy concerns, and whether policy allows them now.
+
+Pure: follows what the graph reports and answers for one connection at a time, with the evaluator that `explain` and the
+kernel's rules are held to. It knows connections as `weft.netlink.conntrack.Seen`, and no table of them.
+
+A connection is judged as its first packet would be now: by the egress policy of the local workload that sent it and by
+the ingress policy of the one that has its destination. What neither sent nor received a local workload is nobody's
+business here, and between the node and its own workloads only defaultEndpointToHostAction and the egress policy count,
+as in the base chains."""
+
+from collections.abc import Callable, Iterable, Mapping
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from msgspec import Struct
+
+from felix.calc.delta import LocalEndpoint, NodeDelta, Settings
+from felix.calc.ip_sets import Member, SetChange
+from felix.rules.render_base import ICMPV6_TO_ROUTER
+from felix.rules.statements import PROTOCOLS_WITH_PORTS
+from weft.model.address import IPAddress, IPNetwork
+from weft.model.keys import ResourceKey
+from weft.netlink.conntrack import ICMP, ICMPV6, Seen
+from weft.policy.matching import Flow, Membership, packet_mismatch
+from weft.policy.values import Action, AddressPort, Direction, Entity, Policy, Rule
+from weft.policy.verdict import Course, Place, course, follow
+
+MEMBERS_AT_MOST = 64
+"""Of more changed members of a set it is not asked who is at the other end of a connection."""
+_VERDICTS_KEPT = 100_000
+
+
+class Concern(Struct, frozen=True):
+    """Whose connections must be examined, by host interface.
+
+    whole: all of the endpoint's. partly: those with one of these addresses (packed) at one of their ends."""
+
+    whole: frozenset[str] = frozenset()
+    partly: Mapping[str, frozenset[bytes]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.whole or self.partly)
+
+    def merged(self, other: "Concern") -> "Concern":
+        whole = self.whole | other.whole
+        partly = dict(self.partly)
+        for interface, addresses in other.partly.items():
+            partly[interface] = partly.get(interface, frozenset()) | addresses
+        return Concern(whole, {name: addresses for name, addresses in partly.items() if name not in whole})
+
+
+class Sieve(Struct, frozen=True):
+    """A concern in terms of addresses, packed: which entries of the table to look at.
+
+    whole: of these addresses all. partly: of these those with one of the others at one end. prefixes: all from
+    these, which endpoints may send from."""
+
+    whole: frozenset[bytes] = frozenset()
+    partly: Mapping[bytes, frozenset[bytes]] = {}
+    prefixes: tuple[IPNetwork, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.whole or self.partly or self.prefixes)
+
+    def anchors(self) -> frozenset[bytes] | None:
+        """Addresses of which every entry that is wanted has one as source of one direction; None: no telling."""
+        if self.prefixes:
+            return None
+        others = frozenset[bytes]().union(*self.partly.values())
+        return self.whole | min(frozenset(self.partly), others, key=len)
+
+    def wants(self) -> Callable[[bytes, bytes], bool]:
+        """Whether to look at a connection from one address to another."""
+        whole, partly, prefixes = self.whole, self.partly, self.prefixes
+
+        def addresses(source: bytes, destination: bytes) -> bool:
+            if source in whole or destination in whole:
+                return True
+            for end in (source, destination):
+                others = partly.get(end)
+                if others is not None and (source in others or destination in others):
+                    return True
+            return False
+
+        def any_source(source: bytes, destination: bytes) -> bool:
+            return addresses(source, destination) or any(ip_address(source) in one for one in prefixes)
+
+        if prefixes:
+            return any_source
+        return addresses if partly else lambda source, destination: source in whole or destination in whole
+
+
+class _Asked(Struct, frozen=True):
+    """What one endpoint asks in one direction of packets of one protocol and port.
+
+    `always`: what becomes of all of them, where addresses make no difference."""
+
+    course: Course
+    always: bool | None
+
+
+class Connections:
+    """The policy of this node's workloads as last reported. `on_delta` says what must be examined."""
+
+    def __init__(self, members: Membership) -> None:
+        self._members = members
+        self._endpoints: dict[str, LocalEndpoint] = {}
+        self._policies: dict[ResourceKey, Policy] = {}
+        self._users: dict[ResourceKey, set[str]] = {}
+        self._looking_into: dict[str, set[ResourceKey]] = {}
+        self._settings = Settings()
+        self._host: frozenset[bytes] = frozenset()
+        self._owner: dict[bytes, str] = {}
+        self._owned: dict[str, set[bytes]] = {}
+        self._senders: dict[str, tuple[IPNetwork, ...]] = {}
+        self._forget_verdicts()
+
+    # --- what changed -------------------------------------------------------------------------------------------
+
+    def on_delta(self, delta: NodeDelta) -> Concern:
+        self._forget_verdicts()
+        whole: set[str] = set()
+        for key, policy in delta.policies.items():
+            whole |= self._users.get(key, set())
+            self._set_policy(key, policy)
+        for interface, endpoint in delta.endpoints.items():
+            if self._set_endpoint(interface, endpoint):
+                whole.add(interface)
+        for prefix, owner in delta.routes.items():
+            self._set_owner(prefix, owner)
+            if owner is not None:
+                whole.add(owner)
+        if delta.settings is not None and delta.settings != self._settings:
+            self._settings = delta.settings
+            whole.update(self._endpoints)
+        partly: dict[str, frozenset[bytes]] = {}
+        for (set_id, _), change in delta.sets.items():
+            self._note_set(set_id, change, whole, partly)
+        return Concern(frozenset(whole)).merged(Concern(partly=partly))
+
+    def on_host_addresses(self, addresses: Iterable[IPAddress]) -> None:
+        """The node's own, on whichever link."""
+        self._host = frozenset(one.packed for one in addresses)
+
+    def _note_set(self, set_id: str, change: SetChange, whole: set[str], partly: dict[str, frozenset[bytes]]) -> None:
+        users = {name for key in self._looking_into.get(set_id, ()) for name in self._users.get(key, ())}
+        changed = None if change.kind is None or change.replaced else _addresses(change.added | change.removed)
+        if changed is None:
+            whole |= users
+            return
+        for name in users:
+            partly[name] = partly.get(name, frozenset()) | changed
+
+    def _set_policy(self, key: ResourceKey, policy: Policy | None) -> None:
+        before = self._policies.pop(key, None)
+        for set_id in before.address_sets() if before is not None else ():
+            self._looking_into[set_id].discard(key)
+            if not self._looking_into[set_id]:
+                del self._looking_into[set_id]
+        if policy is not None:
+            self._policies[key] = policy
+            for set_id in policy.address_sets():
+                self._looking_into.setdefault(set_id, set()).add(key)
+
+    def _set_endpoint(self, interface: str, endpoint: LocalEndpoint | None) -> bool:
+        """Whether its connections are concerned."""
+        before = self._endpoints.pop(interface, None)
+        for key in before.policy.asked() if before is not None else ():
+            self._users[key].discard(interface)
+            if not self._users[key]:
+                del self._users[key]
+        self._senders.pop(interface, None)
+        if endpoint is None:
+            return False
+        self._endpoints[interface] = endpoint
+        for key in endpoint.policy.asked():
+            self._users.setdefault(key, set()).add(interface)
+        if endpoint.may_send_as:
+            self._senders[interface] = endpoint.may_send_as
+        return before is None or (before.policy, before.may_send_as) != (endpoint.policy, endpoint.may_send_as)
+
+    def _set_owner(self, prefix: IPNetwork, interface: str | None) -> None:
+        """Workloads have single addresses (the graph's routes say who has which)."""
+        address = prefix.network_address.packed
+        before = self._owner.pop(address, None)
+        if before is not None:
+            self._owned[before].discard(address)
+            if not self._owned[before]:
+                del self._owned[before]
+        if interface is not None:
+            self._owner[address] = interface
+            self._owned.setdefault(interface, set()).add(address)
+
+    def sieve(self, concern: Concern) -> Sieve:
+        """Of what exists now; empty if nothing of the concern does."""
+        whole = frozenset(address for name in concern.whole for address in self._owned.get(name, ()))
+        partly = {
+            address: others
+            for name, others in concern.partly.items()
+            for address in self._owned.get(name, ())
+            if address not in whole
+        }
+        names = concern.whole | concern.partly.keys()
+        return Sieve(whole, partly, tuple(one for name in names for one in self._senders.get(name, ())))
+
+    # --- one connection -----------------------------------------------------------------------------------------
+
+    def allowed(self, seen: Seen) -> bool | None:
+        """What policy says of it now; None: it is not of a local workload."""
+        sender, receiver = self._sender(seen.source), self._owner.get(seen.destination)
+        if sender not in self._endpoints:
+            sender = None
+        if receiver not in self._endpoints:
+            receiver = None
+        if sender is None and receiver is None:
+            return None
+        if sender is not None and seen.destination in self._host:
+            return self._to_host(sender, seen)
+        if sender is not None and not self._passes(sender, Direction.EGRESS, seen):
+            return False
+        # What the node itself says to its workloads passes.
+        return receiver is None or seen.source in self._host or self._passes(receiver, Direction.INGRESS, seen)
+
+    def _sender(self, source: bytes) -> str | None:
+        owner = self._owner.get(source)
+        if owner is None and self._senders:
+            address = ip_address(source)
+            for name, prefixes in self._senders.items():
+                if any(address in one for one in prefixes):
+                    return name
+        return owner
+
+    def _to_host(self, sender: str, seen: Seen) -> bool:
+        if seen.protocol == ICMPV6 and seen.first in ICMPV6_TO_ROUTER:
+            return True
+        return self._settings.endpoint_to_host != "Drop" and self._passes(sender, Direction.EGRESS, seen)
+
+    def _passes(self, interface: str, direction: Direction, seen: Seen) -> bool:
+        asks_source_port = self._asks_source_port(interface, direction)
+        first = seen.first if asks_source_port or seen.protocol in (ICMP, ICMPV6) else 0
+        shape = (interface, direction, len(seen.source), seen.protocol, first, seen.second)
+        asked = self._asked.get(shape)
+        if asked is None:
+            asked = self._asked[shape] = self._ask(interface, direction, seen)
+        if asked.always is not None:
+            return asked.always
+        key = (shape, seen.source, seen.destination)
+        passes = self._verdicts.get(key)
+        if passes is None:
+            if len(self._verdicts) >= _VERDICTS_KEPT:
+                self._verdicts.clear()
+            found = follow(asked.course, _flow(seen), self._members)
+            passes = self._verdicts[key] = found is not None and found.allowed
+        return passes
+
+    def _forget_verdicts(self) -> None:
+        self._courses: dict[tuple[str, Direction], tuple[Course, bool]] = {}
+        self._asked: dict[tuple[str, Direction, int, int, int, int], _Asked] = {}
+        self._verdicts: dict[tuple[tuple[str, Direction, int, int, int, int], bytes, bytes], bool] = {}
+
+    def _course(self, interface: str, direction: Direction) -> tuple[Course, bool]:
+        """With whether any of its rules looks at source ports."""
+        found = self._courses.get((interface, direction))
+        if found is None:
+            made = course(self._endpoints[interface].policy, self._policies, direction)
+            rules = (place.rule for place in made.places if place.rule is not None)
+            found = self._courses[interface, direction] = made, any(_asks_ports(one.source) for one in rules)
+        return found
+
+    def _asks_source_port(self, interface: str, direction: Direction) -> bool:
+        return self._course(interface, direction)[1]
+
+    def _ask(self, interface: str, direction: Direction, seen: Seen) -> _Asked:
+        """What is left to be asked of packets like this one: places that its protocol and ports do not rule out."""
+        if len(self._asked) >= _VERDICTS_KEPT:
+            self._asked.clear()
+        whole, _ = self._course(interface, direction)
+        flow = _flow(seen)
+        acting = sum(
+            1 << number
+            for number, place in enumerate(whole.places)
+            if whole.acting >> number & 1 and _may_matter(place, flow, self._members)
+        )
+        first = whole.places[(acting & -acting).bit_length() - 1]
+        always = first.step.action is Action.ALLOW if first.step.action is not Action.PASS else None
+        return _Asked(Course(whole.places, acting), None if _asks_addresses(first.rule) else always)
+
+
+def _may_matter(place: Place, flow: Flow, members: Membership) -> bool:
+    """Whether a packet of this protocol and these ports may be decided here, whatever its addresses are."""
+    if place.rule is None:
+        return True
+    if place.step.action is Action.LOG:
+        return False
+    return _asks_named(place.rule) or packet_mismatch(place.rule, flow, members) is None
+
+
+def _asks_named(rule: Rule) -> bool:
+    """Whether ports are asked for that depend on the address that has them."""
+    ends = (rule.source, rule.destination)
+    return any(one.named_ports or one.not_named_ports or one.service is not None for one in ends)
+
+
+def _asks_addresses(rule: Rule | None) -> bool:
+    if rule is None:
+        return False
+    ends = (rule.source, rule.destination)
+    return _asks_named(rule) or any(one.nets or one.not_nets or one.address_sets() for one in ends)
+
+
+def _asks_ports(entity: Entity) -> bool:
+    named = entity.named_ports or entity.not_named_ports or entity.service is not None
+    return bool(entity.ports or entity.not_ports or named)
+
+
+def _flow(seen: Seen) -> Flow:
+    source, destination, protocol = ip_address(seen.source), ip_address(seen.destination), seen.protocol
+    if protocol in (ICMP, ICMPV6):
+        return Flow(
+            source=source, destination=destination, protocol=protocol, icmp_type=seen.first, icmp_code=seen.second
+        )
+    if protocol not in PROTOCOLS_WITH_PORTS:
+        return Flow(source=source, destination=destination, protocol=protocol)
+    return Flow(
+        source=source,
+        destination=destination,
+        protocol=protocol,
+        source_port=seen.first,
+        destination_port=seen.second,
+    )
+
+
+def _addresses(changed: Iterable[Member]) -> frozenset[bytes] | None:
+    """None: too many to be told apart, or prefixes."""
+    found: set[bytes] = set()
+    for member in changed:
+        match member:
+            case IPv4Address() | IPv6Address():
+                found.add(member.packed)
+            case AddressPort():
+                found.add(member.address.packed)
+            case _ if member.prefixlen == member.max_prefixlen:
+                found.add(member.network_address.packed)
+            case _:
+                return None
+        if len(found) > MEMBERS_AT_MOST:
+            return None
+    return frozenset(found)

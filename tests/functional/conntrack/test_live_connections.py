@@ -1,0 +1,190 @@
+"""A live connection that policy refuses is cut, one that it allows is left alone, one that it allows again goes on."""
+
+from collections.abc import Callable, Iterator
+from ipaddress import ip_network
+
+import pytest
+
+from lab.netns import NetNs
+from tests.functional.conntrack.live import ADDRESSES, SERVICE, Live, Node, speaking, workload
+from weft.model.base import Metadata
+from weft.model.policy import (
+    EntityRule,
+    GlobalNetworkPolicy,
+    GlobalNetworkPolicySpec,
+    GlobalNetworkSet,
+    NetworkSetSpec,
+    Rule,
+)
+from weft.model.values import Port, Protocol
+
+pytestmark = pytest.mark.root
+
+RESUMED_S = 5.0
+REFUSED, KEPT = 81, 82
+W1, W2 = workload("w1", {"role": "server"}), workload("w2", {"role": "client"})
+Connect = Callable[[str, int, int], Live]
+
+
+@pytest.fixture
+def node(netns: Callable[[str], NetNs]) -> Iterator[Node]:
+    made = Node(netns)
+    yield made
+    made.close()
+
+
+def policy(
+    name: str, direction: str, *ports: int | str, chooses: str = "all()", source: EntityRule | None = None
+) -> GlobalNetworkPolicy:
+    """Allows these ports and nothing else in a direction, and everything in the other."""
+    rules = tuple(
+        Rule(
+            action="Allow",
+            protocol=Protocol.parse(kind),
+            source=source or EntityRule(),
+            destination=EntityRule(ports=tuple(Port.parse(port) for port in ports)),
+        )
+        for kind in ("TCP", "UDP")
+    )
+    everything = (Rule(action="Allow"),)
+    spec = GlobalNetworkPolicySpec(
+        selector=chooses,
+        types=("Ingress", "Egress"),
+        ingress=rules if direction == "ingress" else everything,
+        egress=rules if direction == "egress" else everything,
+    )
+    return GlobalNetworkPolicy(metadata=Metadata(name=name), spec=spec)
+
+
+WAYS = {
+    "ingress": ("ingress", "out", "w1", {}),
+    "ingress through DNAT": ("ingress", "out", "w1", SERVICE),
+    "egress masqueraded": ("egress", "w1", "out", {}),
+    "egress through DNAT to another workload": ("egress", "w2", "w1", SERVICE),
+    "ingress from another workload": ("ingress", "w2", "w1", {}),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_a_changed_policy_refuses_is_cut_and_nothing_else(node: Node, way: str) -> None:
+    direction, client, server, at = WAYS[way]
+    node.start(W1, W2, policy("p", direction, REFUSED, KEPT))
+    refused, kept = (
+        [
+            node.connect(kind, client, server, port, version, at=at.get(version, ""))
+            for kind in ("tcp", "udp")
+            for version in (4, 6)
+        ]
+        for port in (REFUSED, KEPT)
+    )
+    node.apply([policy("p", direction, KEPT)])
+    assert node.cut_ports() == {REFUSED}
+    assert speaking(refused) == []
+    for one in kept:
+        assert one.passes_both_ways(1), one.name
+    assert speaking(refused, 0) == [], "nothing arrived meanwhile either"
+    node.apply([policy("p", direction, REFUSED, KEPT)])
+    assert node.cut_ports() == set()
+    for one in (*refused, *kept):
+        assert one.passes_both_ways(RESUMED_S), one.name
+
+
+@pytest.fixture
+def both(node: Node) -> Connect:
+    """Connects TCP over IPv4 and UDP over IPv6 from the outside host to w1."""
+    return lambda kind, version, port: node.connect(kind, "out", "w1", port, version)
+
+
+def _all(connect: Connect, port: int) -> list[Live]:
+    return [connect(kind, version, port) for kind, version in (("tcp", 4), ("udp", 6), ("udp", 4))]
+
+
+def test_a_label_that_takes_an_endpoint_into_a_policy_cuts(node: Node, both: Connect) -> None:
+    open_to_all, closed = (
+        policy("a", "ingress", REFUSED, KEPT, chooses="role == 'server'"),
+        policy("b", "ingress", KEPT, chooses="role == 'closed'"),
+    )
+    node.start(W1, open_to_all, closed)
+    refused, kept = _all(both, REFUSED), _all(both, KEPT)
+    node.apply([workload("w1", {"role": "closed"})])
+    assert speaking(refused) == []
+    assert all(one.passes_both_ways(1) for one in kept)
+    node.apply([W1])
+    assert all(one.passes_both_ways(RESUMED_S) for one in (*refused, *kept))
+
+
+def test_a_label_of_the_other_end_cuts(node: Node) -> None:
+    node.start(W1, W2, policy("p", "ingress", KEPT, source=_from("role == 'client'")))
+    live = [node.connect(kind, "w2", "w1", KEPT, version) for kind, version in (("tcp", 4), ("udp", 6))]
+    node.apply([workload("w2", {"role": "stranger"})])
+    assert speaking(live) == []
+    node.apply([W2])
+    assert all(one.passes_both_ways(RESUMED_S) for one in live)
+
+
+def _from(selector: str) -> EntityRule:
+    return EntityRule(selector=selector)
+
+
+def _outside(*networks: str) -> GlobalNetworkSet:
+    nets = tuple(ip_network(one) for one in networks)
+    return GlobalNetworkSet(metadata=Metadata(name="out", labels={"set": "friends"}), spec=NetworkSetSpec(nets=nets))
+
+
+@pytest.mark.parametrize("narrower", ["10.9.0.0/16", "10.9.9.9/32"], ids=["prefixes", "addresses"])
+def test_a_network_set_that_loses_the_other_end_cuts(node: Node, both: Connect, narrower: str) -> None:
+    there = [f"{ADDRESSES['out'][4]}/32", f"{ADDRESSES['out'][6]}/128"]
+    node.start(W1, _outside(narrower, *there), policy("p", "ingress", KEPT, source=_from("set == 'friends'")))
+    live = _all(both, KEPT)
+    node.apply([_outside(narrower)])
+    assert speaking(live) == []
+    node.apply([_outside(narrower, *there)])
+    assert all(one.passes_both_ways(RESUMED_S) for one in live)
+
+
+def test_a_named_port_that_moves_cuts(node: Node, both: Connect) -> None:
+    named = policy("p", "ingress", "web")
+    node.start(workload("w1", {}, {"web": REFUSED}), named)
+    live = _all(both, REFUSED)
+    node.apply([workload("w1", {}, {"web": KEPT})])
+    assert speaking(live) == []
+    node.apply([workload("w1", {}, {"web": REFUSED})])
+    assert all(one.passes_both_ways(RESUMED_S) for one in live)
+
+
+def test_a_change_that_came_while_the_agent_was_away_cuts_when_it_is_back(node: Node, both: Connect) -> None:
+    node.start(W1, policy("p", "ingress", REFUSED, KEPT))
+    refused, kept = _all(both, REFUSED), _all(both, KEPT)
+    node.stop()
+    assert all(one.passes_both_ways(1) for one in (*refused, *kept))
+    node.start(W1, policy("p", "ingress", KEPT))
+    assert speaking(refused) == []
+    assert all(one.passes_both_ways(1) for one in kept)
+    node.stop()
+    node.start(W1, policy("p", "ingress", KEPT, REFUSED))
+    assert node.cutter.cut_total == 0
+    assert all(one.passes_both_ways(RESUMED_S) for one in (*refused, *kept))
+
+
+def test_what_stays_allowed_loses_no_packet(node: Node, both: Connect) -> None:
+    """Packets are sent between all steps of the work, and every one of them arrives."""
+    node.start(W1, policy("p", "ingress", REFUSED, KEPT))
+    refused, [kept] = _all(both, REFUSED), [both("udp", 4, KEPT)]
+    for round_ in range(20):
+        ports = (KEPT,) if round_ % 2 else (REFUSED, KEPT)
+        node.programmer.on_events([])
+        node.apply([policy("p", "ingress", *ports)], cut=False)
+        assert kept.passes_both_ways(1)
+        while node.programmer.cut_connections():
+            assert kept.passes_both_ways(1)
+    assert node.cutter.cut_total == node.cutter.resumed_total + len(refused)
+    assert node.cut_ports() == {REFUSED}
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_what_the_node_itself_says_to_its_workload_is_never_cut(node: Node, version: int) -> None:
+    node.start(W1, policy("p", "ingress", REFUSED))
+    probes = [node.connect(kind, "host", "w1", KEPT, version) for kind in ("tcp", "udp")]
+    node.apply([policy("p", "ingress")])
+    assert all(one.passes_both_ways(1) for one in probes)
+    assert node.cut_ports() == set()
