@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 
 from felix.calc.delta import LocalEndpoint
 from felix.calc.output import Claims, Output
-from felix.calc.policies import usable_profiles
 from weft.model.endpoint import WorkloadEndpoint, WorkloadEndpointSpec
 from weft.model.keys import ResourceKey
+from weft.policy.profiles import usable_profiles
 from weft.policy.values import EndpointPolicy
 
 WORKLOAD_INTERFACE = re.compile(r"cali[^\s/*\"]{1,11}\Z")

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 
 from felix.calc.delta import ANY_INTERFACE, LocalHostEndpoint
 from felix.calc.output import Claims, Output
-from felix.calc.policies import usable_profiles
 from weft.model.address import IPAddress
 from weft.model.endpoint import HostEndpoint, HostEndpointSpec
 from weft.model.keys import ResourceKey
+from weft.policy.profiles import usable_profiles
 from weft.policy.values import HostPolicy
 
 Interfaces = Mapping[str, frozenset[IPAddress]]

@@ -10,13 +10,13 @@ from msgspec import Struct
 from felix.calc.ip_sets import IPSets
 from felix.calc.label_index import LabelIndex, Labels
 from felix.calc.output import Output
-from weft.model.errors import FieldError
 from weft.model.keys import ResourceKey
 from weft.model.policy import Profile, Tier
 from weft.policy.compile import PolicyResource, compile_policy, is_evaluated, policy_order
 from weft.policy.order import BUILT_IN_TIERS, PolicyOrder, TierOrder, order_host_policies, order_policies
+from weft.policy.profiles import profile_key, profile_not_stored, usable_profiles
 from weft.policy.selectors import policy_selector
-from weft.policy.values import Action, EndpointPolicy, HostPolicy, Policy, Rule, Stage
+from weft.policy.values import Action, EndpointPolicy, HostPolicy, Policy, Stage
 from weft.selector import Selector, SelectorError, conjunction
 from weft.selector.nodes import Has
 
@@ -32,28 +32,6 @@ class _Known(Struct, frozen=True):
     resource: PolicyResource
     order: PolicyOrder
     unreadable: str = ""
-
-
-def profile_key(name: str) -> ResourceKey:
-    return ResourceKey("Profile", name)
-
-
-def usable_profiles(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names up to the first that no profile can have. Such a profile is missing, and a missing one denies:
-    nothing behind it would be asked."""
-    for position, name in enumerate(names):
-        try:
-            profile_key(name)
-        except FieldError:
-            return names[:position]
-    return names
-
-
-DEFAULT_ALLOW = profile_key("projectcalico-default-allow")
-"""A profile that exists in every cluster without being stored."""
-
-_ALLOW_ALL = (Rule(action=Action.ALLOW),)
-_BUILT_IN_PROFILES = {DEFAULT_ALLOW: Policy(key=DEFAULT_ALLOW, ingress=_ALLOW_ALL, egress=_ALLOW_ALL)}
 
 
 class Policies:
@@ -232,14 +210,8 @@ class Policies:
             self._compiled.pop(key, None)
             return None
         if resource is None:
-            return _BUILT_IN_PROFILES.get(key) or _missing_profile(key)
+            return profile_not_stored(key)
         compiled = self._compiled.get(key)
         if compiled is None or compiled[0] is not resource:
             compiled = self._compiled[key] = (resource, compile_policy(key, resource))
         return compiled[1]
-
-
-def _missing_profile(key: ResourceKey) -> Policy:
-    """An endpoint that names a profile which does not exist is denied where it would have been asked."""
-    deny = (Rule(action=Action.DENY, unenforced=(f"profile {key.name} does not exist: denies everything",)),)
-    return Policy(key=key, ingress=deny, egress=deny)

@@ -41,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_files(delete, required=False)
     _add_names(delete)
     delete.add_argument("-s", "--skip-not-exists", action="store_true", help="pass over resources that do not exist")
+    _add_explain(commands)
     _add_ipam(commands)
     _add_node(commands)
     version = commands.add_parser("version", help="print the versions of weftctl and of the cluster")
@@ -97,6 +98,19 @@ def _add_get(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     get.add_argument("-A", "-a", "--all-namespaces", action="store_true", help="of every namespace")
     get.add_argument("-w", "--watch", action="store_true", help="go on printing changes")
     get.add_argument("--export", action="store_true", help="leave out what only this cluster knows")
+
+
+def _add_explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    explain = commands.add_parser(
+        "explain",
+        help="whether policy allows a flow, and which rules decide",
+        description="Explain: whether policy allows a flow, at both ends, by which rules, and what was passed over.",
+    )
+    explain.add_argument("--flows", required=True, metavar="FILE", help="flows, one JSON object a line, or - for stdin")
+    explain.add_argument("--offline", required=True, action="store_true", help="the files of -f are the whole cluster")
+    explain.add_argument("-n", "--namespace", default="", help="of documents that name none (default: default)")
+    _add_files(explain, required=False)
+    _add_connection(explain)
 
 
 def _add_ipam(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -49,6 +49,10 @@ def _command(arguments: Namespace) -> Coroutine[Any, Any, int]:
         from weft.ctl import node
 
         return node.status(arguments, run_dir(os.environ))
+    if arguments.command == "explain":
+        from weft.ctl import explain
+
+        return explain.offline(arguments)
     target = find_target(os.environ, arguments.config, arguments.socket)
     match arguments.command:
         case "get":

@@ -151,7 +151,13 @@ def only_known(tree: Any, shape: Shape | None) -> Any:
 def with_text(tree: Any, cls: type) -> Any:
     """The tree with true, false and whole numbers turned to text where the class has text, as Calico's client reads
     `labels: {rack: 1}`. A fraction stays what it is, and so is refused: 1.10 would silently become 1.1."""
-    return _with_text(tree, inspect.type_info(cls))
+    return _with_text(tree, _type_info(cls))
+
+
+@lru_cache(maxsize=64)
+def _type_info(cls: type) -> inspect.Type:
+    """Looking it up takes longer than reading a resource."""
+    return inspect.type_info(cls)
 
 
 def _with_text(tree: Any, info: inspect.Type) -> Any:

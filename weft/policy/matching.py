@@ -62,16 +62,21 @@ class Mismatch(Enum):
     NOT_SELECTOR = "notSelector"
 
 
+class End(Enum):
+    SOURCE = "source"
+    DESTINATION = "destination"
+
+
 class Missed(Struct, frozen=True):
-    """`end`: "source" or "destination", "" for what is not said of an end."""
+    """`end` None: of what is not said of an end."""
 
     what: Mismatch
-    end: str = ""
+    end: End | None = None
 
 
 _FLOW = {what: Missed(what) for what in Mismatch}
-_SOURCE = {what: Missed(what, "source") for what in Mismatch}
-_DESTINATION = {what: Missed(what, "destination") for what in Mismatch}
+_SOURCE = {what: Missed(what, End.SOURCE) for what in Mismatch}
+_DESTINATION = {what: Missed(what, End.DESTINATION) for what in Mismatch}
 
 
 def mismatch(rule: Rule, flow: Flow, members: Membership) -> Missed | None:

@@ -9,12 +9,11 @@ over."""
 
 from msgspec import Struct
 
-from weft.model.address import IPAddress
 from weft.model.keys import ResourceKey
-from weft.policy.matching import Flow, Membership, address_mismatch, mismatch, packet_mismatch
+from weft.policy.matching import Flow, Membership, mismatch
 from weft.policy.values import Action, Direction, EndpointPolicy, Policies, Rule, Stage, is_staged
 
-__all__ = ["Course", "Flow", "Membership", "Place", "Step", "Verdict", "course", "fitting_places", "follow", "verdict"]
+__all__ = ["Course", "Flow", "Membership", "Place", "Step", "Verdict", "course", "follow", "verdict"]
 
 
 class Step(Struct, frozen=True):
@@ -102,18 +101,20 @@ def _place(rule: Rule, tier: str | None, key: ResourceKey, number: int, after: i
     return Place(rule, Step(effect or rule.action, tier, key, number), after, effect is not None and not is_staged(key))
 
 
-def follow(course: Course, flow: Flow, members: Membership, fitting: int | None = None) -> Verdict | None:
+def follow(
+    course: Course, flow: Flow, members: Membership, possible: int | None = None, certain: int = 0
+) -> Verdict | None:
     """What becomes of the flow; None: it gets to the end of a course that has none of its own.
 
-    `fitting`: places that both addresses are known to fit (see `fitting_places`), so that only the rest is tested."""
-    missed = mismatch if fitting is None else packet_mismatch
-    left = course.acting if fitting is None else course.acting & fitting
+    What is known about the flow needs no test: it fits none but the `possible` places, and certainly the `certain` ones
+    of these (bits as those of `Course.acting`)."""
+    left = course.acting if possible is None else course.acting & possible
     before: list[Step] = []
     while left:
         lowest = left & -left
         left ^= lowest
         place = course.places[lowest.bit_length() - 1]
-        if place.rule is not None and missed(place.rule, flow, members) is not None:
+        if not certain & lowest and place.rule is not None and mismatch(place.rule, flow, members) is not None:
             continue
         step = place.step
         if step.action is Action.ALLOW or step.action is Action.DENY:
@@ -122,16 +123,3 @@ def follow(course: Course, flow: Flow, members: Membership, fitting: int | None 
         if step.action is Action.PASS:
             left = left >> place.after << place.after
     return None
-
-
-def fitting_places(course: Course, source: IPAddress | None, destination: IPAddress | None, members: Membership) -> int:
-    """A bit for each place that these addresses fit, as far as addresses decide; None fits everywhere."""
-    found = 0
-    for number, place in enumerate(course.places):
-        rule = place.rule
-        if rule is None or (
-            (source is None or address_mismatch(rule.source, source, members) is None)
-            and (destination is None or address_mismatch(rule.destination, destination, members) is None)
-        ):
-            found |= 1 << number
-    return found

@@ -1,0 +1,278 @@
+"""What becomes of a flow between two ends of a cluster, at both of them, and quickly for many flows.
+
+The semantics are those of `weft.policy.verdict` and `weft.policy.matching`; what is added here is memory. Endpoints
+with the same policies share a course. Which of its places an address fits is found once for each address, which of them
+a packet fits once for all packets that no rule can tell apart, and what follows once for each combination of places.
+Nothing here changes an answer, only how often it is computed."""
+
+from bisect import bisect
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from weft.model.address import IPAddress
+from weft.model.errors import WeftError
+from weft.model.keys import ResourceKey
+from weft.policy.cluster import Cluster
+from weft.policy.ends import Party
+from weft.policy.matching import Flow, address_mismatch, packet_mismatch
+from weft.policy.values import Direction, EndpointPolicy, Entity, PortRange, Rule
+from weft.policy.verdict import Course, Verdict, course, follow
+
+
+class NoCommonFamilyError(WeftError):
+    """One end has IPv4 addresses only, the other IPv6 ones; or one has none at all."""
+
+
+class Packet(NamedTuple):
+    """The first packet of a connection, without its addresses. None: the protocol has none."""
+
+    protocol: int
+    source_port: int | None = None
+    destination_port: int | None = None
+    icmp_type: int | None = None
+    icmp_code: int | None = None
+
+
+class Why(Enum):
+    """Why one end allows or denies."""
+
+    POLICY = "policy"
+    OUTSIDE = "no endpoint, so no policy"
+    ITSELF = "an endpoint's traffic to itself never leaves it"
+
+
+class Side(Struct, frozen=True, eq=False):
+    """What one end says. `verdict` is there where policy was asked."""
+
+    allowed: bool
+    why: Why
+    verdict: Verdict | None = None
+
+
+class Answer(Struct, frozen=True):
+    egress: Side
+    ingress: Side
+
+    @property
+    def allowed(self) -> bool:
+        return self.egress.allowed and self.ingress.allowed
+
+
+_OUTSIDE = Side(True, Why.OUTSIDE)
+_ITSELF = Side(True, Why.ITSELF)
+
+
+_Spot = tuple[Party, int]
+"""A party's address of one family, for a dictionary: an address takes long to hash."""
+
+
+class _Rules(Struct, frozen=True, eq=False):
+    """The rules of a policy in one direction, and which of them an address fits as source or as destination: a bit for
+    each rule, the lowest for the first."""
+
+    rules: tuple[Rule, ...]
+    as_source: dict[_Spot, int]
+    as_destination: dict[_Spot, int]
+
+
+class _Asked:
+    """What endpoints with the same policies ask in one direction, with what is remembered of it. Bits are those of
+    `Course.acting`."""
+
+    def __init__(self, course: Course, rules_of: dict[ResourceKey, _Rules]) -> None:
+        self.course = course
+        self.runs: list[tuple[int, _Rules]] = []
+        self.ends = 0
+        self.by_name = 0
+        """Places with a rule where an address decides which ports fit."""
+        before: ResourceKey | None = None
+        for number, place in enumerate(course.places):
+            key = place.step.policy
+            if key is None:
+                self.ends |= 1 << number
+            elif key != before:
+                self.runs.append((number, rules_of[key]))
+            before = key
+            if place.rule is not None and (_asks_names(place.rule.source) or _asks_names(place.rule.destination)):
+                self.by_name |= 1 << number
+        rules = [place.rule for place in course.places if place.rule is not None]
+        self.source_bounds = _bounds(rule.source for rule in rules)
+        self.destination_bounds = _bounds(rule.destination for rule in rules)
+        self.as_source: dict[_Spot, int] = {}
+        self.as_destination: dict[_Spot, int] = {}
+        self.packets: dict[tuple[object, ...], int] = {}
+        self.sides: dict[int, Side] = {}
+
+
+class _Pair(Struct, frozen=True, eq=False):
+    """Two ends with the addresses that they use. Of each end what it asks and the places that both addresses fit, or
+    what it says whatever is asked."""
+
+    source: IPAddress
+    destination: IPAddress
+    egress: tuple[_Asked, int] | Side
+    ingress: tuple[_Asked, int] | Side
+
+
+class Explainer:
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._names = cluster.members.named_ports()
+        self._rules: dict[Direction, dict[ResourceKey, _Rules]] = {direction: {} for direction in Direction}
+        self._asked: dict[tuple[Direction, EndpointPolicy], _Asked] = {}
+        self._asked_at: dict[Direction, dict[Party, _Asked]] = {direction: {} for direction in Direction}
+        self._pairs: dict[tuple[Party, Party], _Pair] = {}
+
+    def explain(self, source: Party, destination: Party, packet: Packet) -> Answer:
+        """Raises NoCommonFamilyError."""
+        pair = self._pairs.get((source, destination))
+        if pair is None:
+            pair = self._pairs[source, destination] = self._pair(source, destination)
+        return Answer(self._side(pair, pair.egress, packet), self._side(pair, pair.ingress, packet))
+
+    # --- a packet ------------------------------------------------------------------------------------------------
+
+    def _side(self, pair: _Pair, asked: tuple[_Asked, int] | Side, packet: Packet) -> Side:
+        if isinstance(asked, Side):
+            return asked
+        at, fitting = asked
+        protocol, source_port, destination_port, icmp_type, icmp_code = packet
+        named = at.by_name != 0 and (destination_port in self._names or source_port in self._names)
+        alike = (
+            pair.source.version,
+            protocol,
+            None if source_port is None else bisect(at.source_bounds, source_port),
+            None if destination_port is None else bisect(at.destination_bounds, destination_port),
+            icmp_type,
+            icmp_code,
+            named,
+        )
+        passing = at.packets.get(alike)
+        if passing is None:
+            passing = at.packets[alike] = self._passing(at, _flow(pair, packet), named=named)
+        possible = fitting & passing & at.course.acting
+        if named and possible & at.by_name:
+            return self._follow(at, _flow(pair, packet), possible, possible & ~at.by_name)
+        side = at.sides.get(possible)
+        if side is None:
+            side = at.sides[possible] = self._follow(at, _flow(pair, packet), possible, possible)
+        return side
+
+    def _passing(self, at: _Asked, flow: Flow, *, named: bool) -> int:
+        """The places that such a packet fits, as far as it decides; those where names decide are among them if they
+        may. Of a port that nothing has a name for, no address makes a difference."""
+        found = 0
+        for number, place in enumerate(at.course.places):
+            bit = 1 << number
+            if (
+                place.rule is None
+                or (named and bit & at.by_name)
+                or packet_mismatch(place.rule, flow, self._cluster.members) is None
+            ):
+                found |= bit
+        return found
+
+    def _follow(self, at: _Asked, flow: Flow, possible: int, certain: int) -> Side:
+        found = follow(at.course, flow, self._cluster.members, possible, certain)
+        assert found is not None  # a course of Stage.NORMAL has an end
+        return Side(found.allowed, Why.POLICY, found)
+
+    # --- two ends ------------------------------------------------------------------------------------------------
+
+    def _pair(self, source: Party, destination: Party) -> _Pair:
+        addresses = common_addresses(source, destination)
+        if source.key is not None and source.key == destination.key:
+            return _Pair(*addresses, _ITSELF, _ITSELF)
+        ends: list[tuple[_Asked, int] | Side] = []
+        for party, direction in ((source, Direction.EGRESS), (destination, Direction.INGRESS)):
+            if party.key is None:
+                ends.append(_OUTSIDE)
+                continue
+            asked = self._asked_at[direction].get(party)
+            if asked is None:
+                asked = self._asked_at[direction][party] = self._ask(party.key, direction)
+            fitting = self._fits_source(asked, source, addresses[0])
+            ends.append((asked, fitting & self._fits_destination(asked, destination, addresses[1])))
+        return _Pair(*addresses, *ends)
+
+    def _ask(self, endpoint: ResourceKey, direction: Direction) -> _Asked:
+        policy = self._cluster.endpoint_policy(endpoint)
+        asked = self._asked.get((direction, policy))
+        if asked is None:
+            rules_of = self._rules[direction]
+            for key in policy.asked():
+                if key not in rules_of:
+                    rules_of[key] = _Rules(self._cluster.policies[key].rules(direction) or (), {}, {})
+            asked = _Asked(course(policy, self._cluster.policies, direction), rules_of)
+            self._asked[direction, policy] = asked
+        return asked
+
+    def _fits_source(self, asked: _Asked, party: Party, address: IPAddress) -> int:
+        spot = (party, address.version)
+        found = asked.as_source.get(spot)
+        if found is None:
+            found = asked.ends
+            for start, policy in asked.runs:
+                bits = policy.as_source.get(spot)
+                if bits is None:
+                    ends = (rule.source for rule in policy.rules)
+                    bits = policy.as_source[spot] = self._fitting(ends, address)
+                found |= bits << start
+            asked.as_source[spot] = found
+        return found
+
+    def _fits_destination(self, asked: _Asked, party: Party, address: IPAddress) -> int:
+        spot = (party, address.version)
+        found = asked.as_destination.get(spot)
+        if found is None:
+            found = asked.ends
+            for start, policy in asked.runs:
+                bits = policy.as_destination.get(spot)
+                if bits is None:
+                    ends = (rule.destination for rule in policy.rules)
+                    bits = policy.as_destination[spot] = self._fitting(ends, address)
+                found |= bits << start
+            asked.as_destination[spot] = found
+        return found
+
+    def _fitting(self, ends: Iterable[Entity], address: IPAddress) -> int:
+        members = self._cluster.members
+        return sum(1 << n for n, end in enumerate(ends) if address_mismatch(end, address, members) is None)
+
+
+def common_addresses(source: Party, destination: Party) -> tuple[IPAddress, IPAddress]:
+    """The first address of the source whose family the destination has, too. Raises NoCommonFamilyError."""
+    for mine in source.addresses:
+        for other in destination.addresses:
+            if mine.version == other.version:
+                return mine, other
+    for party in (source, destination):
+        if not party.addresses:
+            raise NoCommonFamilyError(f"{party.text} has no address")
+    raise NoCommonFamilyError(f"{source.text} and {destination.text} have no address family in common")
+
+
+def _flow(pair: _Pair, packet: Packet) -> Flow:
+    return Flow(
+        source=pair.source,
+        destination=pair.destination,
+        protocol=packet.protocol,
+        source_port=packet.source_port,
+        destination_port=packet.destination_port,
+        icmp_type=packet.icmp_type,
+        icmp_code=packet.icmp_code,
+    )
+
+
+def _asks_names(end: Entity) -> bool:
+    """Whether an address decides which ports fit."""
+    return bool(end.named_ports or end.not_named_ports or end.service is not None)
+
+
+def _bounds(ends: Iterable[Entity]) -> Sequence[int]:
+    """Where ranges of ports begin and where they have ended: between two of them all ports are alike."""
+    ranges: set[PortRange] = set().union(*((*end.ports, *end.not_ports) for end in ends))
+    return sorted({one.first for one in ranges} | {one.last + 1 for one in ranges})
