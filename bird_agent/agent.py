@@ -6,53 +6,30 @@ returns depends on the state, not on the order of the inputs. The daemon owns al
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Literal, assert_never
 
 from bird_agent import sessions as session_states
 from bird_agent.announcer import Announcer
+from bird_agent.attachment import Attachment, Step
 from bird_agent.bestpath import Local, Peer
-from bird_agent.datastore_view import DatastoreView
+from bird_agent.datastore_view import Concern, DatastoreView
 from bird_agent.exabgp import commands, events, link
 from bird_agent.exabgp.events import SpeakerEvent
-from bird_agent.fib import target_of
-from bird_agent.nexthops import NextHops, Underlay
-from bird_agent.peering import Peering, SessionConfig
-from bird_agent.policy import Exports, Own, concerned, importer
-from bird_agent.rib import Best, Rib
+from bird_agent.forwarding import Forwarding
+from bird_agent.holdoffs import HoldOffs
+from bird_agent.nexthops import Underlay
+from bird_agent.rib import Rib
+from bird_agent.rulebook import Rulebook
+from bird_agent.session_config import Needs, Peering, Problem, SessionConfig, Surroundings
 from bird_agent.sessions import DropAll, DropStale, MarkStale, Session, Sessions
 from weft.datastore.syncer import SyncEvent
 from weft.model.address import IPAddress, IPNetwork
-from weft.netlink.route import Target
 
 SETTLE_TIMEOUT_S = 120.0  # as long as peers keep our routes
-MAX_ROUNDS = 8  # of routes that change how other routes' next hops are reached, in one step
-
-
-@dataclass(slots=True)
-class Step:
-    """What to do now. `peering` is set when the speaker's configuration has to change; `sweep` once, when routes that
-    an earlier run left in the kernel may go."""
-
-    peering: Peering | None = None
-    commands: list[bytes] = field(default_factory=list)
-    routes: dict[IPNetwork, Target | None] = field(default_factory=dict)
-    sweep: bool = False
-    notes: list[str] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Attachment:
-    """One attachment to the speaker link, and how far it has come. `continues`: to the speaker we knew, if any."""
-
-    continues: bool
-    replayed: set[IPAddress] = field(default_factory=set)
-    live: bool = False
-    synced: bool = False
-    reports: dict[IPAddress, events.SessionReport] = field(default_factory=dict)
-    advertised: dict[IPAddress, set[IPNetwork]] = field(default_factory=dict)
+MAX_PREFIXES_REACHED = 1  # subcode of cease (RFC 4486 3)
 
 
 class Agent:
@@ -64,28 +41,34 @@ class Agent:
         self._view = DatastoreView(node_name, router_id)
         self._now = started_at
         self._started_at = started_at
-        self._own = Own()
+        self._surroundings = Surroundings()
+        self._planned: Peering | None = None
         self._peering: Peering | None = None
-        self._exports = Exports()
+        self.hold_offs = HoldOffs()
         self.sessions = Sessions()
-        self._next_hops = NextHops()
-        self._next_hops_of_best: dict[IPNetwork, tuple[IPAddress, ...]] = {}
-        self._next_hops.set_learnt(self._next_hops_of_best)
-        self.rib = Rib(Local(0, IPv4Address(0)), importer(self._own), self._next_hops.cost)
-        self._attachment: _Attachment | None = None
+        self.announcer = Announcer()
+        self.rulebook = Rulebook(self.announcer)
+        self._attachment: Attachment | None = None
         self._speaker_pid: int | None = None
         self._speaker_was_running = False
         self._in_doubt_since: float | None = None
         """While a history is told again: what comes of half of it must not reach the kernel."""
-        self.announcer = Announcer()
-        self._resolve_again: set[IPNetwork] = set()
         self._swept = False
         self._next = Step()
 
     # The rest of the node.
 
     @property
+    def rib(self) -> Rib:
+        return self.forwarding.rib
+
+    @property
+    def forwarding(self) -> Forwarding:
+        return self.rulebook.forwarding
+
+    @property
     def peering(self) -> Peering | None:
+        """The sessions there should be now: those that are held down are left out."""
         return self._peering
 
     @property
@@ -94,53 +77,81 @@ class Agent:
         return self._view.in_sync
 
     @property
-    def exported(self) -> Set[IPNetwork]:
-        """What every peer is told."""
-        return self._exports.prefixes
-
-    @property
     def swept(self) -> bool:
         """Routes of an earlier run that nobody announces any more are gone."""
         return self._swept
 
+    @property
+    def needs(self) -> Needs:
+        """What `on_surroundings` should tell."""
+        return Needs() if self._planned is None else self._planned.needs
+
+    def problems(self, now: float) -> list[Problem]:
+        """What is asked for and has no effect."""
+        planned = () if self._planned is None else self._planned.problems
+        return [*planned, *self.rulebook.problems, *self.hold_offs.problems(now)]
+
     def on_datastore(self, batch: Sequence[SyncEvent]) -> None:
-        was_in_sync = self._view.in_sync
-        concerns_peering = self._view.on_events(batch)
-        if self._view.in_sync:
-            if concerns_peering or not was_in_sync:
-                self._on_resources()
+        concern = self._view.on_events(batch)
+        if not self._view.in_sync:
+            return
+        if concern & Concern.SESSIONS:
+            self._on_resources()
+        if concern & Concern.POLICY:
+            self.rulebook.set_policies(self._view.policies(self._peering))
+        if concern & (Concern.SESSIONS | Concern.EXPORTS):
             self._on_own()
 
-    def on_workloads(self, added: Iterable[IPNetwork], removed: Iterable[IPNetwork]) -> None:
-        """Local workloads' addresses that the kernel has routes to, or no longer has."""
-        self.announcer.on_prefixes_changed(self._exports.change_workloads(added, removed))
+    def on_surroundings(self, surroundings: Surroundings) -> None:
+        """The answer to `needs`."""
+        if surroundings != self._surroundings:
+            self._surroundings = surroundings
+            if self._view.in_sync:
+                self._on_resources()
+
+    def on_workloads(self, added: Mapping[IPNetwork, str], removed: Iterable[IPNetwork]) -> None:
+        """Local workloads' addresses that the kernel has routes to (with their interfaces), or no longer has."""
+        self.rulebook.on_workloads(added, removed)
 
     def on_underlay(self, underlay: Underlay) -> None:
         """The routes and links that are not the fabric's."""
-        changed = self._next_hops.set_underlay(underlay)
-        self.rib.reconsider_through(changed)
-        self._mark_for_resolving(changed)
+        self.forwarding.set_underlay(underlay)
+        self.rulebook.on_underlay()
         for session in list(self.sessions):
-            link_index = self._next_hops.connected_link(session.peer)
-            if session.established and link_index is not None and link_index not in underlay.links_up:
+            if session.established and self.forwarding.is_link_down(session.peer):
                 self._do(self.sessions.on_interface_down(session.peer, self._now))
                 self._next.commands.append(commands.teardown(session.peer, 6))
                 self._note(session.peer, "down: interface down")
 
     def _on_resources(self) -> None:
-        planned, before = self._view.peering(), self._peering
+        self._planned = planned = self._view.peering(self._surroundings)
+        if planned is not None:
+            self.hold_offs.on_planned(dict(planned.sessions))
+        self._on_planned()
+
+    def _on_planned(self) -> None:
+        """The sessions there should be, without those that are held down."""
+        planned, before = self._planned, self._peering
+        if planned is not None:
+            sessions = {peer: one for peer, one in planned.sessions.items() if peer not in self.hold_offs}
+            planned = replace(planned, sessions=sessions)
         if planned == before:
             return
         wanted = set() if planned is None else set(planned.sessions)
         for gone in {session.peer for session in self.sessions} - wanted:
-            self._note(gone, "ended: no longer configured")
+            if gone not in self.hold_offs:
+                self._note(gone, "ended: no longer configured")
         self._peering = self._next.peering = planned
         self._do(self.sessions.configure(wanted))
         self.announcer.on_sessions_changed()
+        self.rulebook.set_policies(self._view.policies(planned))
         if planned is None:
             # A node that is no longer registered has nobody to peer with; where it listened does no harm.
             self._next.peering = None if before is None else replace(before, sessions={})
+            self.forwarding.set_gateways({})
             return
+        gateways = {one.peer: one.gateway for one in planned.sessions.values() if one.gateway is not None}
+        self.forwarding.set_gateways(gateways)
         local = Local(planned.asn, planned.router_id, planned.cluster_id)
         if before is None or local != Local(before.asn, before.router_id, before.cluster_id):
             self.rib.set_local(local)
@@ -149,11 +160,7 @@ class Agent:
 
     def _on_own(self) -> None:
         addresses = frozenset() if self._peering is None else frozenset(self._peering.addresses)
-        own = Own(addresses, self._view.blocks)
-        if own != self._own:
-            self.rib.set_import(importer(own), concerned(self._own, own))
-            self._own = own
-        self.announcer.on_prefixes_changed(self._exports.set_basis(own.blocks, self._view.pools))
+        self.rulebook.set_own(addresses, self._view.blocks, self._view.advertising())
 
     # The speaker.
 
@@ -161,7 +168,7 @@ class Agent:
         is_new = self._speaker_pid is not None and hello.speaker_pid != self._speaker_pid
         if is_new:
             self._do(self.sessions.on_speaker_lost(self._now))
-        self._attachment = _Attachment(continues=not is_new)
+        self._attachment = Attachment(continues=not is_new)
         self._speaker_pid = hello.speaker_pid
         self._in_doubt_since = self._now
         self.announcer.on_detached()
@@ -205,6 +212,7 @@ class Agent:
             case events.RoutesReceived():
                 self.sessions.on_heard(event.peer, self._now)
                 self.rib.update(event.peer, event.attributes, event.announced, event.withdrawn)
+                self._limit(event.peer)
             case events.SessionConnecting():
                 self.sessions.on_connecting(event.peer)
             case events.SessionOpened():
@@ -261,7 +269,22 @@ class Agent:
         config = self._config_of(session.peer)
         if config is not None and session.opened is not None:
             opened = session.opened
-            self.rib.set_peer(Peer(session.peer, opened.router_id, opened.asn, config.internal))
+            allowed = config.allowed_own_as
+            self.rib.set_peer(
+                Peer(session.peer, opened.router_id, opened.asn, config.internal, config.local_as, allowed)
+            )
+
+    def _limit(self, peer: IPAddress) -> None:
+        """More prefixes than a peer may announce end its session, and keep it down for a while."""
+        config = self._config_of(peer)
+        if config is None or config.max_prefixes is None or self.rib.received(peer) <= config.max_prefixes:
+            return
+        if self._attachment is None or not self._attachment.synced:
+            return  # history: how it stands now is said at its end
+        self._note(peer, f"down: it announced more than {config.max_prefixes} prefixes; held down for now")
+        self.hold_offs.begin(config, self._now)
+        self._next.commands.append(commands.cease(peer, MAX_PREFIXES_REACHED, stay_down=True))
+        self._on_planned()
 
     def _on_synced(self) -> None:
         """The speaker has said how everything stands: correct what we believed, and ask for what we missed."""
@@ -286,6 +309,8 @@ class Agent:
                 missed = missed or session.peer not in attachment.replayed
             if missed:
                 self._refresh(session.peer, report.opened)
+        for session in list(self.sessions):
+            self._limit(session.peer)
         self.announcer.on_report(list(attachment.reports), attachment.advertised)
         attachment.reports.clear()
         attachment.advertised.clear()
@@ -306,45 +331,19 @@ class Agent:
         """What to do about everything since the last step."""
         self._now = now
         self._do(self.sessions.on_tick(now))
+        if self.hold_offs.on_tick(now):
+            self._on_planned()
         done, self._next = self._next, Step()
         if not self._view.in_sync:
             return done
         if self._attachment is not None and self._attachment.synced:
             sessions = {} if self._peering is None else self._peering.sessions
-            done.commands += self.announcer.next_commands(sessions, self._exports.prefixes)
+            done.commands += self.announcer.next_commands(sessions, self.rulebook.exporter)
         if self._in_doubt_since is None or now - self._in_doubt_since >= SETTLE_TIMEOUT_S:
-            done.routes = self._route_changes()
+            done.routes = self.forwarding.take_changes()
             if not self._swept and self._settled(now):
                 self._swept = done.sweep = True
         return done
-
-    def _route_changes(self) -> dict[IPNetwork, Target | None]:
-        """A route may lead to other routes' next hops, so what changes may change more; what goes round in circles
-        goes on in the next step."""
-        changes: dict[IPNetwork, Best] = {}
-        for _ in range(MAX_ROUNDS):
-            found = self.rib.take_changes()
-            if not found:
-                break
-            changes.update(found)
-            for prefix, best in found.items():
-                if best:
-                    self._next_hops_of_best[prefix] = tuple(path.next_hop for path in best)
-                else:
-                    self._next_hops_of_best.pop(prefix, None)
-            moved = self._next_hops.on_learnt_changed(found)
-            self.rib.reconsider_through(moved)
-            self._mark_for_resolving(moved)
-        for prefix in self._resolve_again:
-            changes.setdefault(prefix, self.rib.best.get(prefix, ()))
-        self._resolve_again.clear()
-        return {prefix: target_of(prefix, best, self._next_hops) for prefix, best in changes.items()}
-
-    def _mark_for_resolving(self, next_hops: set[IPAddress]) -> None:
-        if next_hops:
-            for prefix, used in self._next_hops_of_best.items():
-                if not next_hops.isdisjoint(used):
-                    self._resolve_again.add(prefix)
 
     def _settled(self, now: float) -> bool:
         """Is everything that will be learnt without waiting for the absent learnt?"""

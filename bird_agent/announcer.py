@@ -6,13 +6,13 @@ yet is told nothing. Our own end-of-RIB comes behind everything else: it makes a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from ipaddress import IPv4Address
 
 from bird_agent.exabgp import commands
 from bird_agent.exabgp.commands import Announcement
-from bird_agent.peering import SessionConfig
-from bird_agent.policy import announcements
+from bird_agent.policy import Exporter
+from bird_agent.session_config import SessionConfig
 from weft.model.address import IPAddress, IPNetwork
 
 _NOT_KNOWN = Announcement(next_hop=IPv4Address(0))  # attributes that nothing is announced with
@@ -53,8 +53,8 @@ class Announcer:
     def told(self, peer: IPAddress) -> Mapping[IPNetwork, Announcement]:
         return self._told.get(peer, {})
 
-    def next_commands(self, sessions: Mapping[IPAddress, SessionConfig], prefixes: Set[IPNetwork]) -> list[bytes]:
-        """What to say now so that every peer is told `prefixes`; empty if nothing has changed."""
+    def next_commands(self, sessions: Mapping[IPAddress, SessionConfig], exporter: Exporter) -> list[bytes]:
+        """What to say now so that every peer is told what `exporter` says; empty if nothing has changed."""
         out: list[bytes] = []
         if not (self._compare_all or self._changed or self._end_of_rib_due):
             return out
@@ -65,7 +65,7 @@ class Announcer:
                 out.extend(commands.withdraw(peer, list(told)))
                 told.clear()
                 continue
-            out.extend(self._difference(config, told, prefixes))
+            out.extend(self._difference(config, told, exporter))
             if peer in self._end_of_rib_due:
                 self._end_of_rib_due.discard(peer)
                 out.append(commands.end_of_rib(peer, commands.family_of(peer)))
@@ -74,12 +74,12 @@ class Announcer:
         return out
 
     def _difference(
-        self, config: SessionConfig, told: dict[IPNetwork, Announcement], prefixes: Set[IPNetwork]
+        self, config: SessionConfig, told: dict[IPNetwork, Announcement], exporter: Exporter
     ) -> Iterator[bytes]:
         """The commands for one peer; `told` is then what it has been told."""
         peer = config.peer
-        looked_at = told.keys() | prefixes if self._compare_all else self._changed
-        desired = announcements(config, prefixes & looked_at)
+        desired = exporter.announcements(config, None if self._compare_all else self._changed)
+        looked_at = set(told) if self._compare_all else self._changed
         gone = [prefix for prefix in looked_at if prefix in told and prefix not in desired]
         new = {prefix: attributes for prefix, attributes in desired.items() if told.get(prefix) != attributes}
         for prefix in gone:

@@ -21,21 +21,25 @@ _Rank = Callable[["Path"], int]
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """What the decision has to know of who sent a path."""
+    """What the decision has to know of who sent a path. `local_as` is ours towards it, if it is not the node's, and may
+    be in its paths `allowed_own_as` times."""
 
     address: IPAddress
     router_id: IPv4Address
     asn: int
     internal: bool
+    local_as: int | None = None
+    allowed_own_as: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """One path to a prefix, as a peer sent it."""
+    """One path to a prefix, as a peer sent it, or as the import policy left it: with a `preference` of ours."""
 
     peer: Peer
     next_hop: IPAddress
     attributes: PathAttributes
+    preference: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +75,11 @@ def neighbor_as(path: Path) -> int:
 def unusable(path: Path, local: Local) -> str | None:
     """Why a path may not be considered, in a network engineer's words; None if it may (RFC 4271 9.1.2, RFC 4456 8)."""
     attributes = path.attributes
-    if any(local.asn in segment.numbers for segment in attributes.as_path):
-        return f"AS path contains our own AS {local.asn}"
+    asn = local.asn if path.peer.local_as is None else path.peer.local_as
+    own = sum(segment.numbers.count(asn) for segment in attributes.as_path)
+    if own > path.peer.allowed_own_as:
+        allowed = f", {own} times" if path.peer.allowed_own_as else ""
+        return f"AS path contains our own AS {asn}{allowed}"
     if attributes.originator_id == local.router_id:
         return "we are its originator"
     if local.cluster_id is not None and local.cluster_id in attributes.cluster_list:
@@ -86,7 +93,7 @@ def select(paths: Sequence[Path], cost: Sequence[int | None]) -> tuple[Path, ...
     `cost[i]` is the cost of reaching the next hop of `paths[i]`, None if it cannot be reached. Empty: no path."""
     left = [(path, each) for path, each in zip(paths, cost, strict=True) if each is not None]
     if len(left) > 1:
-        left = _lowest(left, lambda path: -_local_preference(path))
+        left = _lowest(left, lambda path: -local_preference_of(path))
         left = _lowest(left, lambda path: as_path_length(path.attributes.as_path))
         left = _lowest(left, lambda path: path.attributes.origin)
         left = _lowest_med(left)
@@ -96,7 +103,10 @@ def select(paths: Sequence[Path], cost: Sequence[int | None]) -> tuple[Path, ...
     return tuple(sorted((path for path, _ in left), key=_last_tie_breaks))[:MAX_MULTIPATH]
 
 
-def _local_preference(path: Path) -> int:
+def local_preference_of(path: Path) -> int:
+    """What the import policy says, else what a peer of our own AS says (RFC 4271 5.1.5)."""
+    if path.preference is not None:
+        return path.preference
     own = path.attributes.local_preference
     return own if path.peer.internal and own is not None else DEFAULT_LOCAL_PREFERENCE
 

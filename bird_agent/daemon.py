@@ -31,8 +31,9 @@ from bird_agent.exabgp.supervisor import (
 )
 from bird_agent.fib import OWNER, Fib
 from bird_agent.kernel import KernelView
-from bird_agent.peering import DEFAULT_PORT, Peering, SessionConfig
+from bird_agent.session_config import DEFAULT_PORT, Peering, SessionConfig
 from bird_agent.status import BirdAgentStatus
+from bird_agent.surroundings import SecretFiles, look_around
 from weft.admin.server import AdminServer
 from weft.admin.services.status import StatusServer
 from weft.config import AgentConfig
@@ -66,6 +67,7 @@ class Daemon:
         if left_over:
             log.info("%d routes of an earlier run are kept until everything has been learnt again", len(left_over))
         self._kernel = KernelView(silent_ports=[self._requests.port])
+        self._secrets = SecretFiles(config.bgp_secrets_dir, config.namespace)
         self._agent = Agent(config.node_name, started_at, config.router_id)
         self._store = EtcdDatastore(config.etcd)
         self._syncer = Syncer(self._store, watched_prefixes(config.node_name))
@@ -191,6 +193,7 @@ class Daemon:
             self._step()
 
     def _step(self) -> None:
+        self._agent.on_surroundings(look_around(self._agent.needs, self._secrets))
         step = self._agent.step(time.time())
         for note in step.notes:
             log.info("%s", note)
@@ -265,6 +268,7 @@ def _neighbor(peering: Peering, session: SessionConfig) -> Neighbor:
         peer_as=session.peer_as,
         hold_time_s=session.hold_time_s,
         restart_time_s=session.restart_time_s,
+        password=None if session.password is None else session.password.text,
         port=None if session.port == DEFAULT_PORT else session.port,
         ttl_security_hops=session.ttl_security_hops,
     )

@@ -4,21 +4,43 @@ Pure. It holds nodes, BGP configuration and peers, pools, and this node's confir
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from enum import Flag, auto
 from ipaddress import IPv4Address
 from typing import Any, Final, Literal
 
-from bird_agent.peering import Peering, peering
+from bird_agent.exports import Advertising, advertising
+from bird_agent.peering import BgpResources, peering
+from bird_agent.policy import Policies, policies
+from bird_agent.session_config import Peering, Surroundings
 from weft.datastore.syncer import Deleted, InSync, SyncEvent, Unreadable, Upserted
 from weft.model import keys
 from weft.model.address import IPNetwork
-from weft.model.bgp import BGPConfiguration, BGPPeer
+from weft.model.bgp import BGPConfiguration, BGPFilter, BGPPeer
 from weft.model.ipam import AffinityValue
 from weft.model.keys import AffinityKey, Key, Owner, ResourceKey
 from weft.model.node import Node
 from weft.model.pool import IPPool
 
-KINDS: Final = ("Node", "BGPConfiguration", "BGPPeer", "IPPool")
+KINDS: Final = ("Node", "BGPConfiguration", "BGPPeer", "BGPFilter", "IPPool")
+
+
+class Concern(Flag):
+    """What a change may have consequences for."""
+
+    NOTHING = 0
+    SESSIONS = auto()
+    POLICY = auto()
+    EXPORTS = auto()
+
+
+_CONCERNS: Final = {
+    "Node": Concern.SESSIONS | Concern.EXPORTS,
+    "BGPConfiguration": Concern.SESSIONS | Concern.EXPORTS,
+    "BGPPeer": Concern.SESSIONS,
+    "BGPFilter": Concern.SESSIONS | Concern.POLICY,
+    "IPPool": Concern.EXPORTS,
+}
 
 
 def watched_prefixes(node_name: str) -> list[str]:
@@ -35,6 +57,7 @@ class DatastoreView:
         self._nodes: dict[str, Node] = {}
         self._configurations: dict[str, BGPConfiguration] = {}
         self._peers: dict[str, BGPPeer] = {}
+        self._filters: dict[str, BGPFilter] = {}
         self._pools: dict[str, IPPool] = {}
         self._blocks: set[IPNetwork] = set()
         self.in_sync = False
@@ -44,27 +67,33 @@ class DatastoreView:
         """This node's confirmed blocks."""
         return frozenset(self._blocks)
 
-    @property
-    def pools(self) -> Iterable[IPPool]:
-        return self._pools.values()
+    def advertising(self) -> Advertising:
+        return advertising(self._nodes.get(self._node_name), self._configurations, self._pools.values())
 
-    def peering(self) -> Peering | None:
-        return peering(self._node_name, self._nodes, self._configurations, self._peers, self._router_id)
+    def peering(self, surroundings: Surroundings) -> Peering | None:
+        resources = BgpResources(self._nodes, self._configurations, self._peers, self._filters)
+        return peering(self._node_name, resources, self._router_id, surroundings)
 
-    def on_events(self, batch: Sequence[SyncEvent]) -> bool:
-        """True if something changed that decides about sessions."""
-        concerns_peering = False
+    def policies(self, planned: Peering | None) -> Policies:
+        """The filters of the planned sessions."""
+        return policies(() if planned is None else planned.sessions.values(), self._filters)
+
+    def on_events(self, batch: Sequence[SyncEvent]) -> Concern:
+        """Take them over; what they may have consequences for."""
+        concern = Concern.NOTHING
         for event in batch:
             match event:
                 case Upserted():
                     self._put(event.key, event.value)
-                    concerns_peering |= _decides_about_sessions(event.key)
+                    concern |= _concern(event.key)
                 case Deleted() | Unreadable():  # for routing, what cannot be read is not there
                     self._remove(event.key)
-                    concerns_peering |= _decides_about_sessions(event.key)
+                    concern |= _concern(event.key)
                 case InSync():
+                    if not self.in_sync:
+                        concern |= ~Concern.NOTHING
                     self.in_sync = True
-        return concerns_peering
+        return concern
 
     def _put(self, key: Key, value: object) -> None:
         match value:
@@ -74,6 +103,8 @@ class DatastoreView:
                 self._configurations[value.name] = value
             case BGPPeer():
                 self._peers[value.name] = value
+            case BGPFilter():
+                self._filters[value.name] = value
             case IPPool():
                 self._pools[value.name] = value
             case AffinityValue() if isinstance(key, AffinityKey):
@@ -90,10 +121,13 @@ class DatastoreView:
                 "Node": self._nodes,
                 "BGPConfiguration": self._configurations,
                 "BGPPeer": self._peers,
+                "BGPFilter": self._filters,
                 "IPPool": self._pools,
             }
             holders.get(key.kind, {}).pop(key.name, None)
 
 
-def _decides_about_sessions(key: Key) -> bool:
-    return isinstance(key, ResourceKey) and key.kind in ("Node", "BGPConfiguration", "BGPPeer")
+def _concern(key: Key) -> Concern:
+    if isinstance(key, AffinityKey):
+        return Concern.EXPORTS
+    return _CONCERNS.get(key.kind, Concern.NOTHING) if isinstance(key, ResourceKey) else Concern.NOTHING

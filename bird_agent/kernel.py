@@ -7,7 +7,7 @@ kernel takes routes away with a link and says nothing."""
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -55,10 +55,10 @@ _Place = tuple[IPNetwork, int, int]
 @dataclass(slots=True)
 class KernelChanges:
     """What a look at the notifications brought. `own` are those that concern the table of BGP routes; `added` and
-    `removed` local workloads' addresses; `underlay` asks for `KernelView.read`."""
+    `removed` local workloads' addresses, with the interfaces that lead there; `underlay` asks for `KernelView.read`."""
 
     underlay: bool = False
-    added: set[IPNetwork] = field(default_factory=set)
+    added: dict[IPNetwork, str] = field(default_factory=dict)
     removed: set[IPNetwork] = field(default_factory=set)
     own: list[Message] = field(default_factory=list)
     resync: bool = False
@@ -68,7 +68,7 @@ class KernelState(NamedTuple):
     """What is below BGP; the workloads that came and went since the last time."""
 
     underlay: Underlay
-    added: Set[IPNetwork]
+    added: Mapping[IPNetwork, str]
     removed: Set[IPNetwork]
 
 
@@ -82,7 +82,7 @@ class KernelView:
             self._monitor.ignore_ports(silent_ports)
         self._links: dict[int, Link] = {}
         self._routes: dict[_Place, Route] = {}
-        self._workloads: set[IPNetwork] = set()
+        self._workloads: dict[IPNetwork, int | None] = {}
         self._must_read = True
 
     def fileno(self) -> int:
@@ -117,12 +117,18 @@ class KernelView:
 
     def read(self) -> KernelState:
         """What is below BGP, and what changed with the workloads. Raises OSError, DumpInterruptedError."""
-        before = frozenset(self._workloads)
+        before = dict(self._workloads)
         if self._must_read:
             self._read_all()
         up = [link.index for link in self._links.values() if link.up and link.running]
-        below = underlay(self._routes.values(), up, frozenset({FABRIC_PROTOCOL, OWNER.protocol}))
-        return KernelState(below, self._workloads - before, before - self._workloads)
+        names = {link.index: link.name for link in self._links.values() if not link.name.startswith(WORKLOAD_LINKS)}
+        below = underlay(self._routes.values(), up, frozenset({FABRIC_PROTOCOL, OWNER.protocol}), names)
+        added = {
+            prefix: self.name_of(link)
+            for prefix, link in self._workloads.items()
+            if prefix not in before or before[prefix] != link
+        }
+        return KernelState(below, added, before.keys() - self._workloads.keys())
 
     def name_of(self, link: int | None) -> str:
         found = None if link is None else self._links.get(link)
@@ -140,7 +146,7 @@ class KernelView:
         try:
             links = {link.index: link for link in map(decode_link, self._requests.dump(dump_links()))}
             routes: dict[_Place, Route] = {}
-            workloads: set[IPNetwork] = set()
+            workloads: dict[IPNetwork, int | None] = {}
             for family in (AF_INET, AF_INET6):
                 for answer in self._routes_of(family):
                     route = _interesting(answer)
@@ -149,7 +155,7 @@ class KernelView:
                     if route.protocol != FABRIC_PROTOCOL:
                         routes[_place(route)] = route
                     elif _leads_to_workload(route):
-                        workloads.add(route.destination)
+                        workloads[route.destination] = _link_of(route)
         except DumpInterruptedError:
             return  # still to be read, when it is asked for again
         self._links, self._routes, self._workloads, self._must_read = links, routes, workloads, False
@@ -171,13 +177,13 @@ class KernelView:
     def _on_workload(self, route: Route, exists: bool, changes: KernelChanges) -> None:
         prefix = route.destination
         if exists and _leads_to_workload(route):
-            self._workloads.add(prefix)
-            changes.added.add(prefix)
+            self._workloads[prefix] = _link_of(route)
+            changes.added[prefix] = self.name_of(_link_of(route))
             changes.removed.discard(prefix)
         elif prefix in self._workloads:
-            self._workloads.discard(prefix)
+            del self._workloads[prefix]
             changes.removed.add(prefix)
-            changes.added.discard(prefix)
+            changes.added.pop(prefix, None)
 
     def _is_underlay_address(self, notification: Message) -> bool:
         address = decode_address(notification)
@@ -214,6 +220,10 @@ def _interesting(answer: Message) -> Route | None:
 
 def _leads_to_workload(route: Route) -> bool:
     return route.target.kind == RTN_UNICAST and route.destination.prefixlen == route.destination.max_prefixlen
+
+
+def _link_of(route: Route) -> int | None:
+    return next((hop.link for hop in route.target.hops), None)
 
 
 def _place(route: Route) -> _Place:

@@ -21,11 +21,18 @@ RECURSIVE_COST: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Underlay:
-    """The routes that are not ours: connected networks by link, and others by prefix; links that carry traffic."""
+    """The routes that are not ours: connected networks by link, and others by prefix, with their metrics; links that
+    carry traffic, and what all links are called."""
 
     connected: Mapping[IPNetwork, frozenset[int]] = field(default_factory=dict)
     others: Mapping[IPNetwork, Target] = field(default_factory=dict)
     links_up: frozenset[int] = frozenset()
+    metrics: Mapping[IPNetwork, int] = field(default_factory=dict)
+    names: Mapping[int, str] = field(default_factory=dict)
+
+    def name_of(self, links: Iterable[int | None]) -> str:
+        """What the first of them is called."""
+        return next((self.names.get(link, "") for link in links if link is not None), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +156,12 @@ class NextHops:
         return None
 
 
-def underlay(routes: Iterable[Route], links_up: Iterable[int], own_protocols: frozenset[int]) -> Underlay:
+def underlay(
+    routes: Iterable[Route],
+    links_up: Iterable[int],
+    own_protocols: frozenset[int],
+    names: Mapping[int, str] | None = None,
+) -> Underlay:
     """Sort the main table's routes. `own_protocols` are the fabric's, which lead to workloads or come of this very
     calculation. Of several routes to a prefix the one with the lowest metric counts."""
     connected: dict[IPNetwork, set[int]] = {}
@@ -166,6 +178,8 @@ def underlay(routes: Iterable[Route], links_up: Iterable[int], own_protocols: fr
         {prefix: frozenset(links) for prefix, links in connected.items()},
         {prefix: target for prefix, (_, target) in others.items()},
         frozenset(links_up),
+        {prefix: metric for prefix, (metric, _) in others.items()},
+        names or {},
     )
 
 

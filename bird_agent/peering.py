@@ -1,261 +1,308 @@
 """Who this node peers with: Node, BGPConfiguration and BGPPeer resources in, this node's sessions out.
 
-Pure, and exactly Calico's semantics: the node-to-node mesh among nodes that are not route reflectors, global peers,
+Pure, and Calico's semantics: the node-to-node mesh among nodes that are not route reflectors, global peers,
 peers of one node or of a node selector, peers chosen by `peerSelector`, and the reverse of those at the nodes they
-choose. For each peer address there is one session: an explicit peer goes before a reversed one, and that before the
-mesh. What cannot be done is a problem for the administrator, never an exception."""
+choose. For each peer address there is one session: a global peer goes before a node's own, an explicit peer before a
+reversed one, and that before the mesh. What cannot be done is a problem for the administrator, never an exception; a
+session whose password cannot be had is not set up in another way either."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from enum import Enum
 from ipaddress import IPv4Address
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal
 
+from bird_agent.session_config import (
+    DEFAULT_HOLD_TIME_S,
+    DEFAULT_PORT,
+    DEFAULT_RESTART_TIME_S,
+    MAX_RESTART_TIME_S,
+    NOTHING_KNOWN,
+    Needs,
+    NextHopMode,
+    Password,
+    Peering,
+    Problem,
+    SecretKey,
+    SessionConfig,
+    SessionKind,
+    Surroundings,
+)
+from bird_agent.settings import (
+    DEFAULT_CONFIGURATION,
+    NODE_CONFIGURATION,
+    default_configuration,
+    has_fields_without_effect,
+    setting,
+)
 from weft import selector
 from weft.model.address import IPAddress
-from weft.model.bgp import BGPConfiguration, BGPConfigurationSpec, BGPPeer
+from weft.model.base import Metadata
+from weft.model.bgp import BGPConfiguration, BGPConfigurationSpec, BGPFilter, BGPPassword, BGPPeer, PeerAddress
 from weft.model.node import Node
 
 DEFAULT_AS: Final = 64512
-DEFAULT_PORT: Final = 179
-DEFAULT_HOLD_TIME_S: Final = 90
-DEFAULT_RESTART_TIME_S: Final = 120
-MAX_RESTART_TIME_S: Final = 4095
-DEFAULT_CONFIGURATION: Final = "default"
+MAX_PREFIXES: Final = "weft/max-prefixes"
+"""An annotation of a BGPPeer, or of the default BGPConfiguration for all sessions: Calico has no such setting."""
 
-
-T = TypeVar("T")
-
-
-class SessionKind(Enum):
-    """Why a session exists."""
-
-    MESH = "node-to-node mesh"
-    NODE = "node specific"
-    GLOBAL = "global"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionConfig:
-    """One session this node should have. `port` is where the peer listens; `resource` asked for it."""
-
-    peer: IPAddress
-    peer_as: int
-    local: IPAddress
-    local_as: int
-    kind: SessionKind
-    resource: str
-    port: int = DEFAULT_PORT
-    hold_time_s: int = DEFAULT_HOLD_TIME_S
-    restart_time_s: int = DEFAULT_RESTART_TIME_S
-    ttl_security_hops: int | None = None
-    next_hop_mode: Literal["Auto", "Self", "Keep"] = "Auto"
-    filters: tuple[str, ...] = ()
-
-    @property
-    def internal(self) -> bool:
-        return self.peer_as == self.local_as
+_Planned = tuple[IPAddress, SessionConfig | None]
+"""A session with a peer; None: it is asked for and cannot be had, and nothing else may stand in for it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """Something asked for that has no effect here: `subject` is "BGPPeer/tor"."""
+class BgpResources:
+    """What the datastore says about BGP, by name."""
 
-    subject: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Peering:
-    """This node as a BGP speaker, and its sessions by peer address."""
-
-    asn: int
-    router_id: IPv4Address
-    addresses: tuple[IPAddress, ...]
-    port: int
-    cluster_id: IPv4Address | None = None
-    sessions: Mapping[IPAddress, SessionConfig] = field(default_factory=dict)
-    problems: tuple[Problem, ...] = ()
+    nodes: Mapping[str, Node] = field(default_factory=dict)
+    configurations: Mapping[str, BGPConfiguration] = field(default_factory=dict)
+    peers: Mapping[str, BGPPeer] = field(default_factory=dict)
+    filters: Mapping[str, BGPFilter] = field(default_factory=dict)
 
 
 def peering(
     node_name: str,
-    nodes: Mapping[str, Node],
-    configurations: Mapping[str, BGPConfiguration],
-    peers: Mapping[str, BGPPeer],
+    resources: BgpResources,
     router_id: IPv4Address | Literal["hash"] | None = None,
+    surroundings: Surroundings = NOTHING_KNOWN,
 ) -> Peering | None:
     """This node's sessions; None while the node is not registered or has no address."""
-    own = nodes.get(node_name)
+    own = resources.nodes.get(node_name)
     addresses = () if own is None else tuple(_addresses(own))
     if own is None or not addresses:
         return None
-    return _Planner(own, addresses, nodes, configurations, peers).plan(router_id)
+    return _Planner(own, addresses, resources, surroundings).plan(router_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Options:
+    """What a resource says about the session itself. `wants_password`: one is asked for, and None if not at hand."""
+
+    local_as: int | None = None
+    allowed_own_as: int = 0
+    hold_time_s: int = DEFAULT_HOLD_TIME_S
+    restart_time_s: int = DEFAULT_RESTART_TIME_S
+    ttl_security_hops: int | None = None
+    wants_password: bool = False
+    password: Password | None = None
+    source_is_free: bool = False
+    next_hop_mode: NextHopMode = "Auto"
+    keep_external_next_hop: bool = False
+    gateway: IPAddress | None = None
+    filters: tuple[str, ...] = ()
+    max_prefixes: int | None = None
 
 
 class _Planner:
     """One computation; holds what all its steps need."""
 
     def __init__(
-        self,
-        own: Node,
-        addresses: tuple[IPAddress, ...],
-        nodes: Mapping[str, Node],
-        configurations: Mapping[str, BGPConfiguration],
-        peers: Mapping[str, BGPPeer],
+        self, own: Node, addresses: tuple[IPAddress, ...], resources: BgpResources, surroundings: Surroundings
     ) -> None:
         self._own = own
         self._local = {address.version: address for address in addresses}
-        self._nodes = nodes
-        self._configurations = configurations
-        self._peers = peers
-        self._problems: list[Problem] = []
+        self._nodes = resources.nodes
+        self._configurations = resources.configurations
+        self._peers = [resources.peers[name] for name in sorted(resources.peers)]
+        self._filters = resources.filters
+        self._surroundings = surroundings
+        self._secrets: set[SecretKey] = set()
+        self._sources: set[IPAddress] = set()
+        self._problems: dict[Problem, None] = {}
 
     def plan(self, router_id: IPv4Address | Literal["hash"] | None) -> Peering:
-        sessions: dict[IPAddress, SessionConfig] = {}
+        planned: dict[IPAddress, SessionConfig | None] = {}
         for step in (self._explicit, self._reversed, self._mesh):
-            for session in step():
-                sessions.setdefault(session.peer, session)
+            for peer, session in step():
+                planned.setdefault(peer, session)
         own = self._own
+        self._complain_of_configuration()
         return Peering(
             asn=self._as_of(own),
             router_id=_router_id(own, router_id),
             addresses=tuple(self._local.values()),
             port=self._port_of(own),
             cluster_id=own.spec.bgp.route_reflector_cluster_id if own.spec.bgp else None,
-            sessions=sessions,
+            sessions={peer: session for peer, session in planned.items() if session is not None},
             problems=tuple(self._problems),
+            needs=Needs(frozenset(self._secrets), frozenset(self._sources)),
         )
 
-    def _mesh(self) -> Iterator[SessionConfig]:
-        setting = self._setting(self._own, lambda spec: spec.node_to_node_mesh_enabled)
-        if setting is False or _is_reflector(self._own):
+    def _mesh(self) -> Iterator[_Planned]:
+        default = self._default()
+        if default.node_to_node_mesh_enabled is False or _is_reflector(self._own):
             return
-        restart = self._setting(self._own, lambda spec: spec.node_mesh_max_restart_time)
-        if self._setting(self._own, lambda spec: spec.node_mesh_password) is not None:
-            self._problems.append(
-                Problem("BGPConfiguration/default", "nodeMeshPassword is not supported: mesh sessions are not set up")
-            )
-            return
+        subject = f"BGPConfiguration/{DEFAULT_CONFIGURATION}"
+        options = self._with_password(
+            _Options(
+                restart_time_s=_restart_time_s(default.node_mesh_max_restart_time),
+                max_prefixes=self._default_max_prefixes(),
+            ),
+            default.node_mesh_password,
+            subject,
+        )
         for name, node in self._nodes.items():
-            if name == self._own.name or _is_reflector(node):
-                continue
-            yield from self._with_node(
-                node,
-                SessionKind.MESH,
-                f"Node/{name}",
-                _Options(restart_time_s=_restart_time_s(restart)),
-            )
+            if name != self._own.name and not _is_reflector(node):
+                yield from self._with_node(node, SessionKind.MESH, f"Node/{name}", options)
 
-    def _explicit(self) -> Iterator[SessionConfig]:
-        for name in sorted(self._peers):
-            peer = self._peers[name]
-            if not self._is_for(peer, self._own) or not self._is_possible(peer):
+    def _explicit(self) -> Iterator[_Planned]:
+        for peer in sorted(self._peers, key=lambda each: bool(each.spec.node or each.spec.node_selector)):
+            spec, subject = peer.spec, f"BGPPeer/{peer.name}"
+            if not self._is_for(peer, self._own):
                 continue
-            kind = SessionKind.NODE if peer.spec.node or peer.spec.node_selector else SessionKind.GLOBAL
+            if spec.local_workload_selector:
+                self._complain(subject, "localWorkloadSelector is not supported: no session with local workloads")
+                continue
+            kind = SessionKind.NODE if spec.node or spec.node_selector else SessionKind.GLOBAL
             options = self._options(peer)
-            if peer.spec.peer_selector:
-                for node in self._selected(peer.spec.peer_selector, f"BGPPeer/{name}"):
-                    yield from self._with_node(node, kind, f"BGPPeer/{name}", options)
+            if spec.peer_selector:
+                if spec.local_as_number or spec.num_allowed_local_as_numbers:
+                    text = "localASNumber and numAllowedLocalASNumbers have no effect beside peerSelector"
+                    self._complain(subject, text)
+                for node in self._selected(spec.peer_selector, subject):
+                    yield from self._with_node(node, kind, subject, options)
             else:
                 yield from self._with_address(peer, kind, options)
 
-    def _reversed(self) -> Iterator[SessionConfig]:
+    def _reversed(self) -> Iterator[_Planned]:
         """Peers that other nodes have towards this one: both ends need the session."""
-        for name in sorted(self._peers):
-            peer = self._peers[name]
+        for peer in self._peers:
             spec = peer.spec
             if spec.reverse_peering == "Manual" or not self._chooses_us(peer) or spec.local_workload_selector:
                 continue
-            if spec.password is not None:
-                continue  # reported where it is explicit
-            kind = SessionKind.NODE if spec.node or spec.node_selector else SessionKind.GLOBAL
+            options = self._options(peer)
+            target = None if spec.peer_selector else spec.peer_address
             for node in self._nodes.values():
                 if node.name != self._own.name and self._is_for(peer, node):
-                    yield from self._with_node(node, kind, f"BGPPeer/{name}", self._options(peer))
+                    for address, session in self._with_node(node, SessionKind.NODE, f"BGPPeer/{peer.name}", options):
+                        if target is None or target.address.version == address.version:
+                            yield address, session
 
-    def _with_address(self, peer: BGPPeer, kind: SessionKind, options: _Options) -> Iterator[SessionConfig]:
+    def _with_address(self, peer: BGPPeer, kind: SessionKind, options: _Options) -> Iterator[_Planned]:
         subject, spec = f"BGPPeer/{peer.name}", peer.spec
         target = spec.peer_address
         if target is None:
-            self._problems.append(Problem(subject, "neither peerIP nor peerSelector is given"))
+            self._complain(subject, "neither peerIP nor peerSelector is given")
             return
         if target.address in self._local.values():
             return  # a global peer that is this node itself
         known = self._node_at(target.address)
         asn = spec.as_number or (None if known is None else self._as_of(known))
         if not asn:
-            self._problems.append(Problem(subject, f"asNumber is needed for {target.address}, which is no node"))
+            self._complain(subject, f"asNumber is needed for {target.address}, which is no node")
             return
-        port = target.port or (DEFAULT_PORT if known is None else self._port_of(known))
-        session = self._session(target.address, int(asn), port, kind, subject, options)
-        if session is not None:
-            yield session
+        if spec.reachable_by is not None and spec.reachable_by.version != target.address.version:
+            self._complain(subject, f"reachableBy {spec.reachable_by} is of another family than {target.address}")
+            yield target.address, None
+            return
+        port = target.port
+        if not port:
+            port = self._port_of(known) if known is not None and self._as_of(known) == asn else DEFAULT_PORT
+        options = replace(
+            options,
+            local_as=int(spec.local_as_number) if spec.local_as_number else None,
+            allowed_own_as=spec.num_allowed_local_as_numbers or 0,
+        )
+        yield from self._session(PeerAddress(target.address, port), int(asn), (kind, subject), options)
 
-    def _with_node(self, node: Node, kind: SessionKind, resource: str, options: _Options) -> Iterator[SessionConfig]:
+    def _with_node(self, node: Node, kind: SessionKind, resource: str, options: _Options) -> Iterator[_Planned]:
         if node.name == self._own.name:
             return
         for address in _addresses(node):
             if address.version in self._local:
-                port = self._port_of(node)
-                session = self._session(address, self._as_of(node), port, kind, resource, options)
-                if session is not None:
-                    yield session
+                target = PeerAddress(address, self._port_of(node))
+                yield from self._session(target, self._as_of(node), (kind, resource), options)
 
     def _session(
-        self, peer: IPAddress, asn: int, port: int, kind: SessionKind, resource: str, options: _Options
-    ) -> SessionConfig | None:
+        self, target: PeerAddress, asn: int, cause: tuple[SessionKind, str], options: _Options
+    ) -> Iterator[_Planned]:
+        peer, (kind, resource) = target.address, cause
         local = self._local.get(peer.version)
+        if options.source_is_free:
+            self._sources.add(peer)
+            local = self._surroundings.sources.get(peer, local)
         if local is None:
-            self._problems.append(Problem(resource, f"this node has no IPv{peer.version} address to reach {peer}"))
-            return None
-        return SessionConfig(
-            peer=peer,
-            peer_as=asn,
-            local=local,
-            local_as=options.local_as or self._as_of(self._own),
-            kind=kind,
-            resource=resource,
-            port=port,
-            restart_time_s=options.restart_time_s,
-            ttl_security_hops=options.ttl_security_hops,
-            next_hop_mode=options.next_hop_mode,
-            filters=options.filters,
+            self._complain(resource, f"this node has no IPv{peer.version} address to reach {peer}")
+            return
+        if options.wants_password and options.password is None:
+            yield peer, None
+            return
+        local_as = options.local_as or self._as_of(self._own)
+        keep = options.keep_external_next_hop and asn != local_as
+        gateway = options.gateway
+        yield (
+            peer,
+            SessionConfig(
+                peer=peer,
+                peer_as=asn,
+                local=local,
+                local_as=local_as,
+                kind=kind,
+                resource=resource,
+                port=target.port,
+                hold_time_s=options.hold_time_s,
+                restart_time_s=options.restart_time_s,
+                ttl_security_hops=options.ttl_security_hops,
+                password=options.password,
+                next_hop_mode="Keep" if keep else options.next_hop_mode,
+                allowed_own_as=options.allowed_own_as,
+                gateway=gateway if gateway is not None and gateway.version == peer.version else None,
+                filters=options.filters,
+                max_prefixes=options.max_prefixes,
+            ),
         )
 
     def _options(self, peer: BGPPeer) -> _Options:
-        spec = peer.spec
-        mode = spec.next_hop_mode or ("Keep" if spec.keep_original_next_hop else "Auto")
-        restart = spec.max_restart_time
-        return _Options(
-            local_as=None if spec.local_as_number is None else int(spec.local_as_number),
-            restart_time_s=_restart_time_s(restart),
+        spec, subject = peer.spec, f"BGPPeer/{peer.name}"
+        for name in spec.filters:
+            if name not in self._filters:
+                self._complain(subject, f"BGPFilter/{name} does not exist: nothing is filtered by it")
+        limit = self._max_prefixes(peer.metadata, subject)
+        options = _Options(
+            hold_time_s=_hold_time_s(spec.keepalive_time),
+            restart_time_s=_restart_time_s(spec.max_restart_time),
             ttl_security_hops=spec.ttl_security or None,
-            next_hop_mode=mode,
+            source_is_free=spec.source_address == "None",
+            next_hop_mode=spec.next_hop_mode or "Auto",
+            keep_external_next_hop=spec.next_hop_mode is None and spec.keep_original_next_hop,
+            gateway=spec.reachable_by,
             filters=spec.filters,
+            max_prefixes=self._default_max_prefixes() if limit is None else limit,
         )
+        return self._with_password(options, spec.password, subject)
 
-    def _is_possible(self, peer: BGPPeer) -> bool:
-        subject = f"BGPPeer/{peer.name}"
-        if peer.spec.password is not None:
-            self._problems.append(Problem(subject, "password is not supported: the session is not set up"))
-            return False
-        if peer.spec.local_workload_selector:
-            self._problems.append(Problem(subject, "localWorkloadSelector is not supported"))
-            return False
-        return True
+    def _with_password(self, options: _Options, wanted: BGPPassword | None, subject: str) -> _Options:
+        if wanted is None or wanted.secret_key_ref is None:
+            return options
+        reference = wanted.secret_key_ref
+        key = SecretKey(reference.name, reference.key)
+        self._secrets.add(key)
+        password = self._surroundings.secrets.get(key)
+        if password is None and not reference.optional:
+            self._complain(subject, f"the secret {key} is not there: no session without its password")
+        return replace(options, password=password, wants_password=not reference.optional)
+
+    def _default_max_prefixes(self) -> int | None:
+        found = self._configurations.get(DEFAULT_CONFIGURATION)
+        subject = f"BGPConfiguration/{DEFAULT_CONFIGURATION}"
+        return None if found is None else self._max_prefixes(found.metadata, subject)
+
+    def _max_prefixes(self, metadata: Metadata, subject: str) -> int | None:
+        text = metadata.annotations.get(MAX_PREFIXES)
+        if text is None:
+            return None
+        if text.isascii() and text.isdigit() and int(text) > 0:
+            return int(text)
+        self._complain(subject, f"annotation {MAX_PREFIXES} {text!r} is not a number of prefixes: no limit")
+        return None
 
     def _is_for(self, peer: BGPPeer, node: Node) -> bool:
         spec = peer.spec
-        if spec.node:
-            return spec.node == node.name
         if spec.node_selector:
             return self._matches(spec.node_selector, node, f"BGPPeer/{peer.name}")
-        return True
+        return not spec.node or spec.node == node.name
 
     def _chooses_us(self, peer: BGPPeer) -> bool:
         spec = peer.spec
@@ -264,7 +311,8 @@ class _Planner:
         target = spec.peer_address
         if target is None or target.address not in self._local.values():
             return False
-        return spec.as_number in (None, 0, self._as_of(self._own)) and target.port in (0, self._port_of(self._own))
+        wanted = int(spec.as_number or self._default().as_number or DEFAULT_AS)
+        return wanted == self._as_of(self._own) and target.port in (0, self._port_of(self._own))
 
     def _selected(self, text: str, subject: str) -> list[Node]:
         return [node for node in self._nodes.values() if self._matches(text, node, subject)]
@@ -273,9 +321,7 @@ class _Planner:
         try:
             return bool(selector.parse(text).matches(node.metadata.labels))
         except selector.SelectorError as error:
-            problem = Problem(subject, str(error))
-            if problem not in self._problems:
-                self._problems.append(problem)
+            self._complain(subject, str(error))
             return False
 
     def _node_at(self, address: IPAddress) -> Node | None:
@@ -284,30 +330,31 @@ class _Planner:
     def _as_of(self, node: Node) -> int:
         if node.spec.bgp is not None and node.spec.bgp.as_number:
             return int(node.spec.bgp.as_number)
-        return int(self._setting(node, lambda spec: spec.as_number) or DEFAULT_AS)
+        return int(self._default().as_number or DEFAULT_AS)
 
     def _port_of(self, node: Node) -> int:
-        return self._setting(node, lambda spec: spec.listen_port or None) or DEFAULT_PORT
+        return setting(self._configurations, node.name, lambda spec: spec.listen_port or None) or DEFAULT_PORT
 
-    def _setting(self, node: Node, read: Callable[[BGPConfigurationSpec], T | None]) -> T | None:
-        """The node's own configuration goes before the default one, field by field."""
-        for name in (f"node.{node.name}", DEFAULT_CONFIGURATION):
-            found = self._configurations.get(name)
-            value = None if found is None else read(found.spec)
-            if value is not None:
-                return value
-        return None
+    def _default(self) -> BGPConfigurationSpec:
+        return default_configuration(self._configurations)
 
+    def _complain(self, subject: str, text: str) -> None:
+        self._problems[Problem(subject, text)] = None
 
-@dataclass(frozen=True, slots=True)
-class _Options:
-    """What a BGPPeer says about the session itself."""
-
-    local_as: int | None = None
-    restart_time_s: int = DEFAULT_RESTART_TIME_S
-    ttl_security_hops: int | None = None
-    next_hop_mode: Literal["Auto", "Self", "Keep"] = "Auto"
-    filters: tuple[str, ...] = ()
+    def _complain_of_configuration(self) -> None:
+        own, default = self._own.name, self._default()
+        if _is_reflector(self._own):
+            text = "routeReflectorClusterID: what this node learns is not passed on to its clients"
+            self._complain(f"Node/{own}", text)
+        found = self._configurations.get(f"{NODE_CONFIGURATION}{own}")
+        if found is not None and has_fields_without_effect(found.spec):
+            text = "of a node's own configuration only listenPort, communities and prefixAdvertisements count"
+            self._complain(f"BGPConfiguration/{found.name}", text)
+        subject = f"BGPConfiguration/{DEFAULT_CONFIGURATION}"
+        if default.bind_mode == "None":
+            self._complain(subject, "bindMode None: the speaker listens on the node's own addresses only")
+        if default.program_cluster_routes == "Disabled":
+            self._complain(subject, "programClusterRoutes Disabled: BGP alone leads to other nodes' workloads")
 
 
 def _addresses(node: Node) -> Iterable[IPAddress]:
@@ -318,8 +365,13 @@ def _addresses(node: Node) -> Iterable[IPAddress]:
 
 
 def _restart_time_s(wanted: timedelta | None) -> int:
-    """As much of it as the capability can carry (RFC 4724 3)."""
-    return DEFAULT_RESTART_TIME_S if wanted is None else min(int(wanted.total_seconds()), MAX_RESTART_TIME_S)
+    """In whole seconds, and as much of it as the capability can carry (RFC 4724 3)."""
+    return DEFAULT_RESTART_TIME_S if wanted is None else min(round(wanted.total_seconds()), MAX_RESTART_TIME_S)
+
+
+def _hold_time_s(keepalive: timedelta | None) -> int:
+    """ExaBGP sends three keepalives in a hold time, so the interval asked for is a third of it."""
+    return DEFAULT_HOLD_TIME_S if keepalive is None else min(3 * max(1, round(keepalive.total_seconds())), 65535)
 
 
 def _is_reflector(node: Node) -> bool:

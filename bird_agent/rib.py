@@ -18,8 +18,8 @@ from weft.model.address import IPAddress, IPNetwork
 NextHopCost = Callable[[IPAddress], int | None]
 """Cost of reaching a next hop; None: it cannot be reached."""
 
-Import = Callable[[Peer, IPNetwork, PathAttributes], str | None]
-"""Why a route is not accepted, or None."""
+Import = Callable[[Path, IPNetwork], Path | str]
+"""A path as it is considered, or why it is not."""
 
 Best = tuple[Path, ...]
 """The best path and those used beside it; empty: none."""
@@ -80,12 +80,12 @@ class Rib:
     def _place(self, adj: AdjRibIn, prefix: IPNetwork, path: Path) -> None:
         """Keep a path, and consider it unless it is refused."""
         adj.paths[prefix] = path
-        refusal = unusable(path, self._local) or self._accept(adj.peer, prefix, path.attributes)
-        if refusal is None:
+        judged = unusable(path, self._local) or self._accept(path, prefix)
+        if isinstance(judged, Path):
             adj.rejected.pop(prefix, None)
-            self._candidates.setdefault(prefix, {})[adj.peer.address] = path
+            self._candidates.setdefault(prefix, {})[adj.peer.address] = judged
         else:
-            adj.rejected[prefix] = refusal
+            adj.rejected[prefix] = judged
             self._unplace(adj, prefix)
         self._dirty.add(prefix)
 
@@ -136,9 +136,14 @@ class Rib:
     def set_local(self, local: Local) -> None:
         """This node is another to its peers: judge everything again."""
         self._local = local
-        for adj in self._peers.values():
-            for prefix, path in adj.paths.items():
-                self._place(adj, prefix, path)
+        self.judge_again(self._peers)
+
+    def judge_again(self, peers: Iterable[IPAddress]) -> None:
+        """The import policy thinks otherwise of what these peers say."""
+        for address in peers:
+            if (adj := self._peers.get(address)) is not None:
+                for prefix, path in adj.paths.items():
+                    self._place(adj, prefix, path)
 
     def reconsider_through(self, next_hops: Iterable[IPAddress]) -> None:
         """These next hops may be reached otherwise than before."""

@@ -5,13 +5,14 @@ Values from the agent's memory only; nothing is asked of the speaker or the kern
 from __future__ import annotations
 
 import os
+import time
 from importlib.metadata import version
 from typing import Final
 
 from bird_agent.agent import Agent
 from bird_agent.kernel import KernelView
-from bird_agent.peering import SessionConfig, SessionKind
 from bird_agent.rib import sorted_prefixes
+from bird_agent.session_config import SessionConfig, SessionKind
 from bird_agent.sessions import Session
 from weft.admin.status import (
     AgentStatus,
@@ -117,11 +118,9 @@ class BirdAgentStatus:
         )
 
     def _notices(self) -> list[Notice]:
-        planned = self._agent.peering
-        notices = []
-        if planned is not None:
-            notices = [Notice(Severity.NOT_ENFORCED, each.subject, each.text) for each in planned.problems]
-        elif self._agent.in_sync:
+        problems = self._agent.problems(time.time())
+        notices = [Notice(Severity.NOT_ENFORCED, each.subject, each.text) for each in problems]
+        if self._agent.peering is None and self._agent.in_sync:
             text = "no address yet: BGP waits for the node to be registered"
             notices.append(Notice(Severity.WARNING, f"Node/{self._node}", text))
         notices += [Notice(Severity.NOT_ENFORCED, resource, why) for resource, why in self.left_out.items()]

@@ -97,6 +97,10 @@ class AgentConfig:
     router_id: IPv4Address | Literal["hash"] | None
     run_dir: Path
     state_dir: Path
+    namespace: str
+    """The namespace of the secrets that resources name without one."""
+    bgp_secrets_dir: Path
+    """NAMESPACE/NAME/KEY below it are the passwords of BGP sessions."""
     log_level: str
 
     @classmethod
@@ -126,6 +130,8 @@ class AgentConfig:
             router_id=read.get("CALICO_ROUTER_ID", None, _router_id, "an IPv4 address or hash"),
             run_dir=Path(read.text("WEFT_RUN_DIR") or "/run/weft"),
             state_dir=Path(read.text("WEFT_STATE_DIR") or "/var/lib/weft"),
+            namespace=read.text("NAMESPACE") or "kube-system",
+            bgp_secrets_dir=Path(read.text("WEFT_BGP_SECRETS_DIR") or "/etc/weft/secrets"),
             log_level=read.get("WEFT_LOG_LEVEL", "INFO", _log_level, "debug, info, warning, error or critical"),
         )
 

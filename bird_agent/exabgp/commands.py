@@ -17,23 +17,26 @@ Family = Literal["ipv4 unicast", "ipv6 unicast"]
 PREFIXES_PER_COMMAND = 500
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Announcement:
-    """The attributes a prefix is announced with."""
+    """The attributes a prefix is announced with. `as_path` is the whole one, our own AS included; empty: as usual."""
 
     next_hop: IPAddress
     communities: tuple[str, ...] = ()
+    large_communities: tuple[str, ...] = ()
     local_preference: int | None = None
-    med: int | None = None
+    as_path: tuple[int, ...] = ()
 
     def text(self) -> str:
         parts = [f"next-hop {self.next_hop}", "origin igp"]
         if self.local_preference is not None:
             parts.append(f"local-preference {self.local_preference}")
-        if self.med is not None:
-            parts.append(f"med {self.med}")
+        if self.as_path:
+            parts.append(f"as-path [ {' '.join(map(str, self.as_path))} ]")
         if self.communities:
             parts.append(f"community [{' '.join(self.communities)}]")
+        if self.large_communities:
+            parts.append(f"large-community [{' '.join(self.large_communities)}]")
         return " ".join(parts)
 
 
@@ -72,6 +75,12 @@ def route_refresh(peer: IPAddress, family: Family) -> bytes:
 def teardown(peer: IPAddress, subcode: int) -> bytes:
     """End the session; `subcode` as in RFC 4486, sent only where no graceful restart was agreed."""
     return f"neighbor {peer} teardown {subcode}\n".encode()
+
+
+def cease(peer: IPAddress, subcode: int, stay_down: bool = False) -> bytes:
+    """End the session with a NOTIFICATION, whatever was agreed about restarts: the peer forgets our routes at once. It
+    comes up again only with a new configuration if it shall `stay_down` (bird_agent/exabgp/extensions.py)."""
+    return f"weft cease {peer} {subcode}{' stay-down' if stay_down else ''}\n".encode()
 
 
 def sync() -> bytes:

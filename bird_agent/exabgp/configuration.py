@@ -16,6 +16,7 @@ from weft.model.address import IPAddress
 
 PROCESS = "speaker"
 MAX_RESTART_TIME_S = 4095  # 12 bits; a larger one would run over into the flags (RFC 4724 3)
+_PASSWORD_STATEMENT = re.compile(r'md5-password\s+("[^"]*"?|\S+)')
 _PASSWORD = re.compile(r"[!#-:<-z|~]{1,80}")  # printable, without space ; { } and the double quote
 
 
@@ -69,6 +70,11 @@ def render(neighbors: Iterable[Neighbor], helper: Sequence[str]) -> str:
     parts = [f"process {PROCESS} {{\n  run {' '.join(helper)};\n  encoder json;\n}}\n"]
     parts.extend(_neighbor(each) for each in ordered)
     return "\n".join(parts)
+
+
+def without_passwords(text: str) -> str:
+    """What ExaBGP says of a configuration may quote it, and goes into logs."""
+    return _PASSWORD_STATEMENT.sub("md5-password (hidden)", text)
 
 
 def digest_of(content: bytes) -> str:

@@ -42,6 +42,7 @@ class PathAttributes:
     originator_id: IPv4Address | None = None
     cluster_list: tuple[IPv4Address, ...] = ()
     communities: tuple[tuple[int, int], ...] = ()
+    large_communities: tuple[tuple[int, int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +211,7 @@ class _Attributes(_Raw):
     originator_id: str | None = msgspec.field(default=None, name="originator-id")
     cluster_list: list[str] = msgspec.field(default_factory=list, name="cluster-list")
     community: list[tuple[int, int]] = msgspec.field(default_factory=list)
+    large_community: list[tuple[int, int, int]] = msgspec.field(default_factory=list, name="large-community")
 
 
 class _Update(_Raw):
@@ -321,6 +323,7 @@ def _path_attributes(raw: _Attributes) -> PathAttributes:
         originator_id=None if raw.originator_id is None else IPv4Address(raw.originator_id),
         cluster_list=tuple(IPv4Address(each) for each in raw.cluster_list),
         communities=tuple(raw.community),
+        large_communities=tuple(raw.large_community),
     )
 
 

@@ -1,22 +1,28 @@
-"""What we add to ExaBGP's process API, inside its own process: `weft sync`, and a report of every reload.
+"""What we add to ExaBGP's process API, inside its own process: `weft sync`, `weft cease`, a report of every reload.
 
 `weft sync` answers with how each session stands, what was last announced to each peer, and an end mark, so that an
 agent that attaches knows ExaBGP's state instead of guessing it. Every reload reports the digest of the configuration
-and whether it was taken, because ExaBGP itself says so only in its log. Nothing of ExaBGP's own is changed."""
+and whether it was taken, because ExaBGP itself says so only in its log. `weft cease ADDRESS SUBCODE [stay-down]` ends a
+session with a NOTIFICATION, which ExaBGP itself never sends where graceful restart was agreed. Nothing of ExaBGP's own
+is changed."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from exabgp.bgp.fsm import FSM
+from exabgp.bgp.message.notification import Notify
 from exabgp.reactor.api.command.command import Command
 from exabgp.reactor.loop import Reactor
 
 from bird_agent.exabgp.configuration import digest_of
 
 SYNC_COMMAND = "weft sync"
+CEASE = 6  # RFC 4271 4.5
 PREFIXES_PER_LINE = 1000
 _running = {"digest": ""}  # of the configuration that was last taken; this process is one speaker
 
@@ -64,9 +70,29 @@ def _advertised(peer: Any) -> dict[str, list[str]]:
     return found
 
 
+def _cease(api: Any, reactor: Any, service: str, line: str, use_json: bool) -> bool:
+    """Behind the commands that are already queued, as `_sync`."""
+    _, _, address, subcode, *options = line.split()
+    reactor.asynchronous.schedule(service, line, _end_session(reactor, address, int(subcode), "stay-down" in options))
+    return True
+
+
+def _end_session(reactor: Any, address: str, subcode: int, stay_down: bool) -> Iterator[None]:
+    for peer in list(reactor._peers.values()):
+        if str(peer.neighbor["peer-address"].top()) != address or not peer.generator:
+            continue
+        if stay_down:
+            peer._restart = False
+        if peer.fsm == FSM.ESTABLISHED:
+            with contextlib.suppress(StopIteration):  # it is out already
+                peer.generator.throw(Notify(CEASE, subcode))
+    yield
+
+
 def install() -> None:
-    """Add the command, and the report to every reload."""
+    """Add the commands, and the report to every reload."""
     Command.register("weft sync", False)(_sync)
+    Command.register("weft cease", False)(_cease)
     original = Reactor.reload
 
     def reload_and_report(self: Any) -> Any:

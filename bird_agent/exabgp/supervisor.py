@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bird_agent.exabgp.configuration import digest_of
+from bird_agent.exabgp.configuration import digest_of, without_passwords
 from bird_agent.exabgp.launcher import EXIT_REFUSED
 from bird_agent.exabgp.spool import DEFAULT_LIMIT_BYTES
 from weft import singleton
@@ -120,7 +120,7 @@ class SpeakerSupervisor:
             self._running_digest = digest
             self.last_error = ""
         else:
-            self.last_error = f"ExaBGP did not take configuration {digest}: {error}"
+            self.last_error = f"ExaBGP did not take configuration {digest}: {without_passwords(error)}"
             log.error("%s", self.last_error)
         self._reported.set()
 
@@ -258,7 +258,7 @@ class SpeakerSupervisor:
         finally:
             if process.returncode is None:
                 process.kill()
-        message = errors.decode(errors="replace").strip()
+        message = without_passwords(errors.decode(errors="replace").strip())
         if process.returncode == EXIT_REFUSED:
             raise SpeakerRefusedError(message)
         if process.returncode != 0:
@@ -269,7 +269,7 @@ class SpeakerSupervisor:
             lines = self._paths.log.read_text(errors="replace").splitlines()
         except FileNotFoundError:
             return "(no log)"
-        return " / ".join(line.strip() for line in lines[-4:])
+        return without_passwords(" / ".join(line.strip() for line in lines[-4:]))
 
 
 def _launcher_arguments(paths: SpeakerPaths, listen: Sequence[IPAddress], port: int) -> list[str]:

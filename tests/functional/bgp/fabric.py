@@ -20,7 +20,15 @@ from lab.netns import CommandError, NetNs, link
 from lab.process import Process, start
 from weft.model import codec, keys
 from weft.model.base import Metadata
-from weft.model.bgp import BGPConfiguration, BGPConfigurationSpec, BGPPeer, BGPPeerSpec
+from weft.model.bgp import (
+    BGPConfiguration,
+    BGPConfigurationSpec,
+    BGPFilter,
+    BGPFilterRuleV4,
+    BGPFilterSpec,
+    BGPPeer,
+    BGPPeerSpec,
+)
 from weft.model.ipam import AffinityValue
 from weft.model.keys import AffinityKey, Owner
 from weft.model.node import Node, NodeBGPSpec, NodeSpec
@@ -74,8 +82,13 @@ class Store:
     def configuration(self, **spec: Any) -> None:
         self._resource(BGPConfiguration(metadata=Metadata(name="default"), spec=BGPConfigurationSpec(**spec)))
 
-    def peer(self, name: str, **spec: Any) -> None:
-        self._resource(BGPPeer(metadata=Metadata(name=name), spec=BGPPeerSpec(**spec)))
+    def peer(self, name: str, annotations: Mapping[str, str] | None = None, **spec: Any) -> None:
+        metadata = Metadata(name=name, annotations=annotations or {})
+        self._resource(BGPPeer(metadata=metadata, spec=BGPPeerSpec(**spec)))
+
+    def filter(self, name: str, **rules: Sequence[BGPFilterRuleV4]) -> None:
+        spec = BGPFilterSpec(**{direction: tuple(each) for direction, each in rules.items()})
+        self._resource(BGPFilter(metadata=Metadata(name=name), spec=spec))
 
     def remove_peer(self, name: str) -> None:
         self.delete(keys.ResourceKey("BGPPeer", name))
@@ -193,6 +206,11 @@ class Bird:
 
     def routes(self, protocol: str) -> set[str]:
         return set(re.findall(r"^([0-9a-f.:]+/\d+)", self.ask(f"show route protocol {protocol}"), re.MULTILINE))
+
+    def attributes(self, prefix: str, protocol: str) -> dict[str, str]:
+        """What was said with a route: "as_path" -> "64512"."""
+        text = self.ask(f"show route {prefix} protocol {protocol} all")
+        return dict(re.findall(r"BGP\.(\w+): (.*?)\s*$", text, re.MULTILINE))
 
     def connection(self) -> str:
         """Its one TCP connection, by both ends: what tells a session from the next. (The time that `show protocols`

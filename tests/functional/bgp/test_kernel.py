@@ -51,7 +51,7 @@ def test_connected_networks_other_routes_and_workloads_are_told_apart(
     here.ip("route", "add", "blackhole", "10.65.0.0/26", "proto", "80")
     here.ip("route", "add", "203.0.113.0/24", "via", "10.1.0.2", "proto", "186", "metric", "1024")
     changes = received(view)
-    assert (changes.added, changes.removed, changes.underlay) == ({ip_network("10.65.0.5/32")}, set(), True)
+    assert (changes.added, changes.removed, changes.underlay) == ({ip_network("10.65.0.5/32"): "lo"}, set(), True)
     below = view.read().underlay
     up0 = next(iter(below.connected[ip_network("10.1.0.0/24")]))
     assert view.name_of(up0) == "up0"
@@ -81,5 +81,5 @@ def test_a_workload_that_is_wired_costs_no_reading_of_the_table(pair: tuple[NetN
     time.sleep(2)  # until its IPv6 link-local address is there
     here.ip("route", "add", "10.65.0.5/32", "dev", "cali0123456789a", "proto", "80")
     changes = received(view)
-    assert changes.added == {ip_network("10.65.0.5/32")}
+    assert changes.added == {ip_network("10.65.0.5/32"): "cali0123456789a"}
     assert (changes.underlay, changes.resync, view.behind) == (False, False, False)

@@ -377,10 +377,10 @@ def test_whatever_happened_every_peer_has_exactly_what_is_ours_in_the_end(histor
             world.agent.on_datastore([Deleted(block_key(what))])
             blocks.discard(what)
         elif name == "start":
-            world.agent.on_workloads([ip_network(what)], [])
+            world.agent.on_workloads({ip_network(what): "cali0"}, [])
             workloads.add(what)
         elif name == "stop":
-            world.agent.on_workloads([], [ip_network(what)])
+            world.agent.on_workloads({}, [ip_network(what)])
             workloads.discard(what)
         elif name == "join":
             world.agent.on_datastore([node(3)])

@@ -91,7 +91,7 @@ PEER = ip_address("10.1.0.2")
 
 def test_prefixes_with_equal_attributes_share_lines_of_at_most_500() -> None:
     us = Announcement(ip_address("10.1.0.1"))
-    marked = Announcement(ip_address("10.1.0.1"), ("64512:1",), 200, 5)
+    marked = Announcement(ip_address("10.1.0.1"), ("64512:1",), ("64512:1:2",), 200, (64512, 65001))
     routes = {ip_network(("10.64.0.0", 32)): us} | {
         ip_network((0x0A000000 + number, 32)): marked for number in range(1001)
     }
@@ -99,13 +99,13 @@ def test_prefixes_with_equal_attributes_share_lines_of_at_most_500() -> None:
     assert [line.count(b"/32") for line in lines] == [1, 500, 500, 1]
     assert lines[0] == (b"neighbor 10.1.0.2 announce attributes next-hop 10.1.0.1 origin igp nlri 10.64.0.0/32\n")
     assert lines[3] == (
-        b"neighbor 10.1.0.2 announce attributes next-hop 10.1.0.1 origin igp local-preference 200 med 5 "
-        b"community [64512:1] nlri 10.0.3.232/32\n"
+        b"neighbor 10.1.0.2 announce attributes next-hop 10.1.0.1 origin igp local-preference 200 "
+        b"as-path [ 64512 65001 ] community [64512:1] large-community [64512:1:2] nlri 10.0.3.232/32\n"
     )
 
 
 prefixes = st.integers(0, 2**20).map(lambda number: ip_network((number << 8, 24)))
-attributes = st.builds(Announcement, st.just(PEER), med=st.none() | st.integers(0, 3))
+attributes = st.builds(Announcement, st.just(PEER), local_preference=st.none() | st.integers(0, 3))
 
 
 @given(st.dictionaries(prefixes, attributes, max_size=40))

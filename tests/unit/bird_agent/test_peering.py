@@ -7,9 +7,17 @@ from typing import Any
 
 import pytest
 
-from bird_agent.peering import Peering, SessionKind, peering
+from bird_agent.peering import BgpResources, peering
+from bird_agent.session_config import Password, Peering, SecretKey, SessionConfig, SessionKind, Surroundings
 from weft.model.base import Metadata
-from weft.model.bgp import BGPConfiguration, BGPConfigurationSpec, BGPPassword, BGPPeer, BGPPeerSpec
+from weft.model.bgp import (
+    BGPConfiguration,
+    BGPConfigurationSpec,
+    BGPPassword,
+    BGPPeer,
+    BGPPeerSpec,
+    SecretKeySelector,
+)
 from weft.model.node import Node, NodeBGPSpec, NodeSpec
 from weft.model.values import AsNumber, Duration
 
@@ -33,7 +41,7 @@ def plan(own: int, *resources: Node | BGPPeer | BGPConfiguration, **more: Any) -
     nodes = {each.name: each for each in resources if isinstance(each, Node)}
     peers = {each.name: each for each in resources if isinstance(each, BGPPeer)}
     configurations = {each.name: each for each in resources if isinstance(each, BGPConfiguration)}
-    made = peering(f"n{own}", nodes, configurations, peers, **more)
+    made = peering(f"n{own}", BgpResources(nodes, configurations, peers), **more)
     assert made is not None
     return made
 
@@ -122,6 +130,59 @@ REFLECTOR = node(9, {"role": "rr"}, route_reflector_cluster_id=IPv4Address("244.
             id="explicit before mesh",
         ),
         pytest.param(1, [node(1), NO_MESH, peer(peer_ip="10.0.0.1", as_number=64512)], {}, id="not with itself"),
+        pytest.param(
+            1,
+            [
+                node(1),
+                NO_MESH,
+                peer("a", node="n1", peer_ip="192.0.2.1", as_number=65001),
+                peer("b", peer_ip="192.0.2.1", as_number=65002),
+            ],
+            {"192.0.2.1": (65002, "BGPPeer/b")},
+            id="a global peer before a node's own",
+        ),
+        pytest.param(
+            2,
+            [*THREE, NO_MESH, peer(node="n1", peer_ip="10.0.0.2", as_number=65009)],
+            {},
+            id="no reverse where the AS number is another's",
+        ),
+        pytest.param(
+            2,
+            [node(1), node(2, as_number=AsNumber(65002)), NO_MESH, peer(node="n1", peer_ip="10.0.0.2")],
+            {},
+            id="no reverse without an AS number where the node has its own",
+        ),
+        pytest.param(
+            2,
+            [*THREE, NO_MESH, peer(node="n1", peer_ip="10.0.0.2:1790", as_number=64512)],
+            {},
+            id="no reverse where the port is another's",
+        ),
+        pytest.param(
+            2,
+            [*THREE, NO_MESH, configuration("node.n2", listen_port=1790), peer(node="n1", peer_ip="10.0.0.2:1790")],
+            {"10.0.0.1": (64512, "BGPPeer/p")},
+            id="reverse where the port is the node's",
+        ),
+        pytest.param(
+            2,
+            [*THREE, peer(node="n1", peer_ip="10.0.0.2", as_number=64512, reverse_peering="Manual")],
+            {"10.0.0.1": (64512, "Node/n1"), "10.0.0.3": (64512, "Node/n3")},
+            id="mesh where the reverse is manual",
+        ),
+        pytest.param(
+            1,
+            [node(1), node(2), configuration("node.n1", node_to_node_mesh_enabled=False, as_number=AsNumber(65000))],
+            {"10.0.0.2": (64512, "Node/n2")},
+            id="mesh and AS number are not a node's own",
+        ),
+        pytest.param(
+            1,
+            [node(1), NO_MESH, peer(node="n1", node_selector="has(rack)", peer_ip="192.0.2.1", as_number=65001)],
+            {},
+            id="the selector before the name",
+        ),
     ],
 )
 def test_who_peers_with_whom(
@@ -151,6 +212,165 @@ def test_options_of_a_peer_reach_its_session() -> None:
     made = plan(1, node(1), NO_MESH, peer(**spec)).sessions[ip_address("192.0.2.1")]
     assert (made.port, made.local_as, made.restart_time_s, made.ttl_security_hops) == (1179, 65100, 130, 1)
     assert (made.kind, made.next_hop_mode, made.internal) == (SessionKind.NODE, "Keep", False)
+
+
+def only(made: Peering) -> SessionConfig:
+    (session,) = made.sessions.values()
+    return session
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        pytest.param({"keepalive_time": Duration.parse("20s")}, {"hold_time_s": 60}, id="keepalive"),
+        pytest.param({"keepalive_time": Duration.parse("100ms")}, {"hold_time_s": 3}, id="shortest keepalive"),
+        pytest.param({}, {"hold_time_s": 90, "restart_time_s": 120}, id="times by default"),
+        pytest.param({"max_restart_time": Duration.parse("1500ms")}, {"restart_time_s": 2}, id="rounded restart time"),
+        pytest.param({"ttl_security": 0}, {"ttl_security_hops": None}, id="no TTL security"),
+        pytest.param({"num_allowed_local_as_numbers": 2}, {"allowed_own_as": 2}, id="own AS in paths"),
+        pytest.param({"local_as_number": AsNumber(65001)}, {"local_as": 65001, "internal": True}, id="local AS"),
+        pytest.param(
+            {"reachable_by": ip_address("10.0.0.254")}, {"gateway": ip_address("10.0.0.254")}, id="by way of a gateway"
+        ),
+        pytest.param({"keep_original_next_hop": True}, {"next_hop_mode": "Keep"}, id="next hop kept"),
+        pytest.param(
+            {"keep_original_next_hop": True, "as_number": 64512}, {"next_hop_mode": "Auto"}, id="not kept within the AS"
+        ),
+        pytest.param(
+            {"keep_original_next_hop": True, "next_hop_mode": "Self"}, {"next_hop_mode": "Self"}, id="mode before keep"
+        ),
+        pytest.param({"filters": ("a", "b")}, {"filters": ("a", "b")}, id="filters"),
+        pytest.param({"source_address": "UseNodeIP"}, {"local": ip_address("10.0.0.1")}, id="the node's address"),
+        pytest.param({"source_address": "None"}, {"local": ip_address("10.9.9.9")}, id="the address the kernel uses"),
+    ],
+)
+def test_what_a_peer_says_of_its_session(spec: dict[str, Any], expected: dict[str, Any]) -> None:
+    known = Surroundings(sources={ip_address("192.0.2.1"): ip_address("10.9.9.9")})
+    resource = peer(**{"peer_ip": "192.0.2.1", "as_number": 65001, **spec})
+    session = only(plan(1, node(1), NO_MESH, resource, surroundings=known))
+    assert {name: getattr(session, name) for name in expected} == expected
+
+
+def test_peers_of_a_selector_have_all_but_what_belongs_to_an_address() -> None:
+    resource = peer(
+        peer_selector="has(rr)",
+        local_as_number=AsNumber(65001),
+        num_allowed_local_as_numbers=1,
+        ttl_security=1,
+        reachable_by=ip_address("10.0.0.254"),
+        filters=("f",),
+    )
+    nodes = [
+        node(1, ipv6_address=IPv6Interface("fd00::1/64")),
+        node(2, {"rr": ""}, ipv6_address=IPv6Interface("fd00::2/64")),
+    ]
+    forward = plan(1, *nodes, NO_MESH, resource)
+    back = plan(2, *nodes, NO_MESH, resource)
+    for made, other, kind in ((forward, "2", SessionKind.GLOBAL), (back, "1", SessionKind.NODE)):
+        four, six = (made.sessions[ip_address(f"{prefix}{other}")] for prefix in ("10.0.0.", "fd00::"))
+        for session in (four, six):
+            assert (session.local_as, session.allowed_own_as, session.ttl_security_hops) == (64512, 0, 1)
+            assert (session.filters, session.kind) == (("f",), kind)
+        assert (four.gateway, six.gateway) == (ip_address("10.0.0.254"), None)
+    assert any("no effect beside peerSelector" in problem.text for problem in forward.problems)
+
+
+def test_the_reverse_of_a_peer_by_address_is_of_its_family_alone() -> None:
+    both = [node(number, ipv6_address=IPv6Interface(f"fd00::{number}/64")) for number in (1, 2)]
+    made = plan(2, *both, NO_MESH, peer(node="n1", peer_ip="fd00::2", as_number=64512))
+    assert set(sessions(made)) == {"fd00::1"}
+
+
+def test_the_port_of_a_node_is_used_where_address_and_as_number_are_its_own() -> None:
+    there = [node(1), node(2), NO_MESH, configuration("node.n2", listen_port=1790)]
+    assert only(plan(1, *there, peer(peer_ip="10.0.0.2", as_number=64512))).port == 1790
+    assert only(plan(1, *there, peer(peer_ip="10.0.0.2", as_number=65001))).port == 179
+    assert only(plan(1, *there, peer(peer_ip="10.0.0.2:180", as_number=64512))).port == 180
+
+
+def secret(name: str = "bgp", key: str = "tor", optional: bool | None = None) -> BGPPassword:
+    return BGPPassword(secret_key_ref=SecretKeySelector(name=name, key=key, optional=optional))
+
+
+KNOWN = Surroundings(secrets={SecretKey("bgp", "tor"): Password("s3cret")})
+
+
+@pytest.mark.parametrize(
+    ("password", "surroundings", "expected"),
+    [
+        pytest.param(secret(), KNOWN, {"192.0.2.1": "s3cret"}, id="known"),
+        pytest.param(secret(key="other"), KNOWN, {}, id="no session without its password"),
+        pytest.param(secret(key="other", optional=True), KNOWN, {"192.0.2.1": None}, id="optional"),
+        pytest.param(BGPPassword(), KNOWN, {"192.0.2.1": None}, id="no reference"),
+    ],
+)
+def test_passwords(password: BGPPassword, surroundings: Surroundings, expected: dict[str, str | None]) -> None:
+    resource = peer(peer_ip="192.0.2.1", as_number=1, password=password)
+    made = plan(1, node(1), NO_MESH, resource, surroundings=surroundings)
+    found = {str(one.peer): one.password and one.password.text for one in made.sessions.values()}
+    assert found == expected
+    assert any("the secret bgp/other is not there" in problem.text for problem in made.problems) == (not expected)
+    reference = password.secret_key_ref
+    assert made.needs.secrets == (frozenset() if reference is None else {SecretKey(reference.name, reference.key)})
+    assert "s3cret" not in f"{made!r}"
+
+
+def test_nothing_stands_in_for_a_session_whose_password_is_missing() -> None:
+    made = plan(1, *THREE, peer(peer_ip="10.0.0.2", as_number=64512, password=secret()))
+    assert set(sessions(made)) == {"10.0.0.3"}
+
+
+def test_the_mesh_has_a_password_of_its_own() -> None:
+    resources = [*THREE, configuration(node_mesh_password=secret(), node_mesh_max_restart_time=Duration.parse("30s"))]
+    assert sessions(plan(1, *resources)) == {}
+    made = plan(1, *resources, surroundings=KNOWN)
+    assert {(one.password, one.restart_time_s) for one in made.sessions.values()} == {(Password("s3cret"), 30)}
+
+
+@pytest.mark.parametrize(
+    ("default", "own", "expected"),
+    [
+        pytest.param({}, {}, None, id="no limit"),
+        pytest.param({"weft/max-prefixes": "1000"}, {}, 1000, id="of all sessions"),
+        pytest.param({"weft/max-prefixes": "1000"}, {"weft/max-prefixes": "10"}, 10, id="of the peer"),
+        pytest.param({}, {"weft/max-prefixes": "many"}, None, id="not a number"),
+    ],
+)
+def test_how_many_prefixes_a_peer_may_announce(
+    default: dict[str, str], own: dict[str, str], expected: int | None
+) -> None:
+    base = BGPConfiguration(metadata=Metadata(name="default", annotations=default), spec=NO_MESH.spec)
+    resource = BGPPeer(
+        metadata=Metadata(name="p", annotations=own), spec=BGPPeerSpec(peer_ip="192.0.2.1", as_number=AsNumber(1))
+    )
+    made = plan(1, node(1), base, resource)
+    assert only(made).max_prefixes == expected
+    assert [problem.subject for problem in made.problems] == (["BGPPeer/p"] if "many" in own.values() else [])
+
+
+@pytest.mark.parametrize(
+    ("resource", "subject", "text"),
+    [
+        pytest.param(configuration("node.n1", as_number=AsNumber(1)), "BGPConfiguration/node.n1", "only", id="node"),
+        pytest.param(configuration(bind_mode="None"), "BGPConfiguration/default", "bindMode", id="bindMode"),
+        pytest.param(
+            configuration(program_cluster_routes="Disabled"),
+            "BGPConfiguration/default",
+            "programClusterRoutes",
+            id="cluster routes",
+        ),
+        pytest.param(
+            node(1, route_reflector_cluster_id=IPv4Address("1.1.1.1")), "Node/n1", "not passed", id="reflector"
+        ),
+        pytest.param(
+            peer(peer_ip="192.0.2.1", as_number=1, filters=("f",)), "BGPPeer/p", "does not exist", id="filter"
+        ),
+    ],
+)
+def test_settings_without_effect_are_named(resource: Any, subject: str, text: str) -> None:
+    (problem,) = plan(1, node(1), resource).problems
+    assert problem.subject == subject
+    assert text in problem.text
 
 
 def test_a_restart_time_is_no_longer_than_the_capability_can_carry() -> None:
@@ -192,7 +412,12 @@ def test_the_router_id(wanted: Any, bgp: dict[str, Any], router_id: str) -> None
         pytest.param(peer(as_number=1), "neither peerIP nor peerSelector", id="nobody to peer with"),
         pytest.param(peer(peer_ip="fd00::9", as_number=1), "no IPv6 address", id="family that we have not"),
         pytest.param(peer(peer_selector="role =", as_number=1), "", id="selector that does not parse"),
-        pytest.param(peer(peer_ip="192.0.2.1", as_number=1, password=BGPPassword()), "password", id="password"),
+        pytest.param(
+            peer(peer_ip="192.0.2.1", as_number=1, reachable_by=ip_address("fd00::1")),
+            "of another family",
+            id="a gateway of the other family",
+        ),
+        pytest.param(peer(local_workload_selector="all()", as_number=1), "not supported", id="workloads as peers"),
     ],
 )
 def test_what_cannot_be_done_is_a_problem_and_stops_nothing_else(resource: BGPPeer, text: str) -> None:
@@ -204,5 +429,5 @@ def test_what_cannot_be_done_is_a_problem_and_stops_nothing_else(resource: BGPPe
 
 
 def test_an_unregistered_node_has_no_sessions_yet() -> None:
-    assert peering("n1", {"n2": node(2)}, {}, {}) is None
-    assert peering("n1", {"n1": node(1, ipv4_address=None)}, {}, {}) is None
+    assert peering("n1", BgpResources({"n2": node(2)})) is None
+    assert peering("n1", BgpResources({"n1": node(1, ipv4_address=None)})) is None

@@ -108,8 +108,8 @@ P1, P2, P3 = (ip_network(f"10.9.{number}.0/24") for number in (1, 2, 3))
 PREFIXES = [P1, P2, P3, ip_network("fd65::/122")]
 
 
-def accept_all(peer: Peer, prefix: Any, attributes: PathAttributes) -> str | None:
-    return None
+def accept_all(path: Path, prefix: Any) -> Path | str:
+    return path
 
 
 def rib(accept: Any = accept_all) -> Rib:
@@ -147,8 +147,8 @@ def test_stale_routes_stay_until_they_are_heard_again_or_dropped() -> None:
 
 
 def test_a_route_that_the_policy_refused_comes_back_when_the_policy_changes() -> None:
-    def refuse(peer: Peer, prefix: Any, attributes: PathAttributes) -> str | None:
-        return "no" if prefix == P1 else None
+    def refuse(path: Path, prefix: Any) -> Path | str:
+        return "no" if prefix == P1 else path
 
     table = rib(refuse)
     tell(table, path(1), P1, P2)

@@ -1,4 +1,4 @@
-"""What is announced and accepted, and how next hops are reached."""
+"""How next hops are reached."""
 
 from __future__ import annotations
 
@@ -6,103 +6,15 @@ from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bird_agent.bestpath import Path, Peer
 from bird_agent.exabgp.events import PathAttributes
 from bird_agent.fib import target_of
 from bird_agent.nexthops import NextHops, Reach, Underlay, underlay
-from bird_agent.policy import Exports, Networks, Own, importer
 from weft.model.address import IPNetwork
-from weft.model.base import Metadata
-from weft.model.pool import IPPool, IPPoolSpec
 from weft.netlink.route import BLACKHOLE, Hop, Route, device, via
 
-
-def pool(cidr: str, **spec: Any) -> IPPool:
-    return IPPool(metadata=Metadata(name="p"), spec=IPPoolSpec(cidr=ip_network(cidr), **spec))
-
-
-def networks(*texts: str) -> frozenset[IPNetwork]:
-    return frozenset(map(ip_network, texts))
-
-
-@pytest.mark.parametrize(
-    ("blocks", "workloads", "pools", "announced"),
-    [
-        pytest.param(["10.65.0.0/26"], ["10.65.0.1/32"], [pool("10.65.0.0/16")], ["10.65.0.0/26"], id="own block"),
-        pytest.param(
-            ["10.65.0.0/26"],
-            ["10.65.9.1/32"],
-            [pool("10.65.0.0/16")],
-            ["10.65.0.0/26", "10.65.9.1/32"],
-            id="borrowed address",
-        ),
-        pytest.param([], ["192.0.2.1/32"], [pool("10.65.0.0/16")], [], id="address outside all pools"),
-        pytest.param(
-            ["10.65.0.0/26", "10.66.0.0/26"],
-            ["10.66.9.1/32"],
-            [pool("10.65.0.0/16"), pool("10.66.0.0/16", disable_bgp_export=True)],
-            ["10.65.0.0/26"],
-            id="disableBGPExport",
-        ),
-        pytest.param(["10.65.0.0/26"], [], [], ["10.65.0.0/26"], id="block whose pool is gone"),
-        pytest.param(
-            ["fd65::/122"], ["fd65::1:0/128"], [pool("fd65::/64")], ["fd65::/122", "fd65::1:0/128"], id="IPv6"
-        ),
-    ],
-)
-def test_own_blocks_and_borrowed_addresses_are_announced_and_nothing_else(
-    blocks: list[str], workloads: list[str], pools: list[IPPool], announced: list[str]
-) -> None:
-    first, second = Exports(), Exports()
-    first.set_basis(networks(*blocks), pools)
-    assert first.prefixes == networks(*blocks) & networks(*announced)
-    assert first.change_workloads(networks(*workloads), ()) == networks(*announced) - networks(*blocks)
-    second.change_workloads(networks(*workloads), ())
-    assert second.set_basis(networks(*blocks), pools) == networks(*announced)
-    assert first.prefixes == second.prefixes == networks(*announced)
-    assert first.change_workloads((), networks(*workloads)) == networks(*announced) - networks(*blocks)
-
-
-OWN = Own(frozenset({ip_address("10.0.0.1")}), networks("10.65.0.0/26"))
 PEER = Peer(ip_address("10.0.0.2"), IPv4Address("10.0.0.2"), 65001, False)
-
-
-@pytest.mark.parametrize(
-    ("prefix", "accepted"),
-    [
-        ("10.65.1.0/26", True),
-        ("10.65.0.7/32", True),
-        ("10.0.0.9/32", True),
-        ("10.65.0.0/16", True),
-        ("0.0.0.0/0", True),
-        ("::/0", True),
-        ("10.65.0.0/26", False),
-        ("10.65.0.32/27", False),
-        ("10.65.0.64/27", True),
-        ("10.0.0.1/32", False),
-        ("169.254.1.0/24", False),
-        ("fe80::/64", False),
-        ("127.0.0.0/8", False),
-        ("224.0.0.0/4", False),
-    ],
-)
-def test_everything_is_accepted_but_what_can_only_be_a_mistake(prefix: str, accepted: bool) -> None:
-    assert (importer(OWN)(PEER, ip_network(prefix), PathAttributes()) is None) == accepted
-
-
-prefixes = st.builds(
-    lambda number, length: ip_network((number << 20, length), strict=False), st.integers(0, 4095), st.integers(0, 32)
-)
-
-
-@given(st.lists(prefixes, max_size=12), prefixes)
-def test_covers_is_subnet_of_any(known: list[Any], asked: Any) -> None:
-    assert Networks(known).covers(asked) == any(asked.subnet_of(each) for each in known)
-
-
 UNDERLAY = underlay(
     [
         Route(ip_network("10.0.0.0/24"), device(2)),

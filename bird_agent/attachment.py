@@ -1,0 +1,34 @@
+"""What the agent wants done, and how far an attachment to the speaker link has come. Values that one agent fills."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from bird_agent.exabgp import events
+from bird_agent.session_config import Peering
+from weft.model.address import IPAddress, IPNetwork
+from weft.netlink.route import Target
+
+
+@dataclass(slots=True)
+class Step:
+    """What to do now. `peering` is set when the speaker's configuration has to change; `sweep` once, when routes that
+    an earlier run left in the kernel may go."""
+
+    peering: Peering | None = None
+    commands: list[bytes] = field(default_factory=list)
+    routes: dict[IPNetwork, Target | None] = field(default_factory=dict)
+    sweep: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Attachment:
+    """One attachment to the speaker link, and how far it has come. `continues`: to the speaker we knew, if any."""
+
+    continues: bool
+    replayed: set[IPAddress] = field(default_factory=set)
+    live: bool = False
+    synced: bool = False
+    reports: dict[IPAddress, events.SessionReport] = field(default_factory=dict)
+    advertised: dict[IPAddress, set[IPNetwork]] = field(default_factory=dict)

@@ -1,0 +1,80 @@
+"""What is announced and accepted, kept equal to resources and kernel: the one place that changes policy.
+
+Pure. It owns the exports and their filters, gives the RIB its import policy, and tells the announcer about which
+prefixes there is something new. What the policy is, bird_agent/policy.py decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from bird_agent.announcer import Announcer
+from bird_agent.exports import Advertising, Exports, Source
+from bird_agent.forwarding import Forwarding
+from bird_agent.policy import Exporter, Importer, Own, Policies, concerned
+from bird_agent.session_config import Problem
+from weft.model.address import IPAddress, IPNetwork
+
+
+class Rulebook:
+    """Both policies of all sessions."""
+
+    def __init__(self, announcer: Announcer) -> None:
+        self._announcer = announcer
+        self._own = Own()
+        self.exports = Exports()
+        self.exporter = Exporter(self.exports)
+        self.forwarding = Forwarding(Importer(self._own, self.exporter.policies, lambda _: ""))
+
+    @property
+    def problems(self) -> list[Problem]:
+        return [*self.exporter.policies.problems, *self.exports.advertising.problems]
+
+    def on_workloads(self, added: Mapping[IPNetwork, str], removed: Iterable[IPNetwork]) -> None:
+        self._announcer.on_prefixes_changed(self.exports.change_workloads(added, removed))
+
+    def on_underlay(self) -> None:
+        """`forwarding` has another one."""
+        self._look_at_kernel_routes()
+        policies = self.exporter.policies
+        if policies.asks_for_interfaces:
+            self.forwarding.rib.judge_again(policies.by_peer)
+
+    def set_policies(self, policies: Policies) -> None:
+        """The filters of the sessions there should be."""
+        before = self.exporter.policies
+        if policies == before:
+            return
+        self.exporter.policies = policies
+        self._set_import()
+        peers = before.by_peer.keys() | policies.by_peer.keys()
+        changed = [peer for peer in peers if before.of(peer).imports != policies.of(peer).imports]
+        self.forwarding.rib.judge_again(changed)
+        self._look_at_kernel_routes()
+        self._announcer.on_sessions_changed()
+
+    def set_own(self, addresses: frozenset[IPAddress], blocks: frozenset[IPNetwork], advertising: Advertising) -> None:
+        """What is this node's, and what the resources say about announcing it."""
+        own, before = Own(addresses, blocks, advertising.service_ranges), self._own
+        if own != before:
+            self._own = own
+            self._set_import(concerned(before, own))
+            if own.service_ranges != before.service_ranges:
+                self.forwarding.rib.judge_again([adj.peer.address for adj in self.forwarding.rib.peers()])
+        self._announcer.on_prefixes_changed(self.exports.set_basis(blocks, advertising))
+        self._look_at_kernel_routes()
+
+    def _set_import(self, changed: Iterable[IPNetwork] = ()) -> None:
+        importer = Importer(self._own, self.exporter.policies, self.forwarding.interface_of)
+        self.forwarding.rib.set_import(importer, changed)
+
+    def _look_at_kernel_routes(self) -> None:
+        """The kernel's other routes, which only a filter can bring to a peer's notice."""
+        below = self.forwarding.underlay
+        others: list[tuple[IPNetwork, Source, str, int]] = []
+        if self.exporter.policies.looks_beyond_our_own:
+            for prefix, links in below.connected.items():
+                others.append((prefix, Source.CONNECTED, below.name_of(sorted(links)), 0))
+            for prefix, target in below.others.items():
+                name = below.name_of(hop.link for hop in target.hops)
+                others.append((prefix, Source.KERNEL, name, below.metrics.get(prefix, 0)))
+        self._announcer.on_prefixes_changed(self.exports.set_others(others))

@@ -1,0 +1,119 @@
+"""A BGP session as this node should have it, and what a plan of sessions rests on.
+
+Values only; bird_agent/peering.py makes them of resources. A password is a value whose text never appears in a log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from ipaddress import IPv4Address
+from typing import Final, Literal, NamedTuple
+
+from weft.model.address import IPAddress
+
+DEFAULT_PORT: Final = 179
+DEFAULT_HOLD_TIME_S: Final = 90
+DEFAULT_RESTART_TIME_S: Final = 120
+MAX_RESTART_TIME_S: Final = 4095
+
+NextHopMode = Literal["Auto", "Self", "Keep"]
+
+
+class SessionKind(Enum):
+    """Why a session exists."""
+
+    MESH = "node-to-node mesh"
+    NODE = "node specific"
+    GLOBAL = "global"
+
+
+@dataclass(frozen=True, slots=True)
+class Password:
+    """A TCP MD5 key (RFC 2385). `str` and `repr` do not tell it."""
+
+    text: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return "(a password)"
+
+
+class SecretKey(NamedTuple):
+    """One key of a secret, in the namespace that the agent was told."""
+
+    name: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.name}/{self.key}"
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a plan needs and resources do not say: the secrets that could be read, and for peers without a configured
+    source address the one that the kernel would use."""
+
+    secrets: Mapping[SecretKey, Password] = field(default_factory=dict)
+    sources: Mapping[IPAddress, IPAddress] = field(default_factory=dict)
+
+
+NOTHING_KNOWN: Final = Surroundings()
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a plan asks to be told of its surroundings."""
+
+    secrets: frozenset[SecretKey] = frozenset()
+    sources: frozenset[IPAddress] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionConfig:
+    """One session this node should have. `port` is where the peer listens; `resource` asked for it.
+
+    `allowed_own_as`: how often the local AS number may be in a received path. `gateway`: a host route to the peer leads
+    there. `max_prefixes`: more end the session; None: no limit."""
+
+    peer: IPAddress
+    peer_as: int
+    local: IPAddress
+    local_as: int
+    kind: SessionKind
+    resource: str
+    port: int = DEFAULT_PORT
+    hold_time_s: int = DEFAULT_HOLD_TIME_S
+    restart_time_s: int = DEFAULT_RESTART_TIME_S
+    ttl_security_hops: int | None = None
+    password: Password | None = None
+    next_hop_mode: NextHopMode = "Auto"
+    allowed_own_as: int = 0
+    gateway: IPAddress | None = None
+    filters: tuple[str, ...] = ()
+    max_prefixes: int | None = None
+
+    @property
+    def internal(self) -> bool:
+        return self.peer_as == self.local_as
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something asked for that has no effect here: `subject` is "BGPPeer/tor"."""
+
+    subject: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Peering:
+    """This node as a BGP speaker, and its sessions by peer address."""
+
+    asn: int
+    router_id: IPv4Address
+    addresses: tuple[IPAddress, ...]
+    port: int
+    cluster_id: IPv4Address | None = None
+    sessions: Mapping[IPAddress, SessionConfig] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+    needs: Needs = Needs()
