@@ -39,6 +39,7 @@ class FakeSpeaker:
         self.complete = True
         self.ignored: list[bytes] = []
         self.refreshed: list[IPAddress] = []
+        self.ceased: list[str] = []
 
     def configure(self, peers: Iterable[str]) -> None:
         wanted = {ip_address(peer) for peer in peers}
@@ -82,8 +83,18 @@ class FakeSpeaker:
                 continue
             if command == b"weft sync\n":
                 self._answer_sync()
+            elif command.startswith(b"weft cease "):
+                self._cease(command.decode().split()[2:])
             elif not command.startswith(b"!"):
                 self._obey(command)
+
+    def _cease(self, words: list[str]) -> None:
+        address = ip_address(words[0])
+        self.ceased.append(" ".join(words))
+        if address in self.peers and self.peers[address].up:
+            self.peers[address].up = False
+            reason = f"notification sent (6,{words[1]})"
+            self.tell(events.SessionDown(address, 0.0, reason, (6, int(words[1])), sent=True))
 
     def _obey(self, command: bytes) -> None:
         match = _COMMAND.match(command.decode().strip())

@@ -16,10 +16,12 @@ from tests.fakes.speaker import FakeSpeaker
 from weft.datastore.syncer import Deleted, InSync, Upserted
 from weft.model import keys
 from weft.model.base import Metadata
+from weft.model.bgp import BGPFilter, BGPFilterRuleV4, BGPFilterSpec, BGPPeer, BGPPeerSpec
 from weft.model.ipam import AffinityValue
 from weft.model.keys import AffinityKey, Key, Owner
 from weft.model.node import Node, NodeBGPSpec, NodeSpec
 from weft.model.pool import IPPool, IPPoolSpec
+from weft.model.values import AsNumber
 from weft.netlink.route import Hop, via
 
 PEERS = ["10.0.0.2", "10.0.0.3"]
@@ -348,6 +350,130 @@ def test_a_block_that_is_ours_is_not_learnt_and_is_when_it_is_somebody_elses() -
     world.agent.on_datastore([Deleted(block_key(BLOCKS[0]))])
     world.step()
     assert set(world.kernel) == everything
+
+
+def limited_peer(limit: str) -> Upserted:
+    metadata = Metadata(name="two", annotations={"weft/max-prefixes": limit})
+    resource = BGPPeer(metadata=metadata, spec=BGPPeerSpec(peer_ip="10.0.0.2", as_number=AsNumber(64512)))
+    return Upserted(keys.of(resource), resource, 1)
+
+
+def flooded(limit: str = "2") -> World:
+    """A peer that has announced three prefixes where it may announce two."""
+    world = running(2)
+    world.agent.on_datastore([limited_peer(limit)])
+    world.step()
+    for number in range(3):
+        world.learn("10.0.0.2", ip_network(f"10.67.{number}.0/26"))
+    world.step()
+    return world
+
+
+def test_a_peer_that_announces_too_much_is_told_so_and_held_down() -> None:
+    world = flooded()
+    assert world.speaker.ceased == ["10.0.0.2 1 stay-down"]
+    assert world.kernel == {}
+    assert world.agent.peering is not None
+    assert world.agent.peering.sessions == {}
+    (problem,) = world.agent.problems(world.now + 100)
+    assert problem.subject == "BGPPeer/two"
+    assert "held down for 200 s more: it announced more than 2 prefixes" in problem.text
+    assert world.notes[-1].endswith("down: it announced more than 2 prefixes; held down for now")
+    (step, *_) = world.step(301)
+    assert step.peering is not None
+    assert set(step.peering.sessions) == {ip_address("10.0.0.2")}
+    assert world.agent.problems(world.now) == []
+
+
+def test_a_new_limit_ends_the_waiting() -> None:
+    world = flooded()
+    world.agent.on_datastore([limited_peer("3")])
+    (step, *_) = world.step()
+    assert step.peering is not None
+    assert set(step.peering.sessions) == {ip_address("10.0.0.2")}
+
+
+def test_a_limit_that_is_kept_disturbs_nobody() -> None:
+    world = flooded("3")
+    assert world.speaker.ceased == []
+    assert len(world.kernel) == 3
+
+
+def test_a_limit_is_looked_at_when_a_history_has_been_told_and_not_before() -> None:
+    world = flooded("3")
+    world.speaker.detach()
+    world.agent.on_datastore([limited_peer("2")])
+    world.step()
+    world.speaker.attach()
+    assert world.speaker.ceased == []
+    world.step()
+    assert world.speaker.ceased == ["10.0.0.2 1 stay-down"]
+
+
+def filtered(**rules: Any) -> list[Upserted]:
+    resources = [
+        BGPPeer(
+            metadata=Metadata(name="two"),
+            spec=BGPPeerSpec(peer_ip="10.0.0.2", as_number=AsNumber(64512), filters=("f",)),
+        ),
+        BGPFilter(metadata=Metadata(name="f"), spec=BGPFilterSpec(**rules)),
+    ]
+    return [Upserted(keys.of(resource), resource, 1) for resource in resources]
+
+
+def test_a_filter_that_changes_takes_effect_both_ways_and_only_what_differs_is_told() -> None:
+    world = running(2, 3, blocks=BLOCKS[:2])
+    world.learn("10.0.0.2")
+    world.step()
+    sent = len(world.sent("10.0.0.2"))
+    first = BGPFilterRuleV4(action="Reject", cidr=ip_network(BLOCKS[0]), match_operator="Equal")
+    everything = BGPFilterRuleV4(action="Reject")
+    world.agent.on_datastore(filtered(export_v4=(first,), import_v4=(everything,)))
+    world.step()
+    assert world.sent("10.0.0.2")[sent:] == [f"-{BLOCKS[0]}"]
+    assert world.kernel == {}
+    connected = BGPFilterRuleV4(action="Accept", cidr=ip_network("10.0.0.0/24"), match_operator="Equal")
+    world.agent.on_datastore(filtered(export_v4=(connected,))[1:])
+    world.step()
+    assert sorted(world.sent("10.0.0.2")[sent + 1 :]) == ["10.0.0.0/24", BLOCKS[0]]
+    assert set(world.kernel) == {LEARNT}
+    world.agent.on_underlay(Underlay(links_up=frozenset({2})))
+    world.step()
+    assert world.sent("10.0.0.2")[-1] == "-10.0.0.0/24"
+    assert world.sent("10.0.0.3") == [*BLOCKS[:2], "eor"]
+
+
+def test_a_filter_that_asks_for_interfaces_judges_again_when_the_way_changes() -> None:
+    world = running(2)
+    world.learn("10.0.0.2")
+    rule = BGPFilterRuleV4(action="Reject", interface="up1")
+    world.agent.on_datastore(filtered(import_v4=(rule,)))
+    world.step()
+    assert set(world.kernel) == {LEARNT}
+    for name, expected in (("up1", set()), ("up0", {LEARNT})):
+        world.agent.on_underlay(Underlay(UNDERLAY.connected, {}, frozenset({2}), names={2: name}))
+        world.step()
+        assert set(world.kernel) == expected
+
+
+def test_a_peer_reachable_by_a_gateway_has_a_host_route_there_that_nothing_learnt_replaces() -> None:
+    world = running(2)
+    spec = BGPPeerSpec(peer_ip="192.0.2.9", as_number=AsNumber(65001), reachable_by=ip_address("10.0.0.254"))
+    far = BGPPeer(metadata=Metadata(name="far"), spec=spec)
+    world.agent.on_datastore([Upserted(keys.of(far), far, 1)])
+    world.step()
+    host, by_gateway = ip_network("192.0.2.9/32"), via(Hop(ip_address("10.0.0.254"), 2))
+    assert world.kernel == {host: by_gateway}
+    world.learn("10.0.0.2", host)
+    world.speaker.configure(["10.0.0.2", "192.0.2.9"])
+    world.step()
+    world.speaker.up("192.0.2.9")
+    world.learn("192.0.2.9")
+    world.step()
+    assert world.kernel == {host: by_gateway, LEARNT: by_gateway}
+    world.agent.on_datastore([Deleted(keys.of(far))])
+    world.step()
+    assert world.kernel == {host: via(Hop(ip_address("10.0.0.2"), 2))}
 
 
 changes = st.lists(
