@@ -28,7 +28,8 @@ def test_a_daemonsets_environment_is_understood() -> None:
             "ETCD_CERT_FILE": "/cert",
             "ETCD_KEY_FILE": "/key",
             "ETCD_USERNAME": "weft",
-            "ETCD_PASSWORD": "secret",
+            "ETCD_PASSWORD": "hush-hush",
+            "WEFT_BGP_SECRETS_DIR": "/etc/bgp",
             "IP": "10.0.0.1/24",
             "IP6": "autodetect",
             "AS": "1.10",
@@ -42,7 +43,8 @@ def test_a_daemonsets_environment_is_understood() -> None:
     assert config.node_name == "Node-1"
     assert config.etcd is not None
     assert config.etcd.endpoints == ("https://10.0.0.1:2379", "https://10.0.0.2:2379")
-    assert "secret" not in repr(config)
+    assert "hush-hush" not in repr(config)
+    assert (config.namespace, config.bgp_secrets_dir) == ("kube-system", Path("/etc/bgp"))
     assert config.ip == IPv4Interface("10.0.0.1/24")
     assert (config.ip6, config.as_number, config.router_id) == ("autodetect", 65546, "hash")
     assert (config.ipv4_pool.cidr, config.ipv4_pool.nat_outgoing) == (ip_network("10.65.0.0/16"), False)
