@@ -1,15 +1,82 @@
 """Who is in a set, computed from the whole state each time, without any of the graph's code."""
 
+import re
 from ipaddress import ip_address, ip_network
 from typing import Any
 
 from felix.calc.members import Member
+from weft.model import codec
 from weft.model.endpoint import HostEndpoint, WorkloadEndpoint
 from weft.model.endpoint_slice import KubernetesEndpointSlice
-from weft.model.keys import Key
-from weft.model.policy import GlobalNetworkSet, NetworkSet, Profile
-from weft.policy.selectors import endpoint_labels, network_set_labels
-from weft.policy.values import AddressPort, AddressSet, PortSet, SelectorSet, ServiceSet
+from weft.model.errors import ValidationError
+from weft.model.keys import Key, ResourceKey
+from weft.model.policy import GlobalNetworkPolicy, GlobalNetworkSet, NetworkPolicy, NetworkSet, Profile
+from weft.model.staged import StagedGlobalNetworkPolicy, StagedNetworkPolicy
+from weft.policy.remains import remains
+from weft.policy.selectors import endpoint_labels, network_set_labels, policy_selector
+from weft.policy.values import AddressPort, AddressSet, PortSet, SelectorSet, ServiceSet, Stage
+from weft.selector import SelectorError
+
+PROTOCOLS = {6, 17, 132}
+"""Those that have ports."""
+
+
+def what_is_read(state: dict[Any, Any]) -> dict[Key, Any]:
+    """Resources alone, and of those that cannot be read what is left."""
+    found = {}
+    for key, value in state.items():
+        if isinstance(value, bytes):
+            try:
+                value = codec.decode_stored(key, value)
+            except ValidationError:
+                value = remains(key, value).value
+        if isinstance(key, ResourceKey) and value is not None:
+            found[key] = value
+    return found
+
+
+def chosen_by(state: dict[Key, Any], endpoint: Any, stage: Stage) -> set[ResourceKey]:
+    """The policies that an endpoint is asked about at a stage."""
+    return {
+        key
+        for key, value in state.items()
+        if isinstance(key, ResourceKey) and isinstance(value, POLICIES) and stage in _stages(value)
+        if _selects(value, labels_of(state, endpoint))
+    }
+
+
+POLICIES = (NetworkPolicy, GlobalNetworkPolicy, StagedNetworkPolicy, StagedGlobalNetworkPolicy)
+
+
+def _stages(policy: Any) -> set[Stage]:
+    if getattr(policy.spec, "staged_action", "Set") != "Set":
+        return set()
+    if getattr(policy.spec, "do_not_track", False):
+        return {Stage.UNTRACKED}
+    if getattr(policy.spec, "pre_dnat", False):
+        return {Stage.PRE_DNAT}
+    return {Stage.NORMAL, Stage.FORWARD} if getattr(policy.spec, "apply_on_forward", False) else {Stage.NORMAL}
+
+
+def _selects(policy: Any, labels: dict[str, str]) -> bool:
+    try:
+        return policy_selector(policy).matches(labels)
+    except SelectorError:
+        return False
+
+
+def host_endpoints(state: dict[Key, Any], interfaces: dict[str, Any], node: str) -> dict[str, Any]:
+    """Interface -> the host endpoint that protects it."""
+    found = {}
+    own = [one for one in state.values() if isinstance(one, HostEndpoint) and one.spec.node == node]
+    for endpoint in sorted(own, key=lambda one: one.name, reverse=True):
+        spec = endpoint.spec
+        named = {spec.interface_name} if spec.interface_name else set()
+        by_address = {name for name, held in interfaces.items() if held & set(spec.expected_ips)}
+        for name in named or by_address:
+            if not name.startswith("cali") and re.fullmatch(r"[a-z0-9*]+", name):
+                found[name] = endpoint
+    return found
 
 
 def labels_of(state: dict[Key, Any], value: Any) -> dict[str, str]:
@@ -49,7 +116,7 @@ def _of_ports(one: PortSet, value: Any) -> list[Member]:
     return [
         AddressPort(address, port.protocol.number, port.port)
         for port in getattr(value.spec, "ports", ())
-        if port.name == one.port and port.protocol.number in ({one.protocol} if one.protocol else {6, 17, 132})
+        if port.name == one.port and port.protocol.number in ({one.protocol} & PROTOCOLS if one.protocol else PROTOCOLS)
         for address in _of_item(value)
     ]
 
@@ -60,12 +127,14 @@ def _of_slice(one: ServiceSet, value: Any) -> list[Member]:
     found: list[Member] = []
     for endpoint in value.endpoints:
         for text in endpoint.addresses:
-            if not text[0].isdigit() and ":" not in text:
+            try:
+                address = ip_address(text)
+            except ValueError:
                 continue
             if not one.with_ports:
-                found.append(ip_address(text))
+                found.append(address)
             for port in value.ports if one.with_ports else ():
-                if port.port:
-                    protocol = port.protocol.number if port.protocol else 6
-                    found.append(AddressPort(ip_address(text), protocol, port.port))
+                protocol = port.protocol.number if port.protocol else 6
+                if protocol in PROTOCOLS and port.port in range(1, 65536):
+                    found.append(AddressPort(address, protocol, port.port))
     return found

@@ -8,12 +8,10 @@ from hypothesis import strategies as st
 
 from felix.calc.graph import Graph
 from felix.calc.members import SetKey, as_member
-from tests.unit.calc.naive import labels_of, members_of
-from tests.unit.calc.world import NODE, START, NodeState, Update, final_state, histories
-from weft.model.endpoint import WorkloadEndpoint
-from weft.model.policy import GlobalNetworkPolicy, NetworkPolicy
-from weft.policy.selectors import policy_selector
-from weft.policy.values import Direction
+from tests.unit.calc.naive import chosen_by, host_endpoints, members_of, what_is_read
+from tests.unit.calc.world import INTERFACES, NODE, START, NodeState, Update, feed, final_state, histories
+from weft.model.keys import Key, ResourceKey
+from weft.policy.values import Direction, EndpointPolicy, Stage
 
 NETWORKS = (IPv4Network, IPv6Network)
 
@@ -23,7 +21,7 @@ def calculate(updates: list[Update], flush_after: frozenset[int] = frozenset(), 
     for number, (key, value) in enumerate(updates):
         if number == sync_after:
             graph.on_in_sync()
-        graph.on_update(key, value)
+        feed(graph, key, value)
         if number in flush_after:
             state.add(graph.flush())
     graph.on_in_sync()
@@ -58,26 +56,31 @@ def test_removing_everything_frees_everything(history: list[Update], flush_after
 @given(history=histories)
 @settings(max_examples=80)
 def test_a_naive_calculation_agrees(history: list[Update]) -> None:
-    state = final_state(history)
+    state = what_is_read(final_state(history))
     node = calculate(history)
-    local = [(k, v) for k, v in state.items() if isinstance(v, WorkloadEndpoint) and v.spec.node == NODE]
     for endpoint in node.endpoints.values():
-        value = dict(local)[endpoint.key]
-        matching = {
-            key
-            for key, policy in state.items()
-            if isinstance(policy, NetworkPolicy)
-            or (isinstance(policy, GlobalNetworkPolicy) and not policy.spec.pre_dnat)
-            if policy_selector(policy).matches(labels_of(state, value))
-        }
-        ordered = {key for tier in endpoint.policy.tiers for d in Direction for key in tier.policies(d)}
-        assert ordered == matching
-    used = {key for endpoint in node.endpoints.values() for key in endpoint.policy.asked()}
+        assert _asked(endpoint.policy) == chosen_by(state, state[endpoint.key], Stage.NORMAL)
+    hosts = host_endpoints(state, final_state(history).get(INTERFACES, {}), NODE)
+    assert {name: one.key.name for name, one in node.host_endpoints.items()} == {n: h.name for n, h in hosts.items()}
+    for name, one in node.host_endpoints.items():
+        for stage in Stage:
+            outwards = chosen_by(state, hosts[name], stage) if stage is not Stage.PRE_DNAT else set()
+            assert outwards <= _asked(one.policy.of(stage)) <= chosen_by(state, hosts[name], stage)
+    _check_sets(state, node)
+
+
+def _check_sets(state: dict[Key, Any], node: NodeState) -> None:
+    used = {key for one in (*node.endpoints.values(), *node.host_endpoints.values()) for key in one.policy.asked()}
     assert used <= node.policies.keys()
-    for policy in node.policies.values():
-        for one in policy.address_sets().values():
-            expected = members_of(one, state)
-            for version in (4, 6):
-                _, members = node.sets.get(SetKey(one.id, version), (None, frozenset()))
-                plain = {member for member in expected if member.version == version}
-                assert {as_member(m) if isinstance(m, NETWORKS) else m for m in members} == plain
+    wanted = {one.id: one for policy in node.policies.values() for one in policy.address_sets().values()}
+    assert {key.id for key in node.sets} <= wanted.keys()
+    for one in wanted.values():
+        expected = members_of(one, state)
+        for version in (4, 6):
+            _, members = node.sets.get(SetKey(one.id, version), (None, frozenset()))
+            plain = {member for member in expected if member.version == version}
+            assert {as_member(m) if isinstance(m, NETWORKS) else m for m in members} == plain
+
+
+def _asked(policy: EndpointPolicy) -> set[ResourceKey]:
+    return {key for tier in policy.tiers for direction in Direction for key in tier.policies(direction)}

@@ -4,10 +4,12 @@ import itertools
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from felix.calc.graph import Graph
 from tests.unit.calc.test_graph import A1, PROFILE, policy, workload
-from tests.unit.calc.world import NodeState
+from tests.unit.calc.world import NodeState, Update, damaged_at, feed, readable
 from weft.model import codec, keys
 from weft.model.base import Resource
 from weft.model.keys import ResourceKey
@@ -91,3 +93,42 @@ def test_what_was_there_before_does_not_matter(last: Any) -> None:
         for flush_each in (False, True):
             steps = [(KEY, value) for value in (*history, last)]
             assert state_after(*steps, flush_each=flush_each) == expected
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(
+    updates=st.lists(readable, min_size=1, max_size=6),
+    damage=st.lists(st.tuples(st.integers(0, 500), anything), max_size=4),
+)
+@settings(max_examples=60)
+def test_whatever_is_stored_the_graph_goes_on_and_names_its_field(
+    updates: list[Update], damage: list[tuple[int, Any]]
+) -> None:
+    graph, state = Graph("here"), NodeState()
+    graph.on_in_sync()
+    graph.on_interfaces({"eth0": frozenset({A1})})
+    for key, value in updates:
+        for place, thing in damage:
+            _, value = damaged_at((key, value), place, thing)
+        feed(graph, key, value)
+    state.add(graph.flush())
+    for key, problems in state.not_enforced.items():
+        assert problems
+        assert all(problem for problem in problems), key
+
+
+@pytest.mark.parametrize("kind", ["NetworkPolicy", "StagedNetworkPolicy", "KubernetesEndpointSlice"])
+@pytest.mark.parametrize("raw", [b"[" * 100_000, b'{"spec": ' + b"[" * 600 + b"]" * 600 + b"}", b"\xff", b"", b"null"])
+def test_bytes_that_are_hardly_json_are_reported(kind: str, raw: bytes) -> None:
+    state = NodeState()
+    graph = Graph("here")
+    graph.on_in_sync()
+    feed(graph, ResourceKey(kind, "x", "one"), raw)
+    state.add(graph.flush())
+    assert ResourceKey(kind, "x", "one") in state.not_enforced

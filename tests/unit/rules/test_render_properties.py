@@ -13,7 +13,7 @@ from felix.rules import values as v
 from felix.rules.render import Renderer
 from tests.fakes import computed_policies as computed
 from tests.fakes.nft_packets import Chains, Packet, passes_hook
-from tests.unit.calc.world import NODE, START, NodeState, Update, final_state, histories
+from tests.unit.calc.world import NODE, START, NodeState, Update, feed, final_state, histories
 from weft.model.keys import ResourceKey
 from weft.policy.values import Direction
 from weft.policy.verdict import Flow, verdict
@@ -23,7 +23,7 @@ def render(updates: list[Update], flush_after: frozenset[int] = frozenset()) -> 
     graph, renderer, state, chains = Graph(NODE), Renderer(), NodeState(), Chains()
     graph.on_in_sync()
     for number, (key, value) in enumerate(updates):
-        graph.on_update(key, value)
+        feed(graph, key, value)
         if number in flush_after or number == len(updates) - 1:
             delta = graph.flush()
             state.add(delta)
