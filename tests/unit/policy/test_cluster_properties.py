@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from felix.calc.graph import Graph
-from tests.unit.calc.world import NODE, START, NodeState, Update, final_state, histories
+from tests.unit.calc.naive import what_is_read
+from tests.unit.calc.world import NODE, START, NodeState, Update, feed, final_state, histories
 from weft.model.base import Resource
 from weft.policy.cluster import Cluster
 from weft.policy.ends import Parties
@@ -24,7 +25,7 @@ PORTS = (22, 80, 443, 8080)
 
 
 def cluster_of(history: list[Update]) -> Cluster:
-    return Cluster(value for value in final_state(history).values() if isinstance(value, Resource))
+    return Cluster(value for value in what_is_read(final_state(history)).values() if isinstance(value, Resource))
 
 
 class Node:
@@ -35,7 +36,7 @@ class Node:
         self.graph.on_in_sync()
 
     def take(self, update: Update) -> None:
-        self.graph.on_update(*update)
+        feed(self.graph, *update)
 
     def agrees_with(self, cluster: Cluster) -> None:
         self.state.add(self.graph.flush())
