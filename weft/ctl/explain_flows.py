@@ -70,7 +70,7 @@ def _line(raw: bytes, parties: Parties, explainer: Explainer) -> Line:
         raise FieldError("$", fields, "a JSON object with from, to, protocol and port")
     _refuse_misspelt(fields)
     source, destination = (_party(fields, end, parties) for end in ("from", "to"))
-    packet = _packet(fields)
+    packet = packet_of(fields)
     try:
         answer = explainer.explain(source, destination, packet)
     except NoCommonFamilyError as error:
@@ -107,21 +107,15 @@ def _party(fields: Mapping[str, object], end: str, parties: Parties) -> Party:
         raise FieldError(end, text, error.reason) from None
 
 
-def _packet(fields: Mapping[str, object]) -> Packet:
+def packet_of(fields: Mapping[str, object]) -> Packet:
+    """What the first packet of such a flow is. A port counts only where the protocol has ports; ICMP without a type is
+    an echo request. Raises FieldError."""
     given = fields.get("protocol")
     if isinstance(given, bool) or not isinstance(given, int | str):
         raise FieldError("protocol", given, "a protocol such as TCP, UDP, SCTP, ICMP, or its number")
     port, source_port = _number(fields, "port", PORT, 1, 65535), _number(fields, "source_port", PORT, 1, 65535)
     icmp_type = _number(fields, "icmp_type", "an ICMP type from 0 to 255", 0, 255)
     icmp_code = _number(fields, "icmp_code", "an ICMP code from 0 to 255", 0, 255)
-    return packet(given, port, source_port, icmp_type, icmp_code)
-
-
-def packet(
-    given: int | str, port: int | None, source_port: int | None, icmp_type: int | None, icmp_code: int | None
-) -> Packet:
-    """What the first packet of such a flow is. A port counts only where the protocol has ports; ICMP without a type is
-    an echo request. Raises FieldError."""
     protocol = _protocol(given)
     if protocol.has_ports:
         if port is None:

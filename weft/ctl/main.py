@@ -49,10 +49,10 @@ def _command(arguments: Namespace) -> Coroutine[Any, Any, int]:
         from weft.ctl import node
 
         return node.status(arguments, run_dir(os.environ))
-    if arguments.command == "explain":
+    if arguments.command == "explain" and arguments.offline:
         from weft.ctl import explain
 
-        return explain.offline(arguments)
+        return explain.run(arguments, None)
     target = find_target(os.environ, arguments.config, arguments.socket)
     match arguments.command:
         case "get":
@@ -63,6 +63,10 @@ def _command(arguments: Namespace) -> Coroutine[Any, Any, int]:
             from weft.ctl import resources
 
             return resources.delete(arguments, target)
+        case "explain":
+            from weft.ctl import explain
+
+            return explain.run(arguments, target)
         case "ipam":
             from weft.ctl import ipam
 

@@ -12,6 +12,7 @@ from weft.model.address import IPAddress
 from weft.model.base import Resource
 from weft.model.endpoint import HostEndpoint, WorkloadEndpoint
 from weft.model.endpoint_slice import KubernetesEndpointSlice
+from weft.model.felix_configuration import FelixConfiguration
 from weft.model.keys import ResourceKey
 from weft.model.policy import GlobalNetworkPolicy, GlobalNetworkSet, NetworkPolicy, NetworkSet, Profile, Tier
 from weft.model.staged import StagedGlobalNetworkPolicy, StagedNetworkPolicy
@@ -41,6 +42,8 @@ class Cluster:
         self.policies: dict[ResourceKey, Policy] = {}
         """Compiled: those of the endpoints whose policy was asked for."""
         self.members = Members()
+        self.configurations: dict[str, FelixConfiguration] = {}
+        """By name."""
         self._tiers: dict[str, TierOrder] = {}
         self._labels_of_profiles: dict[str, Labels] = {}
         self._chosen: dict[tuple[frozenset[tuple[str, str]], tuple[str, ...]], EndpointPolicy] = {}
@@ -60,6 +63,8 @@ class Cluster:
                     self.members.add_networks(Item(network_set_labels(resource)), dict.fromkeys(resource.spec.nets))
                 case KubernetesEndpointSlice():
                     self.members.add_slice(resource)
+                case FelixConfiguration():
+                    self.configurations[key.name] = resource
                 case _:
                     pass
         for endpoint in self.endpoints.values():

@@ -17,8 +17,10 @@ from weft.model.errors import WeftError
 from weft.model.keys import ResourceKey
 from weft.policy.cluster import Cluster
 from weft.policy.ends import Party
+from weft.policy.host import Interface, Path, host_verdict
 from weft.policy.matching import Flow, address_mismatch, packet_mismatch
-from weft.policy.values import Direction, EndpointPolicy, Entity, PortRange, Rule
+from weft.policy.node_settings import node_settings
+from weft.policy.values import Direction, EndpointPolicy, Entity, PortRange, Rule, Stage
 from weft.policy.verdict import Course, Verdict, course, follow
 
 
@@ -42,14 +44,20 @@ class Why(Enum):
     POLICY = "policy"
     OUTSIDE = "no endpoint, so no policy"
     ITSELF = "an endpoint's traffic to itself never leaves it"
+    SAME_NODE = "traffic between addresses of one node never leaves it"
+    TO_OWN_WORKLOAD = "what a node says to a workload of its own passes without policy"
+    FROM_OWN_WORKLOAD = "what a workload says to its own node does not come in by a host endpoint"
+    NOT_TO_HOST = "defaultEndpointToHostAction is Drop"
+    FAILSAFE = "a failsafe port, which no policy can close"
 
 
 class Side(Struct, frozen=True, eq=False):
-    """What one end says. `verdict` is there where policy was asked."""
+    """What one end says. `verdict` is there where policy was asked; `stage` is the one that decided then."""
 
     allowed: bool
     why: Why
     verdict: Verdict | None = None
+    stage: Stage = Stage.NORMAL
 
 
 class Answer(Struct, frozen=True):
@@ -62,7 +70,6 @@ class Answer(Struct, frozen=True):
 
 
 _OUTSIDE = Side(True, Why.OUTSIDE)
-_ITSELF = Side(True, Why.ITSELF)
 
 
 _Spot = tuple[Party, int]
@@ -91,9 +98,9 @@ class _Asked:
         before: ResourceKey | None = None
         for number, place in enumerate(course.places):
             key = place.step.policy
-            if key is None:
+            if place.rule is None:
                 self.ends |= 1 << number
-            elif key != before:
+            elif key is not None and key != before:
                 self.runs.append((number, rules_of[key]))
             before = key
             if place.rule is not None and (_asks_names(place.rule.source) or _asks_names(place.rule.destination)):
@@ -107,14 +114,24 @@ class _Asked:
         self.sides: dict[int, Side] = {}
 
 
+class _Host(Struct, frozen=True, eq=False):
+    """What is asked at a host endpoint in one direction. Nothing of it is remembered: there are few."""
+
+    interface: Interface
+    direction: Direction
+
+
+_End = tuple[_Asked, int] | _Host | Side
+"""What a workload asks, with the places that both addresses fit; a host endpoint; or what is said whatever is asked."""
+
+
 class _Pair(Struct, frozen=True, eq=False):
-    """Two ends with the addresses that they use. Of each end what it asks and the places that both addresses fit, or
-    what it says whatever is asked."""
+    """Two ends with the addresses that they use."""
 
     source: IPAddress
     destination: IPAddress
-    egress: tuple[_Asked, int] | Side
-    ingress: tuple[_Asked, int] | Side
+    egress: _End
+    ingress: _End
 
 
 class Explainer:
@@ -135,9 +152,11 @@ class Explainer:
 
     # --- a packet ------------------------------------------------------------------------------------------------
 
-    def _side(self, pair: _Pair, asked: tuple[_Asked, int] | Side, packet: Packet) -> Side:
+    def _side(self, pair: _Pair, asked: _End, packet: Packet) -> Side:
         if isinstance(asked, Side):
             return asked
+        if isinstance(asked, _Host):
+            return self._host_side(asked, flow_of(pair.source, pair.destination, packet))
         at, fitting = asked
         protocol, source_port, destination_port, icmp_type, icmp_code = packet
         named = at.by_name != 0 and (destination_port in self._names or source_port in self._names)
@@ -152,13 +171,15 @@ class Explainer:
         )
         passing = at.packets.get(alike)
         if passing is None:
-            passing = at.packets[alike] = self._passing(at, _flow(pair, packet), named=named)
+            passing = at.packets[alike] = self._passing(at, flow_of(pair.source, pair.destination, packet), named=named)
         possible = fitting & passing & at.course.acting
         if named and possible & at.by_name:
-            return self._follow(at, _flow(pair, packet), possible, possible & ~at.by_name)
+            return self._follow(at, flow_of(pair.source, pair.destination, packet), possible, possible & ~at.by_name)
         side = at.sides.get(possible)
         if side is None:
-            side = at.sides[possible] = self._follow(at, _flow(pair, packet), possible, possible)
+            side = at.sides[possible] = self._follow(
+                at, flow_of(pair.source, pair.destination, packet), possible, possible
+            )
         return side
 
     def _passing(self, at: _Asked, flow: Flow, *, named: bool) -> int:
@@ -180,23 +201,57 @@ class Explainer:
         assert found is not None  # a course of Stage.NORMAL has an end
         return Side(found.allowed, Why.POLICY, found)
 
+    def _host_side(self, asked: _Host, flow: Flow) -> Side:
+        policies, members = self._cluster.policies, self._cluster.members
+        found = host_verdict(asked.interface, policies, members, flow, asked.direction, Path.LOCAL)
+        return Side(found.allowed, Why.POLICY if found.verdict else Why.FAILSAFE, found.verdict, found.stage)
+
     # --- two ends ------------------------------------------------------------------------------------------------
 
     def _pair(self, source: Party, destination: Party) -> _Pair:
         addresses = common_addresses(source, destination)
+        egress, ingress = self._unasked(source, destination)
+        return _Pair(
+            *addresses,
+            egress or self._end(source, Direction.EGRESS, (source, destination), addresses),
+            ingress or self._end(destination, Direction.INGRESS, (source, destination), addresses),
+        )
+
+    def _unasked(self, source: Party, destination: Party) -> tuple[Side | None, Side | None]:
+        """What is said at the ends without asking policy, whatever the packet."""
         if source.key is not None and source.key == destination.key:
-            return _Pair(*addresses, _ITSELF, _ITSELF)
-        ends: list[tuple[_Asked, int] | Side] = []
-        for party, direction in ((source, Direction.EGRESS), (destination, Direction.INGRESS)):
-            if party.key is None:
-                ends.append(_OUTSIDE)
-                continue
-            asked = self._asked_at[direction].get(party)
-            if asked is None:
-                asked = self._asked_at[direction][party] = self._ask(party.key, direction)
-            fitting = self._fits_source(asked, source, addresses[0])
-            ends.append((asked, fitting & self._fits_destination(asked, destination, addresses[1])))
-        return _Pair(*addresses, *ends)
+            return Side(True, Why.ITSELF), Side(True, Why.ITSELF)
+        if source.key and destination.key and source.node == destination.node:
+            match source.is_host, destination.is_host:
+                case True, True:
+                    return Side(True, Why.SAME_NODE), Side(True, Why.SAME_NODE)
+                case True, False:
+                    return Side(True, Why.TO_OWN_WORKLOAD), Side(True, Why.TO_OWN_WORKLOAD)
+                case False, True:
+                    dropped = node_settings(source.node, self._cluster.configurations).drop_to_host
+                    return Side(False, Why.NOT_TO_HOST) if dropped else None, Side(True, Why.FROM_OWN_WORKLOAD)
+                case _:
+                    pass
+        return None if source.key else _OUTSIDE, None if destination.key else _OUTSIDE
+
+    def _end(
+        self,
+        party: Party,
+        direction: Direction,
+        ends: tuple[Party, Party],
+        addresses: tuple[IPAddress, IPAddress],
+    ) -> _End:
+        assert party.key is not None  # an address outside is asked nothing
+        if party.is_host:
+            settings = node_settings(party.node, self._cluster.configurations)
+            inbound = direction is Direction.INGRESS
+            failsafes = settings.failsafe_inbound if inbound else settings.failsafe_outbound
+            return _Host(Interface(self._cluster.host_policy(party.key), failsafes), direction)
+        asked = self._asked_at[direction].get(party)
+        if asked is None:
+            asked = self._asked_at[direction][party] = self._ask(party.key, direction)
+        fitting = self._fits_source(asked, ends[0], addresses[0])
+        return asked, fitting & self._fits_destination(asked, ends[1], addresses[1])
 
     def _ask(self, endpoint: ResourceKey, direction: Direction) -> _Asked:
         policy = self._cluster.endpoint_policy(endpoint)
@@ -255,10 +310,10 @@ def common_addresses(source: Party, destination: Party) -> tuple[IPAddress, IPAd
     raise NoCommonFamilyError(f"{source.text} and {destination.text} have no address family in common")
 
 
-def _flow(pair: _Pair, packet: Packet) -> Flow:
+def flow_of(source: IPAddress, destination: IPAddress, packet: Packet) -> Flow:
     return Flow(
-        source=pair.source,
-        destination=pair.destination,
+        source=source,
+        destination=destination,
         protocol=packet.protocol,
         source_port=packet.source_port,
         destination_port=packet.destination_port,

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from weft.model.keys import ResourceKey
 from weft.policy.matching import Flow, Membership, mismatch
-from weft.policy.values import Action, Direction, EndpointPolicy, Policies, Rule, Stage, is_staged
+from weft.policy.values import Action, Direction, EndpointPolicy, Policies, Policy, Rule, Stage, is_staged
 
 __all__ = ["Course", "Flow", "Membership", "Place", "Step", "Verdict", "course", "follow", "verdict"]
 
@@ -37,10 +37,11 @@ class Verdict(Struct, frozen=True):
 
 
 class Place(Struct, frozen=True):
-    """A rule or an end in its place. `rule` None: an end, which holds for every flow that gets there.
+    """A rule or an end in its place. `rule` None: an end, which holds for every flow that gets there, or a policy
+    without rules.
 
     `step`: what it does. `acts` False: nothing, whatever the step says (a rule that cannot be enforced, or of a staged
-    policy). `after`: where asking goes on after a Pass."""
+    policy; a policy without rules). `after`: where asking goes on after a Pass."""
 
     rule: Rule | None
     step: Step
@@ -76,27 +77,30 @@ def course(endpoint: EndpointPolicy, policies: Policies, direction: Direction, s
             if tier.decides(direction) and stage in (Stage.NORMAL, Stage.FORWARD)
             else None
         )
-        asked = [
-            (key, number, rule)
-            for key in tier.policies(direction)
-            for number, rule in enumerate(policies[key].rules(direction) or ())
-        ]
+        asked = [(key, *one) for key in tier.policies(direction) for one in _numbered(policies[key], direction)]
         after = len(places) + len(asked) + (end is not None)
         places += [_place(rule, tier.name, key, number, after) for key, number, rule in asked]
         if end is not None:
             places.append(Place(None, end, after))
     if stage is Stage.NORMAL:
         for key in endpoint.profiles:
-            rules = policies[key].rules(direction) or ()
+            rules = _numbered(policies[key], direction)
             after = len(places) + len(rules)
-            places += [_place(rule, None, key, number, after) for number, rule in enumerate(rules)]
+            places += [_place(rule, None, key, number, after) for number, rule in rules]
         places.append(Place(None, Step(Action.DENY), len(places) + 1))
     elif stage is Stage.FORWARD:
         places.append(Place(None, Step(Action.ALLOW), len(places) + 1))
     return Course(tuple(places), sum(1 << number for number, place in enumerate(places) if place.acts))
 
 
-def _place(rule: Rule, tier: str | None, key: ResourceKey, number: int, after: int) -> Place:
+def _numbered(policy: Policy, direction: Direction) -> list[tuple[int | None, Rule | None]]:
+    """A policy without rules has one place, too: it was asked."""
+    return list(enumerate(policy.rules(direction) or ())) or [(None, None)]
+
+
+def _place(rule: Rule | None, tier: str | None, key: ResourceKey, number: int | None, after: int) -> Place:
+    if rule is None:
+        return Place(None, Step(Action.PASS, tier, key), after, acts=False)
     effect = rule.effect
     return Place(rule, Step(effect or rule.action, tier, key, number), after, effect is not None and not is_staged(key))
 

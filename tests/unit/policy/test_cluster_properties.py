@@ -15,6 +15,7 @@ from weft.policy.cluster import Cluster
 from weft.policy.ends import Parties
 from weft.policy.explainer import Explainer, Packet, common_addresses
 from weft.policy.matching import Flow
+from weft.policy.trace import visits
 from weft.policy.values import Direction, PortSet, ServiceSet
 from weft.policy.verdict import verdict
 
@@ -87,7 +88,9 @@ packets = st.one_of(
 
 @given(history=histories, asked=st.lists(packets, min_size=1, max_size=6))
 @settings(max_examples=60)
-def test_what_is_remembered_changes_no_verdict(history: list[Update], asked: list[Packet]) -> None:
+def test_what_is_remembered_changes_no_verdict_and_the_trace_ends_where_it_does(
+    history: list[Update], asked: list[Packet]
+) -> None:
     cluster = cluster_of(history)
     parties, explainer = Parties(cluster), Explainer(cluster)
     workloads = [parties.of(key) for key in cluster.endpoints if key.kind == "WorkloadEndpoint"]
@@ -105,6 +108,11 @@ def test_what_is_remembered_changes_no_verdict(history: list[Update], asked: lis
             if party.key is not None:
                 policy = cluster.endpoint_policy(party.key)
                 assert side.verdict == verdict(policy, cluster.policies, cluster.members, flow, direction)
+                seen = visits(cluster, party, side, flow, direction)
+                acted = tuple(visit.step for visit in seen if not visit.passed_over)
+                assert side.verdict is not None
+                assert acted == (*side.verdict.before, side.verdict.decided)
+                assert not seen[-1].passed_over
 
 
 def _flow(source: Any, destination: Any, packet: Packet) -> Flow:
