@@ -16,7 +16,7 @@ from felix.rules import values as nft
 from felix.rules.render_actions import Endings
 from felix.rules.render_names import selector_set
 from weft.model.address import IPNetwork
-from weft.policy.values import Entity, PortRange, Rule
+from weft.policy.values import Entity, PortRange, PortSet, Rule, ServiceSet
 
 KindOf = Callable[[SetKey], SetKind | None]
 """What kind of kernel set holds a family of a selector's set; None: it has no members and no kernel set."""
@@ -137,7 +137,9 @@ def _add_named_ports(
     matches: list[nft.Statement], side: nft.Side, entity: Entity, version: Literal[4, 6], kind_of: KindOf
 ) -> bool:
     """False: no port of this family has the name, or is of the service."""
-    wanted = entity.named_ports if entity.service is None else (*entity.named_ports, entity.service)
+    wanted: tuple[PortSet | ServiceSet, ...] = entity.named_ports
+    if entity.service is not None:
+        wanted = (*wanted, entity.service)
     for negated, sets in ((False, wanted), (True, entity.not_named_ports)):
         for one in sets:
             key = SetKey(one.id, version)
