@@ -7,18 +7,26 @@ chains that look into it. What it returns depends on the node's state alone, not
 A policy with a Pass rule has no chain of its own: passing means to leave the tier, so its rules are written
 into the tier's chain, where `return` does that (docs/design/policy.md)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
-from felix.calc.delta import NodeDelta, Settings
+from felix.calc.delta import ANY_INTERFACE, LocalHostEndpoint, NodeDelta, Settings
 from felix.calc.ip_sets import SetChange, SetKey, SetKind
 from felix.calc.output import Output
 from felix.rules import render_names as names
 from felix.rules import values as nft
 from felix.rules.changes import Changes, MemberChange
-from felix.rules.render_actions import ActionSettings, denied_chain
-from felix.rules.render_base import base_chains
-from felix.rules.render_chains import PolicyPlan, SharedPlan, endpoint_plan, passing_directions, render_plan
+from felix.rules.render_actions import ActionSettings, denied_chain, dropped_chain
+from felix.rules.render_base import Surroundings, base_chains
+from felix.rules.render_chains import (
+    EndpointPlan,
+    PolicyPlan,
+    SharedPlan,
+    endpoint_plan,
+    passing_directions,
+    render_plan,
+)
+from felix.rules.render_host import HOST_MAPS, LOOPBACK, HostUse, host_plan, host_plans
 from weft.delta import diff
 from weft.model.address import IPNetwork
 from weft.model.keys import ResourceKey
@@ -32,7 +40,7 @@ KEY_TYPES = {
     (SetKind.PORTS, 4): nft.KeyType.SERVICE_V4,
     (SetKind.PORTS, 6): nft.KeyType.SERVICE_V6,
 }
-MAPS = (names.FROM_ENDPOINTS, names.TO_ENDPOINTS, names.KNOWN_ENDPOINTS)
+WORKLOAD_MAPS = (names.FROM_ENDPOINTS, names.TO_ENDPOINTS, names.KNOWN_ENDPOINTS)
 VERSIONS: tuple[Literal[4, 6], ...] = (4, 6)
 
 
@@ -47,13 +55,18 @@ class Renderer:
         self._kinds: dict[SetKey, SetKind] = {}
         self._looking_into: dict[str, set[ResourceKey]] = {}
         self._policy_plans: dict[str, PolicyPlan] = {}
+        self._chains_of: dict[ResourceKey, set[str]] = {}
         self._shared_plans: dict[str, SharedPlan] = {}
         self._plan_users: dict[str, set[str]] = {}
-        self._plans_with: dict[ResourceKey, set[str]] = {}
+        self._asked_by: dict[str, set[str]] = {}
         self._endpoints: dict[str, EndpointPolicy] = {}
+        self._hosts: dict[str, LocalHostEndpoint] = {}
+        self._service_ranges: set[IPNetwork] = set()
         self._pools: dict[IPNetwork, bool] = {}
         self._pool_sets: dict[str, nft.Set] = {}
-        self._maps: dict[str, nft.VerdictMap | None] = {name: nft.VerdictMap(name) for name in MAPS}
+        self._maps: dict[str, nft.VerdictMap | None] = {
+            name: nft.VerdictMap(name) for name in (*WORKLOAD_MAPS, *HOST_MAPS)
+        }
         self._base: Mapping[str, nft.Chain | None] = {}
         self._chains: Output[str, nft.Chain] = Output(self._render_chain)
         self._entries: Output[tuple[str, str], nft.Verdict] = Output(self._render_entry)
@@ -62,6 +75,10 @@ class Renderer:
     @property
     def actions(self) -> ActionSettings:
         return self._actions
+
+    @property
+    def drop_invalid(self) -> bool:
+        return self._settings.drop_invalid
 
     def kind_of(self, key: SetKey) -> SetKind | None:
         return self._kinds.get(key)
@@ -78,10 +95,16 @@ class Renderer:
             self._on_policy(key, policy)
         for interface, endpoint in delta.endpoints.items():
             self._on_endpoint(interface, endpoint.policy if endpoint else None)
+        for interface, host in delta.host_endpoints.items():
+            self._on_host_endpoint(interface, host)
+        for cidr, serves in delta.service_ranges.items():
+            self._service_ranges.add(cidr) if serves else self._service_ranges.discard(cidr)
         if delta.pools:
             self._on_pools(delta.pools, sets)
         if delta.settings is not None:
             self._on_settings(delta.settings)
+        if delta.pools or delta.host_endpoints or delta.service_ranges:
+            self._render_base()
         entries: dict[str, dict[str, nft.Verdict | None]] = {}
         for (name, interface), verdict in self._entries.flush().items():
             entries.setdefault(name, {})[interface] = verdict
@@ -124,63 +147,100 @@ class Renderer:
             users.remove(key)
             if not users:
                 del self._looking_into[set_id]
-        plans = [PolicyPlan(direction, key) for direction in Direction]
         if policy is None:
-            for plan in plans:
-                self._policy_plans.pop(plan.name, None)
             return
         self.policies[key] = policy
         passing = passing_directions(policy)
         if passing:
             self._passing[key] = passing
-        self._policy_plans.update({plan.name: plan for plan in plans})
         for set_id in policy.address_sets():
             self._looking_into.setdefault(set_id, set()).add(key)
         self._touch_policy(key)
 
     def _touch_policy(self, key: ResourceKey) -> None:
         """Its own chains; and, if it passes, those in which its rules are written."""
-        for direction in Direction:
-            self._chains.touch(names.policy_chain(direction, key))
-        if key in self._passing:
-            for name in self._plans_with.get(key, ()):
-                self._chains.touch(name)
+        for name in self._chains_of.get(key, ()):
+            self._chains.touch(name)
+            if key in self._passing:
+                for plan in self._asked_by[name]:
+                    self._chains.touch(plan)
 
     def _on_endpoint(self, interface: str, policy: EndpointPolicy | None) -> None:
         before = self._endpoints.pop(interface, None)
         if policy is not None:
             self._endpoints[interface] = policy
-            for plan in _plans(policy):
-                self._use(plan, interface)
-        if before is not None:
-            kept = {plan.name for plan in _plans(policy)} if policy else set()
-            for plan in _plans(before):
-                if plan.name not in kept:
-                    self._leave(plan, interface)
-        for name in MAPS:
+        self._change_plans(
+            interface,
+            dict(_with_tiers(_workload_plans(before))) if before else {},
+            dict(_with_tiers(_workload_plans(policy))) if policy else {},
+        )
+        for name in WORKLOAD_MAPS:
             self._entries.touch((name, interface))
 
-    def _use(self, plan: SharedPlan, interface: str) -> None:
-        users = self._plan_users.setdefault(plan.name, set())
-        if not users:
-            self._shared_plans[plan.name] = plan
-            self._chains.touch(plan.name)
-            for key in plan.asked():
-                self._plans_with.setdefault(key, set()).add(plan.name)
-        users.add(interface)
+    def _on_host_endpoint(self, interface: str, endpoint: LocalHostEndpoint | None) -> None:
+        """The loopback interface is nobody's, whatever a resource says."""
+        if interface == LOOPBACK:
+            return
+        before = self._hosts.pop(interface, None)
+        if endpoint is not None:
+            self._hosts[interface] = endpoint
+        self._change_plans(
+            f"host endpoint {interface}",
+            dict(_with_tiers(host_plans(before.policy))) if before else {},
+            dict(_with_tiers(host_plans(endpoint.policy))) if endpoint else {},
+        )
+        if interface != ANY_INTERFACE:
+            for name in HOST_MAPS:
+                self._entries.touch((name, interface))
 
-    def _leave(self, plan: SharedPlan, interface: str) -> None:
-        users = self._plan_users[plan.name]
-        users.remove(interface)
+    def _change_plans(self, user: str, before: Mapping[str, SharedPlan], after: Mapping[str, SharedPlan]) -> None:
+        for name, plan in after.items():
+            if name not in before:
+                self._use(name, plan, user)
+        for name, plan in before.items():
+            if name not in after:
+                self._leave(name, plan, user)
+
+    def _use(self, name: str, plan: SharedPlan, user: str) -> None:
+        users = self._plan_users.setdefault(name, set())
+        if not users:
+            self._shared_plans[name] = plan
+            self._chains.touch(name)
+            for policy in plan.asked():
+                self._ask(policy, name)
+        users.add(user)
+
+    def _leave(self, name: str, plan: SharedPlan, user: str) -> None:
+        users = self._plan_users[name]
+        users.remove(user)
         if users:
             return
-        del self._plan_users[plan.name], self._shared_plans[plan.name]
-        self._chains.touch(plan.name)
-        for key in set(plan.asked()):
-            plans = self._plans_with[key]
-            plans.remove(plan.name)
-            if not plans:
-                del self._plans_with[key]
+        del self._plan_users[name], self._shared_plans[name]
+        self._chains.touch(name)
+        for policy in set(plan.asked()):
+            self._no_longer_ask(policy, name)
+
+    def _ask(self, policy: PolicyPlan, plan: str) -> None:
+        name = policy.name
+        asked_by = self._asked_by.setdefault(name, set())
+        if not asked_by:
+            self._policy_plans[name] = policy
+            self._chains_of.setdefault(policy.key, set()).add(name)
+            self._chains.touch(name)
+        asked_by.add(plan)
+
+    def _no_longer_ask(self, policy: PolicyPlan, plan: str) -> None:
+        name = policy.name
+        asked_by = self._asked_by[name]
+        asked_by.remove(plan)
+        if asked_by:
+            return
+        del self._asked_by[name], self._policy_plans[name]
+        self._chains.touch(name)
+        chains = self._chains_of[policy.key]
+        chains.remove(name)
+        if not chains:
+            del self._chains_of[policy.key]
 
     def _on_pools(self, pools: Mapping[IPNetwork, bool | None], sets: dict[str, nft.Set | None]) -> None:
         for cidr, masquerade in pools.items():
@@ -191,7 +251,6 @@ class Renderer:
         before, self._pool_sets = self._pool_sets, {one.name: one for one in _pool_sets(self._pools)}
         delta = diff(self._pool_sets, before)
         sets.update({**delta.create, **delta.update, **dict.fromkeys(delta.delete)})
-        self._render_base()
 
     def _on_settings(self, settings: Settings) -> None:
         self._settings = settings
@@ -201,9 +260,12 @@ class Renderer:
 
     def _render_base(self) -> None:
         masquerading = [version for version in VERSIONS if names.masqueraded_pools(version) in self._pool_sets]
+        ranges = sorted(self._service_ranges, key=lambda one: (one.version, one.network_address.packed, one.prefixlen))
+        around = Surroundings(tuple(masquerading), HostUse.of(self._hosts), tuple(ranges))
         self._base = {
-            **base_chains(self._settings, tuple(masquerading)),
+            **base_chains(self._settings, around),
             names.DENIED: denied_chain(self._actions),
+            names.DROPPED: dropped_chain(self._actions) if around.hosts.places else None,
         }
         for name in self._base:
             self._chains.touch(name)
@@ -218,6 +280,8 @@ class Renderer:
 
     def _render_entry(self, key: tuple[str, str]) -> nft.Verdict | None:
         name, interface = key
+        if name in HOST_MAPS:
+            return self._render_host_entry(name, interface)
         policy = self._endpoints.get(interface)
         if policy is None:
             return None
@@ -226,12 +290,26 @@ class Renderer:
         direction = Direction.EGRESS if name == names.FROM_ENDPOINTS else Direction.INGRESS
         return nft.Goto(endpoint_plan(direction, policy).name)
 
+    def _render_host_entry(self, name: str, interface: str) -> nft.Verdict | None:
+        """An endpoint with nothing to say at a place still keeps the one for all interfaces away."""
+        endpoint = self._hosts.get(interface)
+        if endpoint is None:
+            return None
+        plan = host_plan(endpoint.policy, HOST_MAPS[name])
+        return nft.Goto(plan.name) if plan else nft.Accept()
 
-def _plans(policy: EndpointPolicy) -> Iterator[SharedPlan]:
+
+def _workload_plans(policy: EndpointPolicy) -> Iterator[EndpointPlan]:
     for direction in Direction:
-        plan = endpoint_plan(direction, policy)
-        yield plan
-        yield from plan.tier_plans()
+        yield endpoint_plan(direction, policy)
+
+
+def _with_tiers(plans: Iterable[EndpointPlan]) -> Iterator[tuple[str, SharedPlan]]:
+    """By name."""
+    for plan in plans:
+        yield plan.name, plan
+        for tier in plan.tier_plans():
+            yield tier.name, tier
 
 
 def _pool_sets(pools: Mapping[IPNetwork, bool]) -> Iterator[nft.Set]:

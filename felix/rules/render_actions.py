@@ -13,6 +13,7 @@ from hashlib import blake2b
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from felix.rules import render_names as names
 from felix.rules import values as nft
@@ -46,11 +47,17 @@ class Place(Struct, frozen=True):
 
 
 class ActionSettings(Struct, frozen=True):
-    """What of the settings decides what an action becomes."""
+    """What of the settings decides what an action becomes. `denied`: the chain where denied packets end."""
 
     log_prefix: str = "calico-packet: "
     reject: bool = False
     flow_logs: Literal["Denied", "All", "Disabled"] = "Denied"
+    denied: str = names.DENIED
+
+
+def drops_only(settings: ActionSettings) -> ActionSettings:
+    """For where the kernel cannot reject: before connection tracking and after routing."""
+    return replace(settings, reject=False, denied=names.DROPPED) if settings.reject else settings
 
 
 def rule_endings(rule: Rule, place: Place, settings: ActionSettings) -> Endings:
@@ -78,8 +85,8 @@ def rule_endings(rule: Rule, place: Place, settings: ActionSettings) -> Endings:
 def deny(counter: str, settings: ActionSettings) -> Ending:
     """What ends a packet that is denied."""
     if settings.flow_logs == "Disabled":
-        return nft.CountIn(counter), _refuse(settings)
-    return nft.CountIn(counter), nft.SetMark(flow_id(counter)), nft.Goto(names.DENIED)
+        return nft.CountIn(counter), refuse(settings)
+    return nft.CountIn(counter), nft.SetMark(flow_id(counter)), nft.Goto(settings.denied)
 
 
 def denied_chain(settings: ActionSettings) -> nft.Chain | None:
@@ -87,7 +94,12 @@ def denied_chain(settings: ActionSettings) -> nft.Chain | None:
     if settings.flow_logs == "Disabled":
         return None
     log = nft.Log(DENIED_PREFIX, FLOW_LOG_GROUP, _SNAP_BYTES)
-    return nft.Chain(names.DENIED, (nft.rule(_DENIED_LIMIT, log), nft.rule(_refuse(settings))))
+    return nft.Chain(settings.denied, (nft.rule(_DENIED_LIMIT, log), nft.rule(refuse(settings))))
+
+
+def dropped_chain(settings: ActionSettings) -> nft.Chain | None:
+    """Where packets end that are denied where the kernel cannot reject; None where the chain for all does."""
+    return denied_chain(drops_only(settings)) if settings.reject else None
 
 
 @lru_cache(maxsize=1024)
@@ -100,5 +112,5 @@ def _log_allowed(counter: str) -> Ending:
     return _ALLOWED_LIMIT, nft.Log(f"{ALLOWED_PREFIX}{flow_id(counter):08x}", FLOW_LOG_GROUP, _SNAP_BYTES)
 
 
-def _refuse(settings: ActionSettings) -> nft.Statement:
+def refuse(settings: ActionSettings) -> nft.Statement:
     return nft.Reject() if settings.reject else nft.Drop()

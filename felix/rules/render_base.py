@@ -4,19 +4,24 @@ Only traffic of interfaces that are ours is ever refused. Our `accept` ends only
 from one workload to another passes forward-from-endpoint (its sender's egress policy) and then forward-to-endpoint
 (its receiver's ingress policy), with no marks between. An interface of ours that is in no map passes nothing."""
 
+from collections.abc import Iterator
 from ipaddress import IPv6Network
 from typing import Literal
 
+from msgspec import Struct
+
 from felix.calc.delta import Settings
 from felix.rules import render_names as names
+from felix.rules.render_actions import ActionSettings, refuse
+from felix.rules.render_host import HostUse, host_chains, input_rules, output_rules, raw_rules
+from felix.rules.render_pieces import DELETED, DROP_INVALID, ESTABLISHED, WORKLOADS
 from felix.rules.values import (
     ICMPV6,
+    UDP,
     Accept,
     Address,
     AddressInSet,
     Chain,
-    ConntrackMark,
-    ConntrackState,
     Drop,
     Goto,
     Hook,
@@ -27,29 +32,22 @@ from felix.rules.values import (
     L4Protocol,
     Masquerade,
     NetworkProtocol,
+    PortRange,
+    Ports,
     ReversePath,
     Rule,
     Side,
     Way,
     rule,
 )
+from weft.model.address import IPNetwork
 
-WORKLOADS = "cali*"
-DELETED = "weftdel*"
+IPIP = 4
 
 # What a workload may always say to its router (RFC 4861, 2710, 3810): multicast listener queries and reports,
 # router and neighbour solicitations, neighbour advertisements. Not router advertisements (134) and redirects
 # (137).
 ICMPV6_TO_ROUTER = (130, 131, 132, 133, 135, 136, 143)
-
-ESTABLISHED = (
-    rule(ConntrackState(("established", "related")), ConntrackMark(0, names.CUT_CONNECTION), Accept()),
-    rule(ConntrackMark(names.CUT_CONNECTION, names.CUT_CONNECTION), Drop(), comment="connection cut by policy"),
-)
-"""What every base chain, and the chain of every host endpoint, begins with: a connection that was allowed goes on, in
-both directions, unless the agent marked it because policy would refuse it now. One rule for the former; what is
-untracked or invalid has no mark and matches neither."""
-DROP_INVALID = rule(ConntrackState(("invalid",)), Drop())
 
 
 def _only_known(way: Way, verdicts: str) -> tuple[Rule, ...]:
@@ -69,34 +67,76 @@ def _drop_deleted(way: Way) -> Rule:
     return rule(Interface(way, DELETED), Drop(), comment="being deleted")
 
 
-def base_chains(settings: Settings, masquerade: tuple[Literal[4, 6], ...]) -> dict[str, Chain | None]:
-    """`masquerade`: the address families that have a pool with natOutgoing."""
+class Surroundings(Struct, frozen=True):
+    """What base chains depend on besides the settings.
+
+    masquerade: the address families that have a pool with natOutgoing. service_ranges: where packets to addresses of
+    services go that are nobody's here, in order."""
+
+    masquerade: tuple[Literal[4, 6], ...] = ()
+    hosts: HostUse = HostUse()
+    service_ranges: tuple[IPNetwork, ...] = ()
+
+
+def base_chains(settings: Settings, around: Surroundings) -> dict[str, Chain | None]:
+    """None: not needed now."""
     chains = (
-        _prerouting_raw(),
+        _prerouting_raw(around.hosts),
         Chain(
             names.FORWARD_FROM_ENDPOINT,
-            (*ESTABLISHED, *_only_known(Way.IN, names.FROM_ENDPOINTS)),
+            (*ESTABLISHED, *_no_tunnels(settings), *_only_known(Way.IN, names.FROM_ENDPOINTS)),
             Hook("filter", "forward", 0),
         ),
         Chain(
             names.FORWARD_TO_ENDPOINT,
-            (*ESTABLISHED, *_only_known(Way.OUT, names.TO_ENDPOINTS)),
+            (*ESTABLISHED, *_only_known(Way.OUT, names.TO_ENDPOINTS), *_no_service_loops(settings, around)),
             Hook("filter", "forward", 1),
         ),
         Chain(
             names.INPUT,
-            (rule(Interface(Way.IN, WORKLOADS), Goto(names.WORKLOAD_TO_HOST)), _drop_deleted(Way.IN)),
+            (
+                rule(Interface(Way.IN, WORKLOADS), Goto(names.WORKLOAD_TO_HOST)),
+                _drop_deleted(Way.IN),
+                *input_rules(around.hosts),
+            ),
             Hook("filter", "input", 0),
         ),
-        Chain(names.OUTPUT, _only_known(Way.OUT, names.KNOWN_ENDPOINTS), Hook("filter", "output", 0)),
+        Chain(
+            names.OUTPUT,
+            (*_only_known(Way.OUT, names.KNOWN_ENDPOINTS), *output_rules(around.hosts)),
+            Hook("filter", "output", 0),
+        ),
         _workload_to_host(settings),
         Chain(names.KNOWN_WORKLOAD, (rule(InterfaceVerdict(Way.IN, names.KNOWN_ENDPOINTS)), _drop_unknown(Way.IN))),
     )
-    nat = _postrouting_nat(masquerade) if masquerade else None
-    return {**{chain.name: chain for chain in chains}, names.POSTROUTING_NAT: nat}
+    nat = _postrouting_nat(around.masquerade) if around.masquerade else None
+    own = {chain.name: chain for chain in chains}
+    return {**own, names.POSTROUTING_NAT: nat, **host_chains(around.hosts, settings)}
 
 
-def _prerouting_raw() -> Chain:
+def _no_tunnels(settings: Settings) -> Iterator[Rule]:
+    """Within a tunnel of its own making a workload could say what its egress policy refuses."""
+    from_workload, end = Interface(Way.IN, WORKLOADS), refuse(ActionSettings(reject=settings.reject))
+    if not settings.allow_vxlan_from_workloads:
+        vxlan = Ports(Side.DESTINATION, (PortRange(settings.vxlan_port),))
+        yield Rule((L4Protocol(UDP), vxlan, from_workload, end), "VXLAN from a workload")
+    if not settings.allow_ipip_from_workloads:
+        yield Rule((L4Protocol(IPIP), from_workload, end), "IP in IP from a workload")
+
+
+def _no_service_loops(settings: Settings, around: Surroundings) -> Iterator[Rule]:
+    """A packet that still has a service's address behind DNAT belongs to nobody: the uplink's router would only send
+    it back."""
+    if settings.service_loop_prevention == "Disabled":
+        return
+    end = refuse(ActionSettings(reject=settings.service_loop_prevention == "Reject"))
+    for version in (4, 6):
+        ranges = tuple(one for one in around.service_ranges if one.version == version)
+        if ranges:
+            yield Rule((Address(Side.DESTINATION, ranges), end), "no such service")
+
+
+def _prerouting_raw(hosts: HostUse) -> Chain:
     """IPv4 senders are checked by rp_filter, which IPv6 has not.
 
     The unspecified and the link-local addresses are exempt: a packet with one of them is never forwarded."""
@@ -109,7 +149,7 @@ def _prerouting_raw() -> Chain:
         Drop(),
         comment="sender is not this workload",
     )
-    return Chain(names.PREROUTING_RAW, (spoofed,), Hook("filter", "prerouting", -300))
+    return Chain(names.PREROUTING_RAW, (spoofed, *raw_rules(hosts)), Hook("filter", "prerouting", -300))
 
 
 def _workload_to_host(settings: Settings) -> Chain:
@@ -119,11 +159,12 @@ def _workload_to_host(settings: Settings) -> Chain:
     Only one rule leads here, not an entry for each workload: older kernels check a chain again for each entry that
     leads to it, whenever a rule is added."""
     neighbour_discovery = [rule(L4Protocol(ICMPV6), IcmpType(one), Accept()) for one in ICMPV6_TO_ROUTER]
-    policy = [] if settings.endpoint_to_host == "Drop" else [rule(InterfaceVerdict(Way.IN, names.FROM_ENDPOINTS))]
+    asked = (*_no_tunnels(settings), rule(InterfaceVerdict(Way.IN, names.FROM_ENDPOINTS)))
+    policy = () if settings.endpoint_to_host == "Drop" else asked
+    invalid = (DROP_INVALID,) if settings.drop_invalid else ()
     known = rule(Jump(names.KNOWN_WORKLOAD))
-    return Chain(
-        names.WORKLOAD_TO_HOST, (known, *ESTABLISHED, *neighbour_discovery, DROP_INVALID, *policy, rule(Drop()))
-    )
+    end = rule(refuse(ActionSettings(reject=settings.reject)))
+    return Chain(names.WORKLOAD_TO_HOST, (known, *ESTABLISHED, *neighbour_discovery, *invalid, *policy, end))
 
 
 def _postrouting_nat(masquerade: tuple[Literal[4, 6], ...]) -> Chain:

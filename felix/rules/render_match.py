@@ -84,13 +84,13 @@ def _protocol_and_ports(rule: Rule) -> tuple[nft.Statement, ...]:
             matches.append(nft.IcmpType(icmp.type, icmp.code, negated))
     for side, entity in ((nft.Side.DESTINATION, rule.destination), (nft.Side.SOURCE, rule.source)):
         if entity.ports:
-            matches.append(nft.Ports(side, _merged(entity.ports)))
+            matches.append(nft.Ports(side, merged_ports(entity.ports)))
         if entity.not_ports:
-            matches.append(nft.Ports(side, _merged(entity.not_ports), negated=True))
+            matches.append(nft.Ports(side, merged_ports(entity.not_ports), negated=True))
     return tuple(matches)
 
 
-def _merged(ranges: Iterable[PortRange]) -> tuple[nft.PortRange, ...]:
+def merged_ports(ranges: Iterable[PortRange]) -> tuple[nft.PortRange, ...]:
     """The same ports as ranges that neither overlap nor touch."""
     merged: list[PortRange] = []
     for one in sorted(ranges):

@@ -24,9 +24,21 @@ FORWARD_TO_ENDPOINT = "forward-to-endpoint"
 INPUT = "input"
 OUTPUT = "output"
 POSTROUTING_NAT = "postrouting-nat"
+PREROUTING_HOST = "prerouting-host"
+OUTPUT_RAW = "output-raw"
+FORWARD_FROM_HOST = "forward-from-host"
+FORWARD_TO_HOST = "forward-to-host"
+POSTROUTING_HOST = "postrouting-host"
+TRANSLATED_BY_HOST = "translated-by-host"
+FAILSAFE_IN = "failsafe-in"
+FAILSAFE_OUT = "failsafe-out"
+FAILSAFE_IN_RAW = "failsafe-in-raw"
+FAILSAFE_OUT_RAW = "failsafe-out-raw"
+HOST_NEIGHBOURS = "host-neighbours"
 WORKLOAD_TO_HOST = "workload-to-host"
 KNOWN_WORKLOAD = "known-workload"
 DENIED = "denied"
+DROPPED = "dropped"
 
 COUNTERS = ("ingress/", "egress/")
 """How the names of all our counters begin."""
@@ -35,6 +47,11 @@ CUT_CONNECTION = 0x4000_0000
 """The one bit of a connection's mark (ct mark) that is ours: policy refuses the connection now. Connection marks of
 others lie elsewhere: Tailscale 0x00ff0000, mwan3 0x3f00, the AWS CNI and Cilium on AWS 0x80, Istio 0x539, WireGuard's
 wg-quick 0xca6c. The marks of kube-proxy and of Calico's iptables are marks of packets, not of connections."""
+
+ALLOWED_EARLY = 0x1000_0000
+"""The one bit of a packet's mark (meta mark) that is ours, and only while the packet is on this node: policy before
+connection tracking or before DNAT allowed it, so no later stage of this interface's policy is asked. kube-proxy has
+0xc000, Calico 0xffff0000 from its low end, Tailscale 0xff0000, wg-quick 0xca6c."""
 
 _SAFE = re.compile(r"[A-Za-z0-9/\-_.]{1,100}(?<!\.hash)\Z")
 _SHORT_KINDS = {
@@ -47,12 +64,14 @@ _SHORT_KINDS = {
 }
 
 
-def policy_chain(direction: Direction, key: ResourceKey) -> str:
-    """`ingress/np/default/allow-web`; with a hash instead of a name that nft would not take."""
+def policy_chain(direction: Direction, key: ResourceKey, where: str = "") -> str:
+    """`ingress/np/default/allow-web`; with a hash instead of a name that nft would not take.
+
+    `where`: the stage of a host endpoint in which what its actions become differs."""
     name = f"{key.namespace}/{key.name}" if key.namespace else key.name
     if not _SAFE.match(name):
         name = f"{_hash(name)}.hash"
-    return f"{direction.value}/{_SHORT_KINDS[key.kind]}/{name}"
+    return f"{direction.value}/{where}{_SHORT_KINDS[key.kind]}/{name}"
 
 
 def rule_counter(direction: Direction, key: ResourceKey, rule_id: str) -> str:
@@ -74,15 +93,22 @@ def retired_counter(counter: str) -> str:
     return f"{counter.rpartition('/')[0]}/retired"
 
 
-def tier_chain(direction: Direction, tier: TierPolicies) -> str:
+def tier_chain(direction: Direction, tier: TierPolicies, where: str = "") -> str:
     """Shared by every endpoint to which the same policies of the tier apply."""
-    return f"{direction.value}/tier/{_hash(tier.name, tier.default_action, tier.policies(direction))}"
+    return f"{direction.value}/{where}tier/{_hash(tier.name, tier.default_action, tier.policies(direction))}"
 
 
-def endpoint_chain(direction: Direction, tiers: tuple[TierPolicies, ...], profiles: tuple[ResourceKey, ...]) -> str:
+def endpoint_chain(
+    direction: Direction, tiers: tuple[TierPolicies, ...], profiles: tuple[ResourceKey, ...], where: str = "endpoint"
+) -> str:
     """Shared by every endpoint to which the same policies and profiles apply."""
     asked = [(tier.name, tier.default_action, tier.policies(direction)) for tier in tiers]
-    return f"{direction.value}/endpoint/{_hash(asked, profiles)}"
+    return f"{direction.value}/{where}/{_hash(asked, profiles)}"
+
+
+def host_map(direction: Direction, where: str) -> str:
+    """Interface -> chain of the host endpoint there, for one of the places where it is asked."""
+    return f"{where}_{direction.value}"
 
 
 def selector_set(key: SetKey, kind: SetKind) -> str:

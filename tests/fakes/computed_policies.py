@@ -2,12 +2,13 @@
 
 10.0.0.1 and fd00::1 are meant to be behind cali1, 10.0.0.2 and fd00::2 behind cali2, the others elsewhere."""
 
+from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 from typing import Any
 
 from hypothesis import strategies as st
 
-from felix.calc.delta import LocalEndpoint, NodeDelta
+from felix.calc.delta import Failsafe, LocalEndpoint, LocalHostEndpoint, NodeDelta, Settings
 from felix.calc.ip_sets import SetChange, SetKey, SetKind
 from tests.unit.calc.world import NodeState
 from weft.model.address import IPAddress
@@ -18,6 +19,7 @@ from weft.policy.values import (
     AddressPort,
     EndpointPolicy,
     Entity,
+    HostPolicy,
     Icmp,
     Policy,
     PortRange,
@@ -25,6 +27,7 @@ from weft.policy.values import (
     Rule,
     SelectorSet,
     ServiceSet,
+    Stage,
     TierPolicies,
 )
 from weft.policy.verdict import Flow
@@ -151,6 +154,63 @@ def deltas(draw: st.DrawFn) -> NodeDelta:
     return NodeDelta(policies=policies, endpoints=endpoints, sets=sets)
 
 
+_failsafes = st.lists(
+    st.builds(
+        Failsafe,
+        protocol=st.sampled_from([6, 17]),
+        port=st.sampled_from([80, 85]),
+        net=st.sampled_from([None, None, ip_network("10.0.0.0/25"), ip_network("fd00::/64")]),
+    ),
+    max_size=3,
+).map(tuple)
+_stage_keys = {
+    stage: [ResourceKey("GlobalNetworkPolicy", f"{stage.value}-{name}") for name in "ab"]
+    for stage in (Stage.NORMAL, Stage.PRE_DNAT, Stage.UNTRACKED)
+}
+
+
+@st.composite
+def host_deltas(draw: st.DrawFn) -> NodeDelta:
+    """Host endpoints at eth0 and, perhaps, at all other interfaces, with policies of every stage, and an open workload
+    behind cali1."""
+    delta = draw(deltas())
+    keys = [key for stage_keys in _stage_keys.values() for key in stage_keys]
+    policies = {key: Policy(key=key, ingress=draw(_rule_lists), egress=draw(_rule_lists)) for key in keys}
+
+    def stage(of: Stage) -> EndpointPolicy:
+        found = draw(st.lists(st.sampled_from(_stage_keys[of]), unique=True).map(tuple))
+        action = draw(st.sampled_from([Action.DENY, Action.PASS]))
+        ingress = found if of is not Stage.NORMAL or draw(st.booleans()) else ()
+        egress = () if of is Stage.PRE_DNAT else found
+        return EndpointPolicy((TierPolicies("t", action, ingress, egress),) if found else ())
+
+    def endpoint(interface: str) -> LocalHostEndpoint:
+        normal = EndpointPolicy(stage(Stage.NORMAL).tiers, tuple(_profile_keys[: draw(st.integers(0, 1))]))
+        policy = HostPolicy(normal, stage(Stage.NORMAL), stage(Stage.PRE_DNAT), stage(Stage.UNTRACKED))
+        return LocalHostEndpoint(ResourceKey("HostEndpoint", interface), interface, policy)
+
+    return NodeDelta(
+        policies={**delta.policies, **policies, OPEN: Policy(key=OPEN, ingress=ALLOW, egress=ALLOW)},
+        sets=delta.sets,
+        host_endpoints={name: endpoint(name) for name in ("eth0", *draw(st.sampled_from([(), ("*",)])))},
+        endpoints={
+            "cali1": LocalEndpoint(
+                ResourceKey("WorkloadEndpoint", "cali1", "one"), "cali1", (), "", EndpointPolicy(profiles=(OPEN,))
+            )
+        },
+        settings=Settings(
+            endpoint_to_host="Accept",
+            failsafe_inbound=draw(_failsafes),
+            failsafe_outbound=draw(_failsafes),
+            reject=draw(st.booleans()),
+        ),
+    )
+
+
+OPEN = ResourceKey("Profile", "open")
+ALLOW = (Rule(action=Action.ALLOW),)
+
+
 def _flows(texts: list[str]) -> st.SearchStrategy[Flow]:
     addresses = st.sampled_from([ip_address(text) for text in texts])
     ports = st.sampled_from([80, 85, 443, 1000])
@@ -200,7 +260,15 @@ def difference(state: NodeState, desired: NodeDelta) -> NodeDelta:
         elif before != change.added:
             sets[key] = SetChange(change.kind, False, change.added - before, before - change.added)
     return NodeDelta(
-        policies={key: value for key, value in desired.policies.items() if state.policies.get(key) != value},
-        endpoints={key: value for key, value in desired.endpoints.items() if state.endpoints.get(key) != value},
+        policies=_differing(desired.policies, state.policies),
+        endpoints=_differing(desired.endpoints, state.endpoints),
+        host_endpoints=_differing(desired.host_endpoints, state.host_endpoints, gone=True),
         sets=sets,
+        settings=desired.settings,
     )
+
+
+def _differing(desired: Mapping[Any, Any], present: Mapping[Any, Any], gone: bool = False) -> dict[Any, Any]:
+    """With `gone`, what is not desired goes."""
+    found = {key: value for key, value in desired.items() if present.get(key) != value}
+    return {**(dict.fromkeys(present.keys() - desired.keys()) if gone else {}), **found}

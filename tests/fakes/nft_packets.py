@@ -3,6 +3,7 @@
 It knows the statements that decide about packets. `Chains` keeps a table as changes make it, and refuses changes
 that the kernel would: of members that are not there, or towards chains and sets that do not exist."""
 
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import assert_never
 
@@ -18,6 +19,7 @@ class Packet(Struct, frozen=True):
     iif: str = ""
     oif: str = ""
     ct_state: str = "new"
+    is_translated: bool = False
     ct_mark: int = 0
 
 
@@ -50,25 +52,41 @@ class Chains:
         assert not self.table.missing_references()
 
 
+class _OnItsWay:
+    """A packet, and what the rules on its way have done to it. A packet from nowhere is the node's own."""
+
+    def __init__(self, packet: Packet) -> None:
+        self.flow, self.iif, self.oif = packet.flow, packet.iif, packet.oif
+        self.ct_state, self.ct_mark, self.is_translated = packet.ct_state, packet.ct_mark, packet.is_translated
+        self.mark = 0
+
+
 def passes_hook(table: v.Table, hook: str, packet: Packet) -> bool:
     """Whether every filter chain of the hook accepts the packet, in order of priority."""
-    bases = [c for c in table.chains.values() if c.hook and c.hook.hook == hook and c.hook.type == "filter"]
-    for chain in sorted(bases, key=lambda chain: chain.hook.priority if chain.hook else 0):
-        assert chain.hook is not None
-        final = _run(table, chain, packet)
-        if isinstance(final, v.Drop) or (final is None and chain.hook.policy == "drop"):
-            return False
+    return passes(table, (hook,), packet)
+
+
+def passes(table: v.Table, hooks: Sequence[str], packet: Packet) -> bool:
+    """Whether it gets through these hooks, one after the other."""
+    on_its_way = _OnItsWay(packet)
+    for hook in hooks:
+        bases = [c for c in table.chains.values() if c.hook and c.hook.hook == hook and c.hook.type == "filter"]
+        for chain in sorted(bases, key=lambda chain: chain.hook.priority if chain.hook else 0):
+            assert chain.hook is not None
+            final = _run(table, chain, on_its_way)
+            if isinstance(final, v.Drop | v.Reject) or (final is None and chain.hook.policy == "drop"):
+                return False
     return True
 
 
-def _run(table: v.Table, chain: v.Chain, packet: Packet) -> v.Accept | v.Drop | None:
+def _run(table: v.Table, chain: v.Chain, packet: _OnItsWay) -> v.Accept | v.Drop | v.Reject | None:
     """None: the end of the chain was reached, or it returned."""
     for rule in chain.rules:
         verdict = _verdict(table, rule, packet)
         match verdict:
             case None:
                 continue
-            case v.Accept() | v.Drop():
+            case v.Accept() | v.Drop() | v.Reject():
                 return verdict
             case v.Return():
                 return None
@@ -83,24 +101,26 @@ def _run(table: v.Table, chain: v.Chain, packet: Packet) -> v.Accept | v.Drop | 
     return None
 
 
-def _verdict(table: v.Table, rule: v.Rule, packet: Packet) -> v.Verdict | None:
+def _verdict(table: v.Table, rule: v.Rule, packet: _OnItsWay) -> v.Verdict | v.Reject | None:
     for statement in rule.statements:
         match statement:
-            case v.Accept() | v.Drop() | v.Return() | v.Jump() | v.Goto():
+            case v.Accept() | v.Drop() | v.Reject() | v.Return() | v.Jump() | v.Goto():
                 return statement
-            case v.Reject():
-                return v.Drop()
             case v.InterfaceVerdict(way, name):
                 return table.maps[name].entries.get(packet.iif if way is v.Way.IN else packet.oif)
-            case v.Log() | v.Counter() | v.CountIn() | v.Limit() | v.SetMark():
+            case v.Log() | v.Counter() | v.CountIn() | v.Limit():
                 continue
+            case v.SetMark(value, mask):
+                packet.mark = packet.mark & ~mask | value
+            case v.NoTrack():
+                packet.ct_state, packet.is_translated = "untracked", False
             case _:
                 if not _matches(table, statement, packet):
                     return None
     return None
 
 
-def _matches(table: v.Table, statement: v.Statement, packet: Packet) -> bool:
+def _matches(table: v.Table, statement: v.Statement, packet: _OnItsWay) -> bool:
     flow = packet.flow
     match statement:
         case v.Interface(way, name, negated):
@@ -134,9 +154,17 @@ def _matches(table: v.Table, statement: v.Statement, packet: Packet) -> bool:
             return any(one.first <= (port or 0) <= one.last for one in ranges) != negated
         case v.IcmpType(kind, code, negated):
             return (flow.icmp_type == kind and code in (None, flow.icmp_code)) != negated
+        case v.Mark(value, mask, negated):
+            return (packet.mark & mask == value) != negated
+        case v.ConntrackStatus(("dnat",), negated):
+            return packet.ct_state != "untracked" and packet.is_translated != negated
+        case v.AddressType(v.Side.SOURCE, "local", negated):
+            return (not packet.iif) != negated
+        case v.ReversePath(exists):
+            return exists
         case v.ConntrackState(states, negated):
             return (packet.ct_state in states) != negated
         case v.ConntrackMark(value, mask, negated):
-            return (packet.ct_mark & mask == value) != negated
+            return packet.ct_state != "untracked" and (packet.ct_mark & mask == value) != negated
         case _:
             raise NotImplementedError(f"no interpretation of {statement}")

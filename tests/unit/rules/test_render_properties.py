@@ -9,13 +9,15 @@ from hypothesis import strategies as st
 
 from felix.calc.delta import NodeDelta
 from felix.calc.graph import Graph
+from felix.calc.ip_sets import SetChange
 from felix.rules import values as v
 from felix.rules.render import Renderer
 from tests.fakes import computed_policies as computed
-from tests.fakes.nft_packets import Chains, Packet, passes_hook
+from tests.fakes.nft_packets import Chains, Packet, passes, passes_hook
 from tests.unit.calc.world import NODE, START, NodeState, Update, feed, final_state, histories
 from weft.model.keys import ResourceKey
-from weft.policy.values import Direction
+from weft.policy.host import Interface, Path, host_verdict
+from weft.policy.values import Direction, HostPolicy
 from weft.policy.verdict import Flow, verdict
 
 
@@ -57,6 +59,89 @@ def test_the_table_decides_as_the_evaluator(desired: list[NodeDelta], flows: lis
         ):
             expected = verdict(endpoint.policy, state.policies, computed.Members(state), flow, direction)
             assert passes_hook(chains.table, "forward", packet) == expected.allowed, (packet, expected)
+
+
+INTERFACES = ("eth0", "eth1", "cali1")
+
+
+@given(desired=computed.host_deltas(), flows=computed.flows, data=st.data())
+@settings(max_examples=40)
+def test_host_endpoints_decide_as_the_evaluator(desired: NodeDelta, flows: list[Flow], data: st.DataObject) -> None:
+    renderer, chains, state = Renderer(), Chains(), NodeState()
+    state.add(desired)
+    chains.apply(renderer.render(desired))
+    assert desired.settings is not None
+    at = _Interfaces(desired, state)
+    for flow in flows:
+        iif, oif = data.draw(st.sampled_from(INTERFACES)), data.draw(st.sampled_from(INTERFACES))
+        to_host = iif == "cali1" or at.allows(iif, flow, Direction.INGRESS, Path.LOCAL)
+        assert passes(chains.table, ("prerouting", "input"), Packet(flow, iif)) == (
+            to_host and (iif != "cali1" or at.allows_before_dnat(flow))
+        )
+        from_host = oif == "cali1" or at.allows(oif, flow, Direction.EGRESS, Path.LOCAL)
+        for translated in (False, True):
+            packet = Packet(flow, "", oif, is_translated=translated)
+            assert passes(chains.table, ("output", "postrouting"), packet) == from_host
+        through = at.allows(iif, flow, Direction.INGRESS, Path.FORWARDED)
+        through = through and at.allows(oif, flow, Direction.EGRESS, Path.FORWARDED)
+        assert passes(chains.table, ("prerouting", "forward", "postrouting"), Packet(flow, iif, oif)) == through
+    for hooks in (("prerouting", "input"), ("output", "postrouting")):
+        assert passes(chains.table, hooks, Packet(flows[0], *(("lo", "") if "input" in hooks else ("", "lo"))))
+
+
+class _Interfaces:
+    """The evaluator's word on them: cali1 is a workload's, eth1 has no host endpoint but that for all."""
+
+    def __init__(self, desired: NodeDelta, state: NodeState) -> None:
+        assert desired.settings is not None
+        self._hosts = desired.host_endpoints
+        self._policies, self._members = state.policies, computed.Members(state)
+        self._failsafes = {
+            Direction.INGRESS: desired.settings.failsafe_inbound,
+            Direction.EGRESS: desired.settings.failsafe_outbound,
+        }
+
+    def allows(self, interface: str, flow: Flow, direction: Direction, path: Path) -> bool:
+        host = self._hosts.get(interface) or self._hosts.get("*")
+        if host is None:
+            return True
+        policy = host.policy
+        if interface not in self._hosts and interface.startswith("cali"):
+            policy = HostPolicy(forward=policy.forward, pre_dnat=policy.pre_dnat)
+        at = Interface(policy, self._failsafes[direction])
+        return host_verdict(at, self._policies, self._members, flow, direction, path).allowed
+
+    def allows_before_dnat(self, flow: Flow) -> bool:
+        """What all interfaces ask of a packet from a workload to the node."""
+        host = self._hosts.get("*")
+        if host is None:
+            return True
+        at = Interface(HostPolicy(pre_dnat=host.policy.pre_dnat), self._failsafes[Direction.INGRESS])
+        return host_verdict(at, self._policies, self._members, flow, Direction.INGRESS, Path.FORWARDED).allowed
+
+
+def test_without_host_endpoints_there_are_no_chains_for_them() -> None:
+    _, table = render([(ResourceKey("Tier", "default"), None)])
+    hooks = sorted((c.hook.hook, c.hook.priority) for c in table.chains.values() if c.hook)
+    assert hooks == [("forward", 0), ("forward", 1), ("input", 0), ("output", 0), ("prerouting", -300)]
+    assert not any("host" in name and name != "workload-to-host" for name in table.chains)
+
+
+@given(desired=computed.host_deltas())
+@settings(max_examples=15)
+def test_nothing_is_left_of_host_endpoints_that_went(desired: NodeDelta) -> None:
+    renderer, chains = Renderer(), Chains()
+    chains.apply(renderer.render(NodeDelta(settings=desired.settings)))
+    before = chains.table
+    chains.apply(renderer.render(desired))
+    gone = NodeDelta(
+        host_endpoints=dict.fromkeys(desired.host_endpoints),
+        endpoints=dict.fromkeys(desired.endpoints),
+        policies=dict.fromkeys(desired.policies),
+        sets={key: SetChange(None) for key in desired.sets},
+    )
+    chains.apply(renderer.render(gone))
+    assert chains.table == before
 
 
 @pytest.mark.parametrize(
