@@ -126,3 +126,85 @@ def test_of_a_network_set_only_the_wrong_prefixes_are_missing() -> None:
 
 def test_a_network_set_whose_labels_cannot_be_read_is_in_no_set() -> None:
     assert left(SET, {"nets": ["10.0.0.0/8"]}, labels=5).value is None
+
+
+SNP = ResourceKey("StagedNetworkPolicy", "snp", "one")
+HOST = ResourceKey("HostEndpoint", "h")
+SLICE = ResourceKey("KubernetesEndpointSlice", "s", "one")
+INBOUND = "failsafeInboundHostPorts"
+
+
+def test_a_staged_policy_is_left_as_the_policy_would_be() -> None:
+    found = left(SNP, {**CHOICE, "ingress": BAD, "stagedAction": "Set"})
+    assert found.value is not None
+    assert found.value.spec.ingress == (DENY,)
+    assert left(SNP, {"selector": 5, "ingress": GOOD}).value is None
+
+
+def test_where_it_is_not_known_whether_forwarded_packets_are_meant_they_are() -> None:
+    found = left(GNP, {**CHOICE, "ingress": GOOD, "applyOnForward": "maybe"})
+    assert found.value is not None
+    assert (found.value.spec.apply_on_forward, found.value.spec.ingress) == (True, (DENY,))
+
+
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        ({"ports": [{"name": "web", "protocol": "TCP", "port": 70000}]}, True),
+        ({"expectedIPs": ["x"]}, False),
+        ({"profiles": 5}, False),
+        ({"node": {}}, False),
+    ],
+)
+def test_of_a_host_endpoint_only_ports_may_be_missing(change: dict[str, object], kept: bool) -> None:
+    found = left(HOST, {"node": "n", "interfaceName": "eth0", **change})
+    assert (found.value is not None) is kept
+    assert found.problems[0].endswith("its ports have no names" if kept else "it protects no interface")
+
+
+def test_a_host_endpoint_whose_labels_cannot_be_read_protects_nothing() -> None:
+    assert left(HOST, {"node": "n", "interfaceName": "eth0"}, labels=5).value is None
+
+
+def test_an_endpoint_slice_that_cannot_be_read_is_in_no_set() -> None:
+    raw = json.dumps({"metadata": {}, "endpoints": [{"addresses": 5}]}).encode()
+    found = remains(SLICE, raw)
+    assert found.value is None
+    assert found.problems[0].endswith("its addresses are in no set")
+
+
+def _inbound(*entries: object) -> list[int]:
+    found = left(SETTINGS, {INBOUND: list(entries), "logPrefix": "x"})
+    assert found.value is not None
+    assert found.value.spec.log_prefix == "x"
+    assert all("failsafe ports are open" in problem for problem in found.problems)
+    return [port.port for port in found.value.spec.failsafe_inbound_host_ports]
+
+
+BUILT_IN = [22, 68, 179, 2379, 2380, 5473, 6443, 6666, 6667]
+
+
+@pytest.mark.parametrize("wrong", ["x", 5, {}, {"port": 70000}, {"port": "ssh"}, {"port": 22, "net": "10.0.0.0/33"}])
+def test_a_wrong_failsafe_port_closes_neither_the_readable_ones_nor_the_built_in_ones(wrong: object) -> None:
+    assert _inbound({"protocol": "TCP", "port": 2222}, wrong) == [2222, *BUILT_IN]
+    assert _inbound(wrong) == BUILT_IN
+
+
+@pytest.mark.parametrize("wrong", ["tcp:22", 5, {"port": 22}])
+def test_failsafe_ports_that_are_no_list_are_the_built_in_ones(wrong: object) -> None:
+    found = left(SETTINGS, {INBOUND: wrong})
+    assert found.value is not None
+    assert [port.port for port in found.value.spec.failsafe_inbound_host_ports] == BUILT_IN
+
+
+def test_settings_of_which_nothing_can_be_read_close_what_others_might_open_but_no_failsafe_port() -> None:
+    spec = remains(SETTINGS, b"{").value.spec  # type: ignore[union-attr]
+    assert spec.workload_source_spoofing == "Disabled"
+    assert spec.allow_vxlan_packets_from_workloads is False
+    assert [port.port for port in spec.failsafe_inbound_host_ports] == BUILT_IN
+
+
+def test_a_flag_that_cannot_be_read_leaves_nothing_to_another_configuration() -> None:
+    found = left(SETTINGS, {"allowIPIPPacketsFromWorkloads": "sometimes"})
+    assert found.value is not None
+    assert found.value.spec.allow_ipip_packets_from_workloads is False
