@@ -184,6 +184,7 @@ class Agent:
     def on_live(self) -> None:
         assert self._attachment is not None
         self._attachment.live = True
+        self.sessions.on_replay_over()
         self._next.commands.append(commands.sync())
 
     def on_detached(self) -> None:

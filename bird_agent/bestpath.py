@@ -1,13 +1,14 @@
 """Which of several paths to one prefix are best: RFC 4271 section 9.1.2.2 with the tie-breaks of RFC 4456.
 
 Pure. The result is the best path and the paths that are as good as it up to the cost of reaching the next hop, for
-equal-cost multipath; only the last tie-breaks (router id, cluster list, address) choose between those. It keeps no
-state and knows no kernel: whether a next hop can be reached, and at what cost, is an argument."""
+equal-cost multipath; only the last tie-breaks (router id, cluster list, address) choose between those. `explain` says
+why. It keeps no state and knows no kernel: whether a next hop can be reached, and at what cost, is an argument."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from ipaddress import IPv4Address
 
 from bird_agent.exabgp.events import AsSegment, PathAttributes
@@ -15,8 +16,6 @@ from weft.model.address import IPAddress
 
 DEFAULT_LOCAL_PREFERENCE = 100
 MAX_MULTIPATH = 16
-
-_Rank = Callable[["Path"], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +91,63 @@ def select(paths: Sequence[Path], cost: Sequence[int | None]) -> tuple[Path, ...
 
     `cost[i]` is the cost of reaching the next hop of `paths[i]`, None if it cannot be reached. Empty: no path."""
     left = [(path, each) for path, each in zip(paths, cost, strict=True) if each is not None]
-    if len(left) > 1:
-        left = _lowest(left, lambda path: -local_preference_of(path))
-        left = _lowest(left, lambda path: as_path_length(path.attributes.as_path))
-        left = _lowest(left, lambda path: path.attributes.origin)
-        left = _lowest_med(left)
-        left = _lowest(left, lambda path: path.peer.internal)
-        cheapest = min((each for _, each in left), default=0)
-        left = [(path, each) for path, each in left if each == cheapest]
+    for step in _STEPS:
+        if len(left) < 2:
+            break
+        left = step.keep(left)
     return tuple(sorted((path for path, _ in left), key=_last_tie_breaks))[:MAX_MULTIPATH]
+
+
+class Rank(Enum):
+    """How a path fared."""
+
+    BEST = "best"
+    USED = "used beside the best"
+    LOST = "not used"
+    UNREACHABLE = "unreachable"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How one path fared, and why, in a network engineer's words."""
+
+    path: Path
+    rank: Rank
+    reason: str
+
+
+def explain(paths: Sequence[Path], cost: Sequence[int | None]) -> tuple[Standing, ...]:
+    """What `select` does with the same arguments, said of each path; the best first."""
+    chosen = select(paths, cost)
+    left = [(path, each) for path, each in zip(paths, cost, strict=True) if each is not None]
+    found = [Standing(path, Rank.UNREACHABLE, f"next hop {path.next_hop} cannot be reached") for path in paths]
+    decided = "the only path that can be used"
+    for step in _STEPS:
+        kept = step.keep(left) if left else []
+        for path, each in left:
+            if (path, each) in kept:
+                continue
+            rivals = [one for one in kept if not step.within_one_as or neighbor_as(one[0]) == neighbor_as(path)]
+            winner, winners_cost = (rivals or kept)[0]
+            against = f"{step.show(path, each)} against {step.show(winner, winners_cost)} from {winner.peer.address}"
+            found[_index(paths, path)] = Standing(path, Rank.LOST, f"{step.name} {against}")
+            decided = f"better {step.name}"
+        left = kept
+    for position, path in enumerate(sorted((path for path, _ in left), key=_last_tie_breaks)):
+        if position == 0:
+            reason = decided if len(left) == 1 else f"first of {len(left)} equally good ones by router id"
+            found[_index(paths, path)] = Standing(path, Rank.BEST, reason)
+        elif path in chosen:
+            found[_index(paths, path)] = Standing(path, Rank.USED, "as good as the best")
+        else:
+            text = f"as good as the best, but no more than {MAX_MULTIPATH} are used"
+            found[_index(paths, path)] = Standing(path, Rank.LOST, text)
+    order = list(Rank)
+    return tuple(sorted(found, key=lambda one: (order.index(one.rank), _last_tie_breaks(one.path))))
+
+
+def _index(paths: Sequence[Path], path: Path) -> int:
+    return next(index for index, one in enumerate(paths) if one is path)
 
 
 def local_preference_of(path: Path) -> int:
@@ -111,18 +158,60 @@ def local_preference_of(path: Path) -> int:
     return own if path.peer.internal and own is not None else DEFAULT_LOCAL_PREFERENCE
 
 
-def _lowest(paths: list[tuple[Path, int]], rank: _Rank) -> list[tuple[Path, int]]:
-    best = min(rank(path) for path, _ in paths)
-    return [(path, cost) for path, cost in paths if rank(path) == best]
+_Reached = tuple[Path, int]
+"""A path and the cost of its next hop."""
 
 
-def _lowest_med(paths: list[tuple[Path, int]]) -> list[tuple[Path, int]]:
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One comparison: `keep` the best of some, `show` what was compared."""
+
+    name: str
+    keep: Callable[[list[_Reached]], list[_Reached]]
+    show: Callable[[Path, int], str]
+    within_one_as: bool = False
+
+
+def _lowest(rank: Callable[[Path, int], int]) -> Callable[[list[_Reached]], list[_Reached]]:
+    def keep(paths: list[_Reached]) -> list[_Reached]:
+        best = min(rank(*one) for one in paths)
+        return [one for one in paths if rank(*one) == best]
+
+    return keep
+
+
+def _lowest_med(paths: list[_Reached]) -> list[_Reached]:
     """MED compares only between paths from one neighbouring AS; absent is 0 (RFC 4271 9.1.2.2 c)."""
     lowest: dict[int, int] = {}
     for path, _ in paths:
         source, med = neighbor_as(path), path.attributes.med or 0
         lowest[source] = min(med, lowest.get(source, med))
     return [(path, cost) for path, cost in paths if (path.attributes.med or 0) == lowest[neighbor_as(path)]]
+
+
+ORIGIN_NAMES = ("IGP", "EGP", "incomplete")
+_STEPS = (
+    _Step(
+        "local preference",
+        _lowest(lambda path, _: -local_preference_of(path)),
+        lambda path, _: str(local_preference_of(path)),
+    ),
+    _Step(
+        "AS path length",
+        _lowest(lambda path, _: as_path_length(path.attributes.as_path)),
+        lambda path, _: str(as_path_length(path.attributes.as_path)),
+    ),
+    _Step(
+        "origin", _lowest(lambda path, _: path.attributes.origin), lambda path, _: ORIGIN_NAMES[path.attributes.origin]
+    ),
+    _Step("MED", _lowest_med, lambda path, _: str(path.attributes.med or 0), within_one_as=True),
+    _Step(
+        "kind of session",
+        _lowest(lambda path, _: path.peer.internal),
+        lambda path, _: "iBGP" if path.peer.internal else "eBGP",
+    ),
+    _Step("cost of the next hop", _lowest(lambda _, cost: cost), lambda _, cost: str(cost)),
+)
 
 
 def _last_tie_breaks(path: Path) -> tuple[int, int, int, int]:

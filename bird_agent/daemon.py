@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -16,11 +17,13 @@ import time
 from collections.abc import Sequence
 from ipaddress import ip_address
 
+from prometheus_client import CollectorRegistry
+
 from bird_agent.agent import Agent
 from bird_agent.datastore_view import watched_prefixes
 from bird_agent.exabgp import events, link
 from bird_agent.exabgp.client import LinkClient
-from bird_agent.exabgp.configuration import Neighbor, UnrenderableSessionError, render
+from bird_agent.exabgp.configuration import Neighbor, UnrenderableSessionError, render, without_passwords
 from bird_agent.exabgp.spool import DEFAULT_LIMIT_BYTES
 from bird_agent.exabgp.supervisor import (
     InvalidConfigurationError,
@@ -30,11 +33,15 @@ from bird_agent.exabgp.supervisor import (
     stop_speaker,
 )
 from bird_agent.fib import OWNER, Fib
+from bird_agent.inspection import BgpInspection
 from bird_agent.kernel import KernelView
+from bird_agent.metrics import BgpMetrics, Snapshot
 from bird_agent.session_config import DEFAULT_PORT, Peering, SessionConfig
 from bird_agent.status import BirdAgentStatus
 from bird_agent.surroundings import SecretFiles, look_around
+from weft.admin.metrics import MetricsServer
 from weft.admin.server import AdminServer
+from weft.admin.services.bgp import BgpServer
 from weft.admin.services.status import StatusServer
 from weft.config import AgentConfig
 from weft.datastore.etcd import EtcdDatastore
@@ -77,6 +84,9 @@ class Daemon:
         self._status = BirdAgentStatus(
             config.node_name, started_at, self._agent, self._kernel, self._table, self._syncer
         )
+        self._inspection = BgpInspection(self._agent, self._kernel, self._table, self._speaker_text)
+        self._metrics = BgpMetrics()
+        self._metrics_due = 0.0
         self._wake = asyncio.Event()
         self._wanted: Peering | None = None
         self._reconfigure = asyncio.Event()
@@ -91,7 +101,9 @@ class Daemon:
         loop.add_reader(self._kernel.fileno(), self._on_kernel)
         self._read_kernel()
         server = AdminServer(
-            self._config.run_dir / "bird-agent.sock", [StatusServer(self._status)], ready=lambda: self._agent.in_sync
+            self._config.run_dir / "bird-agent.sock",
+            [StatusServer(self._status), BgpServer(self._inspection)],
+            ready=lambda: self._agent.in_sync,
         )
         try:
             async with server, asyncio.TaskGroup() as group:
@@ -105,7 +117,8 @@ class Daemon:
                         self._attach(),
                     )
                 ]
-                await self._stopping.wait()
+                with self._serve_metrics():
+                    await self._stopping.wait()
                 for task in tasks:
                     task.cancel()
         finally:
@@ -113,6 +126,24 @@ class Daemon:
             self._kernel.close()
             self._requests.close()
             await self._store.close()
+
+    def _serve_metrics(self) -> contextlib.AbstractContextManager[object]:
+        if self._config.bgp_metrics is None:
+            return contextlib.nullcontext()
+        address, port = self._config.bgp_metrics
+        registry = CollectorRegistry()
+        registry.register(self._metrics)
+        try:
+            return MetricsServer(registry, port, address)
+        except OSError as error:  # routing is worth more
+            log.error("metrics are not served on %s, port %d: %s", address, port, error)
+            return contextlib.nullcontext()
+
+    def _speaker_text(self) -> str:
+        try:
+            return without_passwords(self._paths.configuration.read_text())
+        except FileNotFoundError:
+            return ""
 
     # Inputs.
 
@@ -195,6 +226,7 @@ class Daemon:
     def _step(self) -> None:
         self._agent.on_surroundings(look_around(self._agent.needs, self._secrets))
         step = self._agent.step(time.time())
+        self._take_snapshot(time.monotonic())
         for note in step.notes:
             log.info("%s", note)
         if step.peering is not None:
@@ -214,6 +246,18 @@ class Daemon:
                 log.warning("route to %s refused by the kernel: %s", failure.prefix, failure.text)
         except (OSError, DumpInterruptedError) as error:
             log.warning("the kernel's routes could not be read, trying again: %s", error)
+
+    def _take_snapshot(self, now: float) -> None:
+        if self._config.bgp_metrics is None or now < self._metrics_due:
+            return
+        self._metrics_due = now + TICK_S
+        self._metrics.snapshot = Snapshot(
+            self._inspection.peers(),
+            len(self._agent.rib.best),
+            len(self._table.failures),
+            self._supervisor.restarts,
+            self._agent.in_sync,
+        )
 
     async def _configure_forever(self) -> None:
         """Follow the wanted sessions with the speaker's configuration."""

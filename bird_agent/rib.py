@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from bird_agent.bestpath import Local, Path, Peer, select, unusable
 from bird_agent.exabgp.commands import Family, family_of
@@ -34,6 +35,15 @@ class AdjRibIn:
     paths: dict[IPNetwork, Path] = field(default_factory=dict)
     stale: set[IPNetwork] = field(default_factory=set)
     rejected: dict[IPNetwork, str] = field(default_factory=dict)
+
+
+class Counts(NamedTuple):
+    """How many routes a peer has announced and not withdrawn, how many of them are considered, and how many are kept
+    over its restart."""
+
+    received: int
+    accepted: int
+    stale: int
 
 
 class Rib:
@@ -180,6 +190,17 @@ class Rib:
 
     def peers(self) -> Iterator[AdjRibIn]:
         yield from self._peers.values()
+
+    def candidates(self, prefix: IPNetwork) -> list[Path]:
+        """The paths that are considered, as the import policy left them."""
+        return list(self._candidates.get(prefix, {}).values())
+
+    def counts(self, address: IPAddress) -> Counts:
+        """Of one peer's routes."""
+        adj = self._peers.get(address)
+        if adj is None:
+            return Counts(0, 0, 0)
+        return Counts(len(adj.paths), len(adj.paths) - len(adj.rejected), len(adj.stale))
 
     def received(self, address: IPAddress) -> int:
         """How many routes the peer has announced and not withdrawn, those that were not accepted included."""

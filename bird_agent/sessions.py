@@ -48,6 +48,10 @@ CEASE_SUBCODES: Final[Mapping[int, str]] = {
 }
 
 
+# RFC 4271 8.2.2 by what ExaBGP lets us see: a TCP connection, an attempt that ended, a session.
+STATE_NAMES: Final = {"idle": "Idle", "connect": "Connect", "active": "Active", "established": "Established"}
+
+
 @dataclass(frozen=True, slots=True)
 class MarkStale:
     """Keep the peer's routes of this family, to be heard again."""
@@ -88,6 +92,8 @@ class Session:
     learning: bool = True
     up_at: float = 0.0
     flaps: int = 0
+    updates: int = 0
+    counts_before_replay: tuple[int, int] | None = None
     stale_until: dict[Family, float] = field(default_factory=dict)
     deadline: float | None = None
     we_restarted: bool = False
@@ -177,7 +183,10 @@ class Sessions:
     def on_heard(self, peer: IPAddress, at: float) -> None:
         """The peer is still sending: one that announces no end-of-RIB is not done yet."""
         session = self._sessions.get(peer)
-        if session is not None and session.learning and not _sends_end_of_rib(session.opened):
+        if session is None:
+            return
+        session.updates += 1
+        if session.learning and not _sends_end_of_rib(session.opened):
             session.deadline = at + QUIET_S
 
     def on_end_of_rib(self, peer: IPAddress, family: Family) -> list[Action]:
@@ -234,6 +243,7 @@ class Sessions:
         actions: list[Action] = []
         for session in self._sessions.values():
             if session.established:
+                session.flaps += 1
                 session.state, session.since, session.last_error = "active", at, "our own speaker was restarted"
                 actions += self._keep_over_our_restart(session, at)
         return actions
@@ -252,14 +262,23 @@ class Sessions:
             return []
         if not complete:
             return []
-        self._sessions[peer] = Session(peer, flaps=session.flaps)
+        counts = session.counts_before_replay or (session.flaps, session.updates)
+        self._sessions[peer] = Session(peer, counts_before_replay=counts)
         return [DropAll(peer, "its history is told again")]
+
+    def on_replay_over(self) -> None:
+        """What was told again was counted when it happened."""
+        for session in self._sessions.values():
+            if session.counts_before_replay is not None:
+                session.flaps, session.updates = session.counts_before_replay
+                session.counts_before_replay = None
 
     def on_interface_down(self, peer: IPAddress, at: float) -> list[Action]:
         """The way to the peer is gone: its routes lead nowhere, whatever the session still believes."""
         session = self._sessions.get(peer)
         if session is None or not (session.established or session.stale_until):
             return []
+        session.flaps += session.established
         session.state, session.since, session.last_error = "active", at, "interface down"
         session.stale_until.clear()
         session.deadline = None

@@ -13,7 +13,7 @@ from bird_agent.agent import Agent
 from bird_agent.kernel import KernelView
 from bird_agent.rib import sorted_prefixes
 from bird_agent.session_config import SessionConfig, SessionKind
-from bird_agent.sessions import Session
+from bird_agent.sessions import STATE_NAMES, Session
 from weft.admin.status import (
     AgentStatus,
     NextHop,
@@ -35,8 +35,6 @@ _TYPES: Final = {
     SessionKind.NODE: SessionType.NODE_SPECIFIC,
     SessionKind.GLOBAL: SessionType.GLOBAL,
 }
-# RFC 4271 8.2.2 by what ExaBGP lets us see: a TCP connection, an attempt that ended, a session.
-_STATES: Final = {"idle": "Idle", "connect": "Connect", "active": "Active", "established": "Established"}
 
 
 class BirdAgentStatus:
@@ -87,7 +85,7 @@ class BirdAgentStatus:
             peer_as=config.peer_as,
             local_as=config.local_as,
             type=_TYPES[config.kind],
-            state=_STATES[session.state],
+            state=STATE_NAMES[session.state],
             since_s=session.since,
             last_error=session.last_error,
             resource=config.resource,

@@ -101,6 +101,8 @@ class AgentConfig:
     """The namespace of the secrets that resources name without one."""
     bgp_secrets_dir: Path
     """NAMESPACE/NAME/KEY below it are the passwords of BGP sessions."""
+    bgp_metrics: tuple[IPv4Address | IPv6Address, int] | None
+    """Where the BGP agent serves its metrics; None: nowhere."""
     log_level: str
 
     @classmethod
@@ -132,6 +134,7 @@ class AgentConfig:
             state_dir=Path(read.text("WEFT_STATE_DIR") or "/var/lib/weft"),
             namespace=read.text("NAMESPACE") or "kube-system",
             bgp_secrets_dir=Path(read.text("WEFT_BGP_SECRETS_DIR") or "/etc/weft/secrets"),
+            bgp_metrics=read.get("WEFT_BGP_METRICS", None, _listen, "a port, 127.0.0.1:9092 or [::1]:9092"),
             log_level=read.get("WEFT_LOG_LEVEL", "INFO", _log_level, "debug, info, warning, error or critical"),
         )
 
@@ -234,6 +237,14 @@ def _address_setting(version: Literal[4, 6]) -> Callable[[str], AddressSetting]:
 
 def _addresses(text: str) -> tuple[IPv4Address | IPv6Address, ...]:
     return tuple(ip_address(part.strip()) for part in text.split(",") if part.strip())
+
+
+def _listen(text: str) -> tuple[IPv4Address | IPv6Address, int]:
+    """A port alone is one on the loopback."""
+    host, _, port = text.rpartition(":")
+    if not 0 < int(port) <= 65535:
+        raise ValueError(text)
+    return ip_address(host.removeprefix("[").removesuffix("]") or "127.0.0.1"), int(port)
 
 
 def _interval_s(text: str) -> float:

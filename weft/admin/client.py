@@ -14,14 +14,18 @@ import grpc
 
 from weft.admin import api
 from weft.admin.api import AgentUnavailableError
+from weft.admin.bgp import ConfigReport, PathReport, PathView, PeerReport, TraceReport
 from weft.admin.errors import from_rpc_error
 from weft.admin.policy import Counters, Flows
+from weft.admin.services.bgp import VIEWS, to_value, trace_value
 from weft.admin.services.ipam import STATES
 from weft.admin.services.policy import counters_value, flows_value, key_message
 from weft.admin.services.resources import CHANGE_TYPES
 from weft.admin.services.status import from_message
 from weft.admin.status import NodeStatus
 from weft.admin.v1 import (
+    bgp_pb2,
+    bgp_pb2_grpc,
     health_pb2,
     ipam_pb2,
     ipam_pb2_grpc,
@@ -51,6 +55,7 @@ class AdminClient:
         self.resources: api.ResourceAPI = RemoteResources(self, resources_pb2_grpc.ResourceServiceStub(self._channel))
         self.ipam: api.IPAMAPI = RemoteIPAM(self, ipam_pb2_grpc.IPAMServiceStub(self._channel))
         self._policy = policy_pb2_grpc.PolicyServiceStub(self._channel)
+        self._bgp = bgp_pb2_grpc.BgpServiceStub(self._channel)
         self._status = status_pb2_grpc.StatusServiceStub(self._channel)
 
     async def node_status(self) -> NodeStatus:
@@ -66,6 +71,26 @@ class AdminClient:
         """The flows in felix's memory with a higher sequence."""
         request = policy_pb2.GetFlowsRequest(after=after)
         return flows_value(await self.call(self._policy.GetFlows(request, timeout=self.timeout_s)))
+
+    async def bgp_peers(self) -> list[PeerReport]:
+        """Only the BGP agent answers this and the following."""
+        request = bgp_pb2.ListBgpPeersRequest()
+        found = await self.call(self._bgp.ListBgpPeers(request, timeout=self.timeout_s))
+        return [to_value(PeerReport, one) for one in found.peers]
+
+    async def bgp_paths(self, view: PathView, peer: str = "") -> list[PathReport]:
+        """`peer` for what is received from or advertised to one."""
+        request = bgp_pb2.ListBgpPathsRequest(view=VIEWS[view], peer=peer)
+        found = await self.call(self._bgp.ListBgpPaths(request, timeout=self.timeout_s))
+        return [to_value(PathReport, one) for one in found.paths]
+
+    async def bgp_trace(self, destination: str) -> TraceReport:
+        request = bgp_pb2.TraceBgpRequest(destination=destination)
+        return trace_value(await self.call(self._bgp.TraceBgp(request, timeout=self.timeout_s)))
+
+    async def bgp_config(self) -> ConfigReport:
+        request = bgp_pb2.GetBgpConfigRequest()
+        return to_value(ConfigReport, await self.call(self._bgp.GetBgpConfig(request, timeout=self.timeout_s)))
 
     async def offers(self, service: str) -> bool:
         """Whether the agent serves it (full name), ready or not. Raises AgentUnavailableError."""

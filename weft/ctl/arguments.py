@@ -44,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_explain(commands)
     _add_ipam(commands)
     _add_node(commands)
+    _add_bgp(commands)
     version = commands.add_parser("version", help="print the versions of weftctl and of the cluster")
     version.add_argument("--client", action="store_true", help="only that of weftctl")
     _add_connection(version)
@@ -148,3 +149,21 @@ def _add_node(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     status = actions.add_parser("status", help="what the agents on this machine say")
     status.add_argument("-o", "--output", default="ps", choices=("ps", "wide", "json", "yaml"))
     status.add_argument("--socket", type=Path, metavar="PATH", help="ask only the agent on this socket")
+
+
+def _add_bgp(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    bgp = commands.add_parser("bgp", help="this node's BGP: sessions, paths, and why they are used or not")
+    actions = bgp.add_subparsers(dest="action", required=True, metavar="ACTION")
+    peers = actions.add_parser("peers", help="sessions, with counts")
+    routes = actions.add_parser("routes", help="every path of every peer, and why it is used or not")
+    best = actions.add_parser("best", help="the paths that are used")
+    received = actions.add_parser("received", help="what one peer has announced, also what was refused")
+    advertised = actions.add_parser("advertised", help="what one peer is told, and why")
+    for command in (received, advertised):
+        command.add_argument("peer", metavar="PEER", help="address of the peer")
+    trace = actions.add_parser("trace", help="all about the most specific prefix that leads to a destination")
+    trace.add_argument("destination", metavar="PREFIX", help="a prefix or an address")
+    config = actions.add_parser("config", help="what the BGP speaker was given, without passwords")
+    for command in (peers, routes, best, received, advertised, trace, config):
+        command.add_argument("-o", "--output", default="ps", choices=("ps", "wide", "json", "yaml"))
+        command.add_argument("--socket", type=Path, metavar="PATH", help="ask the agent on this socket")

@@ -49,6 +49,10 @@ def _command(arguments: Namespace) -> Coroutine[Any, Any, int]:
         from weft.ctl import node
 
         return node.status(arguments, run_dir(os.environ))
+    if arguments.command == "bgp":
+        from weft.ctl import bgp
+
+        return bgp.run(arguments, run_dir(os.environ))
     if arguments.command == "explain" and arguments.offline:
         from weft.ctl import explain
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.request
 from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -48,7 +49,7 @@ def test_a_session_with_password_and_ttl_security_is_filtered_both_ways(
     tor = netns("tor")
     segment(node.netns, tor, "up0", "10.1.0.1/24", "10.1.0.254/24")
     secrets = tmp_path / "secrets"
-    node.environ = {**node.environ, "WEFT_BGP_SECRETS_DIR": str(secrets)}
+    node.environ = {**node.environ, "WEFT_BGP_SECRETS_DIR": str(secrets), "WEFT_BGP_METRICS": "9092"}
     store.node("n1", "10.1.0.1/24")
     store.pool("pool", "10.65.0.0/16")
     for block in (BLOCK, "10.65.1.0/26"):
@@ -97,6 +98,9 @@ def test_a_session_with_password_and_ttl_security_is_filtered_both_ways(
     wait_until("BIRD has our blocks as they are", lambda: bird.routes("p0") == {BLOCK, "10.65.1.0/26"})
     assert bird.attributes(BLOCK, "p0")["as_path"] == "64512"
     assert bird.connection() == connection
+    with node.netns.enter(), urllib.request.urlopen("http://127.0.0.1:9092/metrics", timeout=10) as answer:
+        metrics = answer.read().decode()
+    assert 'weft_bgp_prefixes_received{asn="65001",peer="10.1.0.254",resource="BGPPeer/tor"} 2.0' in metrics
     for log in (node.log(), (node.run_dir / "speaker.log").read_text()):
         assert PASSWORD not in log
 

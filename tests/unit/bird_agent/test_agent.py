@@ -301,6 +301,21 @@ def test_a_speaker_that_cannot_be_started_again_costs_the_routes_after_the_resta
     assert world.kernel == {}
 
 
+def test_a_history_told_again_is_not_counted_again() -> None:
+    world, peer = running(2), ip_address("10.0.0.2")
+    world.learn("10.0.0.2")
+    world.speaker.tell(events.SessionDown(peer, world.now, "closing connection", None))
+    world.speaker.up("10.0.0.2")
+    world.step()
+    for _ in range(2):
+        session = world.agent.sessions.get(peer)
+        assert session is not None
+        assert (session.flaps, session.updates) == (1, 1)
+        world.speaker.detach()
+        world.speaker.attach()
+        world.step()
+
+
 def test_a_history_that_nobody_ends_stops_nothing_for_ever() -> None:
     world = running(2)
     world.learn("10.0.0.2")

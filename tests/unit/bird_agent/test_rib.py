@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bird_agent.bestpath import Local, Path, Peer, as_path_length, select, unusable
+from bird_agent.bestpath import Local, Path, Peer, Rank, as_path_length, explain, select, unusable
 from bird_agent.exabgp.events import AsSegment, PathAttributes
 from bird_agent.rib import Rib
 
@@ -84,6 +84,82 @@ def test_the_cost_of_the_next_hop_decides_and_an_unreachable_one_is_out() -> Non
 def test_at_most_sixteen_paths_are_used_together() -> None:
     paths = [path(number) for number in range(1, 31)]
     assert select(paths, [0] * 30) == tuple(paths[:16])
+
+
+@pytest.mark.parametrize(
+    ("winner", "loser", "why"),
+    [
+        pytest.param(
+            path(2, True, local_preference=200),
+            path(1, True),
+            "local preference 100 against 200 from 10.0.1.2",
+            id="local preference",
+        ),
+        pytest.param(
+            path(2), path(1, as_path=sequence(65000, 1)), "AS path length 2 against 1 from 10.0.1.2", id="AS path"
+        ),
+        pytest.param(path(2), path(1, origin=2), "origin incomplete against IGP from 10.0.1.2", id="origin"),
+        pytest.param(path(2), path(1, med=7), "MED 7 against 0 from 10.0.1.2", id="MED"),
+        pytest.param(
+            path(2),
+            path(1, True, as_path=sequence(65000)),
+            "kind of session iBGP against eBGP from 10.0.1.2",
+            id="kind of session",
+        ),
+    ],
+)
+def test_why_a_path_is_not_used(winner: Path, loser: Path, why: str) -> None:
+    best, other = explain([loser, winner], [0, 0])
+    assert (best.path, best.rank, other.path, other.rank) == (winner, Rank.BEST, loser, Rank.LOST)
+    assert other.reason == why
+    assert best.reason == f"better {why.split(' against ')[0].rsplit(' ', 1)[0]}"
+
+
+def test_why_paths_are_used_together_or_cannot_be() -> None:
+    found = explain([path(3), path(1), path(2)], [0, 0, None])
+    assert [(one.path, one.rank) for one in found] == [
+        (path(1), Rank.BEST),
+        (path(3), Rank.USED),
+        (path(2), Rank.UNREACHABLE),
+    ]
+    assert [one.reason for one in found] == [
+        "first of 2 equally good ones by router id",
+        "as good as the best",
+        "next hop 10.0.1.2 cannot be reached",
+    ]
+    many = explain([path(number) for number in range(1, 31)], [0] * 30)
+    assert [one.rank for one in many] == [Rank.BEST, *[Rank.USED] * 15, *[Rank.LOST] * 14]
+    (alone,) = explain([path(1)], [0])
+    assert (alone.rank, alone.reason) == (Rank.BEST, "the only path that can be used")
+
+
+VARIANTS = st.builds(
+    lambda internal, preference, length, origin, med, cost: (
+        {"internal": internal, "local_preference": preference, "origin": origin, "med": med},
+        length,
+        cost,
+    ),
+    st.booleans(),
+    st.sampled_from([None, 50, 200]),
+    st.integers(1, 2),
+    st.integers(0, 2),
+    st.sampled_from([None, 0, 5]),
+    st.sampled_from([None, 0, 1]),
+)
+
+
+@given(st.lists(VARIANTS, max_size=8))
+def test_what_is_explained_is_what_is_selected(variants: list[Any]) -> None:
+    paths = [
+        path(number, as_path=sequence(*([65000 + number % 2] * length)), **attributes)
+        for number, (attributes, length, _) in enumerate(variants, 1)
+    ]
+    cost = [one[2] for one in variants]
+    found = explain(paths, cost)
+    assert len(found) == len(paths)
+    assert {one.path.peer.address for one in found} == {one.peer.address for one in paths}
+    assert tuple(one.path for one in found if one.rank in (Rank.BEST, Rank.USED)) == select(paths, cost)
+    assert all(one.reason for one in found)
 
 
 @pytest.mark.parametrize(

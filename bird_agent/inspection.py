@@ -1,0 +1,211 @@
+"""What the BGP agent tells of its peers and routes, and why it decided as it did (`weftctl bgp`).
+
+Values from the agent's memory only; nothing is asked of the speaker or the kernel for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from ipaddress import IPv6Address
+
+from bird_agent.agent import Agent
+from bird_agent.bestpath import ORIGIN_NAMES, Path, Rank, Standing, explain, local_preference_of
+from bird_agent.exabgp.commands import Announcement
+from bird_agent.exabgp.events import AsSegment
+from bird_agent.exports import Candidate
+from bird_agent.kernel import KernelView
+from bird_agent.rib import AdjRibIn, sorted_prefixes
+from bird_agent.session_config import SessionConfig
+from bird_agent.sessions import STATE_NAMES
+from weft.admin.bgp import ConfigReport, PathReport, PathView, PeerReport, TraceReport
+from weft.model.address import IPAddress, IPNetwork
+from weft.model.errors import NotFoundError
+from weft.netlink.routetable import RouteTable
+
+
+class BgpInspection:
+    """The agent's BgpProvider. `speaker_text` is what the speaker was given, without passwords."""
+
+    def __init__(self, agent: Agent, kernel: KernelView, table: RouteTable, speaker_text: Callable[[], str]) -> None:
+        self._agent = agent
+        self._kernel = kernel
+        self._table = table
+        self._speaker_text = speaker_text
+
+    def peers(self) -> list[PeerReport]:
+        found = []
+        for session in self._agent.sessions:
+            config = self._configs().get(session.peer)
+            if config is None:
+                continue
+            opened, counts = session.opened, self._agent.rib.counts(session.peer)
+            found.append(
+                PeerReport(
+                    address=session.peer,
+                    asn=config.peer_as,
+                    local_as=config.local_as,
+                    local_address=config.local,
+                    resource=config.resource,
+                    state=STATE_NAMES[session.state],
+                    since_s=session.since,
+                    last_error=session.last_error,
+                    router_id=None if opened is None else opened.router_id,
+                    hold_time_s=0 if opened is None else min(opened.hold_time_s, config.hold_time_s),
+                    received=counts.received,
+                    accepted=counts.accepted,
+                    announced=len(self._agent.announcer.told(session.peer)) if session.established else 0,
+                    updates=session.updates,
+                    flaps=session.flaps,
+                    restarting=session.restarting,
+                    filters=config.filters,
+                    max_prefixes=config.max_prefixes or 0,
+                    has_password=config.password is not None,
+                    ttl_security_hops=config.ttl_security_hops or 0,
+                )
+            )
+        return sorted(found, key=lambda each: (each.address.version, int(each.address)))
+
+    def paths(self, view: PathView, peer: IPAddress | None) -> list[PathReport]:
+        match view:
+            case PathView.ADVERTISED:
+                return list(self._advertised(self._known(peer)))
+            case PathView.RECEIVED:
+                config = self._known(peer)
+                return [one for one in self._all() if one.peer == config.peer]
+            case PathView.BEST:
+                used = (Rank.BEST.value, Rank.USED.value)
+                return [one for one in self._all() if one.standing in used]
+            case PathView.ALL:
+                return list(self._all())
+
+    def trace(self, destination: IPNetwork) -> TraceReport:
+        prefix = self._most_specific(destination)
+        if prefix is None:
+            return TraceReport(None)
+        target = self._table.actual().get(prefix)
+        hops = () if target is None else target.hops
+        return TraceReport(
+            prefix,
+            tuple(self._paths_to(prefix)),
+            tuple(self._announcements_of(prefix)),
+            tuple(f"via {hop.gateway} dev {self._kernel.name_of(hop.link) or '?'}" for hop in hops),
+        )
+
+    def config(self) -> ConfigReport:
+        planned = self._agent.peering
+        if planned is None:
+            return ConfigReport(0, None, 0, (), None, self._speaker_text())
+        return ConfigReport(
+            planned.asn,
+            planned.router_id,
+            planned.port,
+            planned.addresses,
+            planned.cluster_id,
+            self._speaker_text(),
+        )
+
+    def _configs(self) -> dict[IPAddress, SessionConfig]:
+        planned = self._agent.peering
+        return {} if planned is None else dict(planned.sessions)
+
+    def _known(self, peer: IPAddress | None) -> SessionConfig:
+        config = None if peer is None else self._configs().get(peer)
+        if config is None:
+            raise NotFoundError(f"BGP peer {peer}")
+        return config
+
+    def _all(self) -> Iterator[PathReport]:
+        prefixes = {prefix for adj in self._agent.rib.peers() for prefix in adj.paths}
+        for prefix in sorted_prefixes(prefixes):
+            yield from self._paths_to(prefix)
+
+    def _paths_to(self, prefix: IPNetwork) -> Iterator[PathReport]:
+        candidates = self._agent.rib.candidates(prefix)
+        cost = [self._agent.forwarding.cost(path.next_hop) for path in candidates]
+        adjs = {adj.peer.address: adj for adj in self._agent.rib.peers() if prefix in adj.paths}
+        for standing in explain(candidates, cost):
+            yield _received(prefix, standing, adjs[standing.path.peer.address])
+        for adj in adjs.values():
+            if prefix in adj.rejected:
+                yield _refused(prefix, adj)
+
+    def _advertised(self, config: SessionConfig) -> Iterator[PathReport]:
+        candidates = self._agent.rulebook.exporter.candidates
+        told = self._agent.announcer.told(config.peer)
+        for prefix in sorted_prefixes(told):
+            candidate = candidates.get(prefix)
+            reason = "" if candidate is None else self._reason(config, candidate)
+            yield _told(prefix, config, told[prefix], reason)
+
+    def _announcements_of(self, prefix: IPNetwork) -> Iterator[PathReport]:
+        candidate = self._agent.rulebook.exporter.candidates.get(prefix)
+        for config in self._configs().values():
+            if candidate is None or config.peer.version != prefix.version:
+                continue
+            told = self._agent.announcer.told(config.peer).get(prefix)
+            yield _told(prefix, config, told, self._reason(config, candidate))
+
+    def _reason(self, config: SessionConfig, candidate: Candidate) -> str:
+        return self._agent.rulebook.exporter.decide(config, candidate).reason
+
+    def _most_specific(self, destination: IPNetwork) -> IPNetwork | None:
+        exported = self._agent.rulebook.exporter.candidates
+        adjs = list(self._agent.rib.peers())
+        for length in range(destination.prefixlen, -1, -1):
+            prefix = destination.supernet(new_prefix=length)
+            if prefix in exported or any(prefix in adj.paths for adj in adjs):
+                return prefix
+        return None
+
+
+def path_text(segments: tuple[AsSegment, ...]) -> str:
+    """As BIRD and FRR print it: a set in braces."""
+    parts = []
+    for segment in segments:
+        numbers = " ".join(map(str, segment.numbers))
+        parts.append(f"{{{numbers}}}" if segment.kind == "as-set" else numbers)
+    return " ".join(parts)
+
+
+def _received(prefix: IPNetwork, standing: Standing, adj: AdjRibIn) -> PathReport:
+    return _path(prefix, standing.path, standing.rank.value, standing.reason, prefix in adj.stale)
+
+
+def _refused(prefix: IPNetwork, adj: AdjRibIn) -> PathReport:
+    return _path(prefix, adj.paths[prefix], "refused", adj.rejected[prefix], prefix in adj.stale)
+
+
+def _path(prefix: IPNetwork, path: Path, standing: str, reason: str, stale: bool) -> PathReport:
+    known, next_hop = path.attributes, path.next_hop
+    large = [":".join(map(str, community)) for community in known.large_communities]
+    return PathReport(
+        prefix=prefix,
+        peer=path.peer.address,
+        next_hop=IPv6Address(int(next_hop)) if isinstance(next_hop, IPv6Address) else next_hop,
+        standing=standing,
+        reason=reason,
+        as_path=path_text(known.as_path),
+        origin=ORIGIN_NAMES[known.origin],
+        local_preference=local_preference_of(path),
+        med=known.med,
+        communities=(*(f"{high}:{low}" for high, low in known.communities), *large),
+        originator_id=known.originator_id,
+        cluster_list=known.cluster_list,
+        stale=stale,
+    )
+
+
+def _told(prefix: IPNetwork, config: SessionConfig, told: Announcement | None, reason: str) -> PathReport:
+    if told is None:
+        return PathReport(prefix=prefix, peer=config.peer, next_hop=None, standing="not announced", reason=reason)
+    usual = () if config.internal else (config.local_as,)
+    return PathReport(
+        prefix=prefix,
+        peer=config.peer,
+        next_hop=told.next_hop,
+        standing="announced",
+        reason=reason,
+        as_path=" ".join(map(str, told.as_path or usual)),
+        origin=ORIGIN_NAMES[0],
+        local_preference=told.local_preference,
+        communities=(*told.communities, *told.large_communities),
+    )

@@ -1,0 +1,66 @@
+"""The BGP agent's metrics, for Prometheus.
+
+The scraper's thread only ever sees a finished snapshot, which the agent's loop replaces; it never touches the agent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from weft.admin.bgp import PeerReport
+
+_LABELS: Final = ("peer", "asn", "resource")
+_Family = Mapping[str, tuple[str, Callable[[PeerReport], int]]]
+_GAUGES: Final[_Family] = {
+    "session_up": ("1 while the session is established.", lambda one: int(one.state == "Established")),
+    "prefixes_received": ("Prefixes announced by the peer.", lambda one: one.received),
+    "prefixes_accepted": ("Those of them that are considered.", lambda one: one.accepted),
+    "prefixes_announced": ("Prefixes that the peer is told.", lambda one: one.announced),
+}
+_COUNTERS: Final[_Family] = {
+    "updates": ("UPDATE messages from the peer.", lambda one: one.updates),
+    "session_flaps": ("Ends of an established session.", lambda one: one.flaps),
+}
+
+
+class Snapshot(NamedTuple):
+    """What there is to say at one moment."""
+
+    peers: Sequence[PeerReport] = ()
+    routes: int = 0
+    kernel_failures: int = 0
+    speaker_restarts: int = 0
+    in_sync: bool = False
+
+
+class BgpMetrics:
+    """A collector for a registry."""
+
+    def __init__(self) -> None:
+        self.snapshot = Snapshot()
+
+    def collect(self) -> Iterator[Metric]:
+        now = self.snapshot
+        yield GaugeMetricFamily("weft_bgp_in_sync", "1 once the datastore has been read.", int(now.in_sync))
+        yield GaugeMetricFamily("weft_bgp_routes", "Prefixes with a best path.", now.routes)
+        yield GaugeMetricFamily("weft_bgp_kernel_failures", "Routes that the kernel refused.", now.kernel_failures)
+        yield CounterMetricFamily("weft_bgp_speaker_restarts", "Ends of the speaker process.", now.speaker_restarts)
+        yield from _per_peer(now.peers)
+
+    def describe(self) -> Iterable[Metric]:
+        return []
+
+
+def _per_peer(peers: Sequence[PeerReport]) -> Iterator[Metric]:
+    for name, (text, read) in _GAUGES.items():
+        gauge = GaugeMetricFamily(f"weft_bgp_{name}", text, labels=_LABELS)
+        for one in peers:
+            gauge.add_metric([str(one.address), str(one.asn), one.resource], read(one))
+        yield gauge
+    for name, (text, read) in _COUNTERS.items():
+        counter = CounterMetricFamily(f"weft_bgp_{name}", text, labels=_LABELS)
+        for one in peers:
+            counter.add_metric([str(one.address), str(one.asn), one.resource], read(one))
+        yield counter

@@ -1,0 +1,102 @@
+"""What the BGP agent tells of its peers and routes, as values: what a BgpProvider returns and weftctl shows.
+
+Only values and the port; how they travel is in services/bgp.py, how they look in weft.ctl."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import IPv4Address
+from typing import Protocol
+
+from weft.model.address import IPAddress, IPNetwork
+
+
+class PathView(Enum):
+    """Which paths are asked for; the last two are of one peer."""
+
+    ALL = "routes"
+    BEST = "best"
+    RECEIVED = "received"
+    ADVERTISED = "advertised"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerReport:
+    """One session. `hold_time_s` is what both ends agreed on; `max_prefixes` and `ttl_security_hops` 0: none."""
+
+    address: IPAddress
+    asn: int
+    local_as: int
+    local_address: IPAddress
+    resource: str
+    state: str
+    since_s: float = 0.0
+    last_error: str = ""
+    router_id: IPv4Address | None = None
+    hold_time_s: int = 0
+    received: int = 0
+    accepted: int = 0
+    announced: int = 0
+    updates: int = 0
+    flaps: int = 0
+    restarting: bool = False
+    filters: tuple[str, ...] = ()
+    max_prefixes: int = 0
+    has_password: bool = False
+    ttl_security_hops: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathReport:
+    """One path: from `peer`, or to it. `standing` is one word for how it fared, `reason` says why."""
+
+    prefix: IPNetwork
+    peer: IPAddress
+    next_hop: IPAddress | None
+    standing: str
+    reason: str
+    as_path: str = ""
+    origin: str = ""
+    local_preference: int | None = None
+    med: int | None = None
+    communities: tuple[str, ...] = ()
+    originator_id: IPv4Address | None = None
+    cluster_list: tuple[IPv4Address, ...] = ()
+    stale: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TraceReport:
+    """All about the most specific prefix known that holds what was asked; None: there is none."""
+
+    prefix: IPNetwork | None
+    paths: tuple[PathReport, ...] = ()
+    announcements: tuple[PathReport, ...] = ()
+    kernel: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigReport:
+    """This node as a BGP speaker. `speaker` is the text that ExaBGP was given, without passwords."""
+
+    asn: int
+    router_id: IPv4Address | None
+    port: int
+    addresses: tuple[IPAddress, ...]
+    cluster_id: IPv4Address | None
+    speaker: str
+
+
+class BgpProvider(Protocol):
+    """What the BGP agent implements: answer from memory, at once, on the event loop."""
+
+    def peers(self) -> list[PeerReport]: ...
+
+    def paths(self, view: PathView, peer: IPAddress | None) -> list[PathReport]:
+        """Raises NotFoundError where `peer` is no peer."""
+        ...
+
+    def trace(self, destination: IPNetwork) -> TraceReport: ...
+
+    def config(self) -> ConfigReport: ...
