@@ -43,6 +43,11 @@ def adding(community: str) -> FilterOperation:
     return FilterOperation(add_community=AddCommunity(value=community))
 
 
+def metrics(node: AgentNode) -> str:
+    with node.netns.enter(), urllib.request.urlopen("http://127.0.0.1:9092/metrics", timeout=10) as answer:
+        return str(answer.read().decode())
+
+
 def test_a_session_with_password_and_ttl_security_is_filtered_both_ways(
     node: AgentNode, store: Store, netns: Callable[[str], NetNs], tmp_path: Path
 ) -> None:
@@ -98,9 +103,8 @@ def test_a_session_with_password_and_ttl_security_is_filtered_both_ways(
     wait_until("BIRD has our blocks as they are", lambda: bird.routes("p0") == {BLOCK, "10.65.1.0/26"})
     assert bird.attributes(BLOCK, "p0")["as_path"] == "64512"
     assert bird.connection() == connection
-    with node.netns.enter(), urllib.request.urlopen("http://127.0.0.1:9092/metrics", timeout=10) as answer:
-        metrics = answer.read().decode()
-    assert 'weft_bgp_prefixes_received{asn="65001",peer="10.1.0.254",resource="BGPPeer/tor"} 2.0' in metrics
+    received = 'weft_bgp_prefixes_received{asn="65001",peer="10.1.0.254",resource="BGPPeer/tor"} 2.0'
+    wait_until("the metrics say so", lambda: received in metrics(node))
     for log in (node.log(), (node.run_dir / "speaker.log").read_text()):
         assert PASSWORD not in log
 
