@@ -15,18 +15,16 @@ from msgspec import Struct
 
 from felix.calc.delta import LocalEndpoint, NodeDelta, Settings
 from felix.calc.ip_sets import Member, SetChange
+from felix.dataplane.connection_verdicts import Verdicts
 from felix.rules.render_base import ICMPV6_TO_ROUTER
-from felix.rules.statements import PROTOCOLS_WITH_PORTS
 from weft.model.address import IPAddress, IPNetwork
 from weft.model.keys import ResourceKey
-from weft.netlink.conntrack import ICMP, ICMPV6, Seen
-from weft.policy.matching import Flow, Membership, packet_mismatch
-from weft.policy.values import Action, AddressPort, Direction, Entity, Policy, Rule
-from weft.policy.verdict import Course, Place, course, follow
+from weft.netlink.conntrack import ICMPV6, Seen
+from weft.policy.matching import Membership
+from weft.policy.values import AddressPort, Direction, Policy
 
 MEMBERS_AT_MOST = 64
 """Of more changed members of a set it is not asked who is at the other end of a connection."""
-_VERDICTS_KEPT = 100_000
 
 
 class Concern(Struct, frozen=True):
@@ -89,20 +87,11 @@ class Sieve(Struct, frozen=True):
         return addresses if partly else lambda source, destination: source in whole or destination in whole
 
 
-class _Asked(Struct, frozen=True):
-    """What one endpoint asks in one direction of packets of one protocol and port.
-
-    `always`: what becomes of all of them, where addresses make no difference."""
-
-    course: Course
-    always: bool | None
-
-
 class Connections:
     """The policy of this node's workloads as last reported. `on_delta` says what must be examined."""
 
     def __init__(self, members: Membership) -> None:
-        self._members = members
+        self._verdicts = Verdicts(members)
         self._endpoints: dict[str, LocalEndpoint] = {}
         self._policies: dict[ResourceKey, Policy] = {}
         self._users: dict[ResourceKey, set[str]] = {}
@@ -112,12 +101,11 @@ class Connections:
         self._owner: dict[bytes, str] = {}
         self._owned: dict[str, set[bytes]] = {}
         self._senders: dict[str, tuple[IPNetwork, ...]] = {}
-        self._forget_verdicts()
 
     # --- what changed -------------------------------------------------------------------------------------------
 
     def on_delta(self, delta: NodeDelta) -> Concern:
-        self._forget_verdicts()
+        self._verdicts.forget()
         whole: set[str] = set()
         for key, policy in delta.policies.items():
             whole |= self._users.get(key, set())
@@ -235,98 +223,7 @@ class Connections:
         return self._settings.endpoint_to_host != "Drop" and self._passes(sender, Direction.EGRESS, seen)
 
     def _passes(self, interface: str, direction: Direction, seen: Seen) -> bool:
-        asks_source_port = self._asks_source_port(interface, direction)
-        first = seen.first if asks_source_port or seen.protocol in (ICMP, ICMPV6) else 0
-        shape = (interface, direction, len(seen.source), seen.protocol, first, seen.second)
-        asked = self._asked.get(shape)
-        if asked is None:
-            asked = self._asked[shape] = self._ask(interface, direction, seen)
-        if asked.always is not None:
-            return asked.always
-        key = (shape, seen.source, seen.destination)
-        passes = self._verdicts.get(key)
-        if passes is None:
-            if len(self._verdicts) >= _VERDICTS_KEPT:
-                self._verdicts.clear()
-            found = follow(asked.course, _flow(seen), self._members)
-            passes = self._verdicts[key] = found is not None and found.allowed
-        return passes
-
-    def _forget_verdicts(self) -> None:
-        self._courses: dict[tuple[str, Direction], tuple[Course, bool]] = {}
-        self._asked: dict[tuple[str, Direction, int, int, int, int], _Asked] = {}
-        self._verdicts: dict[tuple[tuple[str, Direction, int, int, int, int], bytes, bytes], bool] = {}
-
-    def _course(self, interface: str, direction: Direction) -> tuple[Course, bool]:
-        """With whether any of its rules looks at source ports."""
-        found = self._courses.get((interface, direction))
-        if found is None:
-            made = course(self._endpoints[interface].policy, self._policies, direction)
-            rules = (place.rule for place in made.places if place.rule is not None)
-            found = self._courses[interface, direction] = made, any(_asks_ports(one.source) for one in rules)
-        return found
-
-    def _asks_source_port(self, interface: str, direction: Direction) -> bool:
-        return self._course(interface, direction)[1]
-
-    def _ask(self, interface: str, direction: Direction, seen: Seen) -> _Asked:
-        """What is left to be asked of packets like this one: places that its protocol and ports do not rule out."""
-        if len(self._asked) >= _VERDICTS_KEPT:
-            self._asked.clear()
-        whole, _ = self._course(interface, direction)
-        flow = _flow(seen)
-        acting = sum(
-            1 << number
-            for number, place in enumerate(whole.places)
-            if whole.acting >> number & 1 and _may_matter(place, flow, self._members)
-        )
-        first = whole.places[(acting & -acting).bit_length() - 1]
-        always = first.step.action is Action.ALLOW if first.step.action is not Action.PASS else None
-        return _Asked(Course(whole.places, acting), None if _asks_addresses(first.rule) else always)
-
-
-def _may_matter(place: Place, flow: Flow, members: Membership) -> bool:
-    """Whether a packet of this protocol and these ports may be decided here, whatever its addresses are."""
-    if place.rule is None:
-        return True
-    if place.step.action is Action.LOG:
-        return False
-    return _asks_named(place.rule) or packet_mismatch(place.rule, flow, members) is None
-
-
-def _asks_named(rule: Rule) -> bool:
-    """Whether ports are asked for that depend on the address that has them."""
-    ends = (rule.source, rule.destination)
-    return any(one.named_ports or one.not_named_ports or one.service is not None for one in ends)
-
-
-def _asks_addresses(rule: Rule | None) -> bool:
-    if rule is None:
-        return False
-    ends = (rule.source, rule.destination)
-    return _asks_named(rule) or any(one.nets or one.not_nets or one.address_sets() for one in ends)
-
-
-def _asks_ports(entity: Entity) -> bool:
-    named = entity.named_ports or entity.not_named_ports or entity.service is not None
-    return bool(entity.ports or entity.not_ports or named)
-
-
-def _flow(seen: Seen) -> Flow:
-    source, destination, protocol = ip_address(seen.source), ip_address(seen.destination), seen.protocol
-    if protocol in (ICMP, ICMPV6):
-        return Flow(
-            source=source, destination=destination, protocol=protocol, icmp_type=seen.first, icmp_code=seen.second
-        )
-    if protocol not in PROTOCOLS_WITH_PORTS:
-        return Flow(source=source, destination=destination, protocol=protocol)
-    return Flow(
-        source=source,
-        destination=destination,
-        protocol=protocol,
-        source_port=seen.first,
-        destination_port=seen.second,
-    )
+        return self._verdicts.passes(self._endpoints[interface].policy, self._policies, direction, seen)
 
 
 def _addresses(changed: Iterable[Member]) -> frozenset[bytes] | None:

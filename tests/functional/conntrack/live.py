@@ -25,8 +25,10 @@ from weft.datastore.syncer import Deleted, InSync, SyncEvent, Upserted
 from weft.model import keys
 from weft.model.base import Metadata, Resource
 from weft.model.endpoint import EndpointPort, WorkloadEndpoint, WorkloadEndpointSpec
+from weft.model.policy import EntityRule, GlobalNetworkPolicy, GlobalNetworkPolicySpec, Rule
 from weft.model.pool import IPPool, IPPoolSpec
-from weft.model.values import Protocol
+from weft.model.values import Port, Protocol
+from weft.netlink.conntrack import Sighting
 from weft.netlink.routetable import KernelRoutes, RouteTable
 from weft.netlink.socket import NetlinkSocket
 
@@ -49,7 +51,7 @@ table inet other {{
     }}
     chain marks {{
         type filter hook forward priority -10; policy accept;
-        ct state new ct mark set {OTHER_BITS:#x}
+        ct state new ct mark set ct mark | {OTHER_BITS:#x}
     }}
 }}
 """
@@ -71,6 +73,29 @@ def workload(name: str, labels: dict[str, str], ports: dict[str, int] | None = N
             ports=named,
         ),
     )
+
+
+def policy(
+    name: str, direction: str, *ports: int | str, chooses: str = "all()", source: EntityRule | None = None
+) -> GlobalNetworkPolicy:
+    """Allows these ports and nothing else in a direction, and everything in the other."""
+    rules = tuple(
+        Rule(
+            action="Allow",
+            protocol=Protocol.parse(kind),
+            source=source or EntityRule(),
+            destination=EntityRule(ports=tuple(Port.parse(port) for port in ports)),
+        )
+        for kind in ("TCP", "UDP")
+    )
+    everything = (Rule(action="Allow"),)
+    spec = GlobalNetworkPolicySpec(
+        selector=chooses,
+        types=("Ingress", "Egress"),
+        ingress=rules if direction == "ingress" else everything,
+        egress=rules if direction == "egress" else everything,
+    )
+    return GlobalNetworkPolicy(metadata=Metadata(name=name), spec=spec)
 
 
 POOLS = [
@@ -189,13 +214,16 @@ class Node:
         return made
 
     def marks(self) -> dict[tuple[str, int], int]:
-        """The marks of all entries of workloads: address seen by policy as destination, port -> mark."""
+        """Of all entries of workloads: address that policy sees as destination, and port -> mark."""
+        return {(str(ip_address(one.seen.destination)), one.seen.second): one.mark for one in self._entries()}
+
+    def marks_of_all(self) -> list[int]:
+        """Of all entries of workloads."""
+        return [one.mark for one in self._entries()]
+
+    def _entries(self) -> list[Sighting]:
         ours = frozenset(ip_address(ADDRESSES[name][version]).packed for name in ("w1", "w2") for version in (4, 6))
-        return {
-            (str(ip_address(one.seen.destination)), one.seen.second): one.mark
-            for chunk in self.table.sightings(Sieve(ours))
-            for one in chunk
-        }
+        return [one for chunk in self.table.sightings(Sieve(ours)) for one in chunk]
 
     def cut_ports(self) -> set[int]:
         """Of the entries that are cut; the bits of others must be as they were in every entry."""

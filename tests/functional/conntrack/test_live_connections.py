@@ -6,17 +6,9 @@ from ipaddress import ip_network
 import pytest
 
 from lab.netns import NetNs
-from tests.functional.conntrack.live import ADDRESSES, SERVICE, Live, Node, speaking, workload
+from tests.functional.conntrack.live import ADDRESSES, SERVICE, Live, Node, policy, speaking, workload
 from weft.model.base import Metadata
-from weft.model.policy import (
-    EntityRule,
-    GlobalNetworkPolicy,
-    GlobalNetworkPolicySpec,
-    GlobalNetworkSet,
-    NetworkSetSpec,
-    Rule,
-)
-from weft.model.values import Port, Protocol
+from weft.model.policy import EntityRule, GlobalNetworkSet, NetworkSetSpec
 
 pytestmark = pytest.mark.root
 
@@ -31,29 +23,6 @@ def node(netns: Callable[[str], NetNs]) -> Iterator[Node]:
     made = Node(netns)
     yield made
     made.close()
-
-
-def policy(
-    name: str, direction: str, *ports: int | str, chooses: str = "all()", source: EntityRule | None = None
-) -> GlobalNetworkPolicy:
-    """Allows these ports and nothing else in a direction, and everything in the other."""
-    rules = tuple(
-        Rule(
-            action="Allow",
-            protocol=Protocol.parse(kind),
-            source=source or EntityRule(),
-            destination=EntityRule(ports=tuple(Port.parse(port) for port in ports)),
-        )
-        for kind in ("TCP", "UDP")
-    )
-    everything = (Rule(action="Allow"),)
-    spec = GlobalNetworkPolicySpec(
-        selector=chooses,
-        types=("Ingress", "Egress"),
-        ingress=rules if direction == "ingress" else everything,
-        egress=rules if direction == "egress" else everything,
-    )
-    return GlobalNetworkPolicy(metadata=Metadata(name=name), spec=spec)
 
 
 WAYS = {

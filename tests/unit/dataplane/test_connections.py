@@ -312,3 +312,14 @@ def test_rules_that_ask_for_source_ports_tell_connections_apart_by_them(members:
     made.on_delta(state(policies={**POLICIES, OPEN: policy}))
     ends = pack(STRANGER), pack(ONE)
     assert [made.allowed(Seen(*ends, 17, port, 80)) for port in (1023, 1024, 1023)] == [False, True, False]
+
+
+def test_what_passes_a_tier_is_asked_in_the_next_whatever_the_rest_of_the_tier_says(members: FakeMembers) -> None:
+    friends = Entity(sets=(FRIENDS,))
+    first = Policy(key=PICKY, ingress=(Rule(action=Action.PASS, source=friends), Rule(action=Action.DENY)), egress=None)
+    tiers = (TierPolicies("one", Action.DENY, (PICKY,)), TierPolicies("two", Action.DENY, (OPEN,)))
+    made = Connections(members)
+    at = LocalEndpoint(ResourceKey("WorkloadEndpoint", "a", "one"), "cali2", (), "", EndpointPolicy(tiers))
+    made.on_delta(state(policies={**POLICIES, PICKY: first}, endpoints={"cali2": at}))
+    assert made.allowed(seen(FRIEND, TWO)) is True
+    assert made.allowed(seen(STRANGER, TWO)) is False
