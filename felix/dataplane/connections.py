@@ -16,7 +16,8 @@ from msgspec import Struct
 from felix.calc.delta import LocalEndpoint, NodeDelta, Settings
 from felix.calc.ip_sets import Member, SetChange
 from felix.dataplane.connection_verdicts import Verdicts
-from felix.rules.render_base import ICMPV6_TO_ROUTER
+from felix.rules.render_base import ICMPV6_TO_ROUTER, IPIP
+from felix.rules.statements import UDP
 from weft.model.address import IPAddress, IPNetwork
 from weft.model.keys import ResourceKey
 from weft.netlink.conntrack import ICMPV6, Seen
@@ -203,7 +204,7 @@ class Connections:
             return None
         if sender is not None and seen.destination in self._host:
             return self._to_host(sender, seen)
-        if sender is not None and not self._passes(sender, Direction.EGRESS, seen):
+        if sender is not None and not self._leaves(sender, seen):
             return False
         # What the node itself says to its workloads passes.
         return receiver is None or seen.source in self._host or self._passes(receiver, Direction.INGRESS, seen)
@@ -220,7 +221,17 @@ class Connections:
     def _to_host(self, sender: str, seen: Seen) -> bool:
         if seen.protocol == ICMPV6 and seen.first in ICMPV6_TO_ROUTER:
             return True
-        return self._settings.endpoint_to_host != "Drop" and self._passes(sender, Direction.EGRESS, seen)
+        return self._settings.endpoint_to_host != "Drop" and self._leaves(sender, seen)
+
+    def _leaves(self, sender: str, seen: Seen) -> bool:
+        return not self._is_tunnel(seen) and self._passes(sender, Direction.EGRESS, seen)
+
+    def _is_tunnel(self, seen: Seen) -> bool:
+        """Within a tunnel of its own making a workload could say what its egress policy refuses."""
+        settings = self._settings
+        if seen.protocol == UDP and seen.second == settings.vxlan_port:
+            return not settings.allow_vxlan_from_workloads
+        return seen.protocol == IPIP and not settings.allow_ipip_from_workloads
 
     def _passes(self, interface: str, direction: Direction, seen: Seen) -> bool:
         return self._verdicts.passes(self._endpoints[interface].policy, self._policies, direction, seen)

@@ -124,6 +124,16 @@ def test_the_administrator_says_whether_a_workload_reaches_its_node(
     assert concern.whole == ({"cali1", "cali2"} if action != "Drop" else set())
 
 
+def test_a_tunnel_of_a_workloads_own_making_is_refused_unless_the_administrator_allows_it(
+    connections: Connections,
+) -> None:
+    tunnels = [seen(ONE, STRANGER, port=4789), seen(ONE, STRANGER, port=0, protocol=4)]
+    assert [connections.allowed(one) for one in tunnels] == [False, False]
+    allowing = Settings(allow_vxlan_from_workloads=True, allow_ipip_from_workloads=True)
+    assert connections.on_delta(NodeDelta(settings=allowing)).whole == {"cali1", "cali2"}
+    assert [connections.allowed(one) for one in tunnels] == [True, True]
+
+
 def test_what_ipv6_needs_of_a_router_is_never_refused(members: FakeMembers) -> None:
     made = Connections(members)
     made.on_delta(state(routes={ip_network("fd00::1"): "cali1"}))
