@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from weft.kubernetes import cluster_checks, endpoint_slices
+from weft.kubernetes.cluster_objects import AdminNetworkPolicy, BaselineAdminNetworkPolicy, ClusterNetworkPolicy
+from weft.kubernetes.endpoint_slices import EndpointSlice
 from weft.kubernetes.objects import Container, KubernetesObject, NetworkPolicy, Pod
 from weft.model.errors import FieldError
 from weft.model.validation import checks
@@ -26,6 +29,10 @@ def problems(found: KubernetesObject, *, namespaced: bool) -> Iterator[FieldErro
             yield from specs.network_policy_spec(found.spec)
         case Pod():
             yield from _pod(found)
+        case EndpointSlice():
+            yield from endpoint_slices.problems(found)
+        case AdminNetworkPolicy() | BaselineAdminNetworkPolicy() | ClusterNetworkPolicy():
+            yield from cluster_checks.problems(found)
         case _:
             return
 

@@ -11,6 +11,9 @@ from typing import Any, Final, NamedTuple
 from msgspec.structs import replace
 
 from weft.kubernetes import checks
+from weft.kubernetes.cluster_objects import AdminNetworkPolicy, BaselineAdminNetworkPolicy, ClusterNetworkPolicy
+from weft.kubernetes.cluster_policy import cluster_policy
+from weft.kubernetes.endpoint_slices import EndpointSlice, endpoint_slice
 from weft.kubernetes.network_policy import network_policy
 from weft.kubernetes.objects import KubernetesObject, Namespace, NetworkPolicy, Pod, ServiceAccount
 from weft.kubernetes.pods import workload_endpoint
@@ -26,12 +29,12 @@ Convert = Callable[[Any], Iterable[Resource]]
 
 
 class _Kind(NamedTuple):
-    """One kind we read. `open_spec`: of its spec and status only what the class knows is looked at."""
+    """One kind we read. `open`: of these fields only what the class knows is looked at."""
 
     cls: type[KubernetesObject]
     convert: Convert
     namespaced: bool = True
-    open_spec: bool = False
+    open: tuple[str, ...] = ()
 
 
 def _of_pod(pod: Pod) -> Iterator[Resource]:
@@ -49,10 +52,20 @@ KINDS: Final[dict[str, dict[str, _Kind]]] = {
             ServiceAccount,
             lambda one: (service_account_profile(one.metadata.namespace, one.metadata.name, one.metadata.labels),),
         ),
-        "Pod": _Kind(Pod, _of_pod, open_spec=True),
+        "Pod": _Kind(Pod, _of_pod, open=("spec", "status")),
     },
     "networking.k8s.io/v1": {
         "NetworkPolicy": _Kind(NetworkPolicy, lambda one: (network_policy(one.metadata, one.spec),)),
+    },
+    "discovery.k8s.io/v1": {
+        "EndpointSlice": _Kind(EndpointSlice, lambda one: (endpoint_slice(one),), open=("endpoints",)),
+    },
+    "policy.networking.k8s.io/v1alpha1": {
+        cls.__name__: _Kind(cls, lambda one: (cluster_policy(one),), namespaced=False)
+        for cls in (AdminNetworkPolicy, BaselineAdminNetworkPolicy)
+    },
+    "policy.networking.k8s.io/v1alpha2": {
+        "ClusterNetworkPolicy": _Kind(ClusterNetworkPolicy, lambda one: (cluster_policy(one),), namespaced=False),
     },
 }
 
@@ -86,9 +99,8 @@ def read(tree: dict[str, Any], place: Place, namespace: str) -> list[Resource]:
         raise manifest.unknown_kind(name, list(known), place)
     kind = known[name]
     body = {field: item for field, item in tree.items() if field not in ("apiVersion", "kind", *kind.cls.ignored)}
-    if kind.open_spec:
-        shape = shape_of(kind.cls)
-        body |= {field: only_known(body[field], shape.fields[field]) for field in ("spec", "status") if field in body}
+    shape = shape_of(kind.cls)
+    body |= {field: only_known(body[field], shape.fields[field]) for field in kind.open if field in body}
     found = manifest.read_value(kind.cls, body, place)
     if kind.namespaced and not found.metadata.namespace:
         found = _in_namespace(found, namespace)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Final, Literal
 
-from weft.model.base import Resource, Value
+from weft.model.base import Resource, Value, written
 from weft.model.values import Protocol
 
 SERVICE_LABEL: Final = "kubernetes.io/service-name"
@@ -29,7 +29,7 @@ class SlicePort(Value, frozen=True, kw_only=True):
 
 class KubernetesEndpointSlice(Resource, frozen=True, kw_only=True):
     kind: ClassVar[str] = "KubernetesEndpointSlice"
-    address_type: Literal["IPv4", "IPv6", "FQDN"] = "IPv4"
+    address_type: Literal["IPv4", "IPv6", "FQDN"] = written("IPv4")
     endpoints: tuple[SliceEndpoint, ...] = ()
     ports: tuple[SlicePort, ...] = ()
 

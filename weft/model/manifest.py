@@ -27,6 +27,8 @@ from weft.model.wire import Shape, dec_hook, shape_of, with_text
 _SERVER_METADATA: Final = frozenset({"managedFields", "selfLink", "generateName", "clusterName"})
 _MOST_NAMED: Final = 20
 """Fields to name in a complaint; FelixConfiguration has 170."""
+_SIMILAR_KIND: Final = 0.75
+"""Of 1; a Service is no misspelt ServiceAccount."""
 _STEP: Final = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 _NO_READERS: Final[Mapping[str, Any]] = MappingProxyType({})
 
@@ -180,8 +182,9 @@ def read_value(cls: type[S], tree: dict[str, Any], place: Place, *, as_text: boo
         return msgspec.convert(with_text(tree, cls) if as_text else tree, cls, dec_hook=dec_hook)
     except msgspec.ValidationError as error:
         found = as_validation_error(error, cls, place.source, place.document)
-        value = found.value if found.value is not None else _value_at(tree, found.field)
-        raise place.wrong(found.field, value, found.expected) from None
+        field = _with_key(tree, found.field)
+        value = found.value if found.value is not None else _value_at(tree, field)
+        raise place.wrong(field, value, found.expected) from None
     except ValidationError as error:
         raise place.wrong(error.field, error.value, error.expected) from None
 
@@ -195,7 +198,7 @@ def _class_of(tree: dict[str, Any], place: Place) -> type[Resource]:
 
 def unknown_kind(kind: object, known: list[str], place: Place) -> ValidationError:
     """The complaint about a kind that is none of those known."""
-    near = _nearest(kind, known) if isinstance(kind, str) else None
+    near = _nearest(kind, known, _SIMILAR_KIND) if isinstance(kind, str) else None
     return place.wrong("kind", kind, f"did you mean {near}?" if near else f"one of {', '.join(known)}")
 
 
@@ -231,10 +234,18 @@ def _known_fields(name: str, shape: Shape) -> str:
     return f"a field that exists here: one of {', '.join(sorted(shape.fields))}"
 
 
-def _nearest(word: str, known: list[str]) -> str | None:
+def _nearest(word: str, known: list[str], similarity: float = 0.6) -> str | None:
     lower = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(word.lower(), lower, n=1)
+    near = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=similarity)
     return lower[near[0]] if near else None
+
+
+def _with_key(tree: Any, field: str) -> str:
+    """msgspec's `labels[...]` with the label instead: the first that is no text."""
+    path, dots, _ = field.partition("[...]")
+    found = _value_at(tree, path) if dots else None
+    wrong = [name for name, item in found.items() if not isinstance(item, str)] if isinstance(found, dict) else []
+    return f"{path}.{wrong[0]}" if wrong else field
 
 
 def _value_at(tree: Any, field: str) -> Any:

@@ -23,6 +23,18 @@ def policy(spec: Tree, name: str = "p", namespace: str = "shop") -> Tree:
     return document("networking.k8s.io/v1", "NetworkPolicy", name, namespace, spec=spec)
 
 
+def cluster_policy(spec: Tree, name: str = "p") -> Tree:
+    return document("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy", name, spec=spec)
+
+
+def admin_policy(spec: Tree, name: str = "p") -> Tree:
+    return document("policy.networking.k8s.io/v1alpha1", "AdminNetworkPolicy", name, spec=spec)
+
+
+def baseline_policy(spec: Tree) -> Tree:
+    return document("policy.networking.k8s.io/v1alpha1", "BaselineAdminNetworkPolicy", "default", spec=spec)
+
+
 def namespace(name: str, **labels: str) -> Tree:
     return document("v1", "Namespace", name, labels=labels)
 
