@@ -72,12 +72,24 @@ class Pairs:
         return Result(name, ours, rival_name, rival, unit, goal, met(ours, self.median_ratio), spread)
 
 
-_STUDENT_T = {4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262, 10: 2.228, 19: 2.093}
+_STUDENT_T = {
+    1: 12.71,
+    2: 4.303,
+    3: 3.182,
+    4: 2.776,
+    5: 2.571,
+    6: 2.447,
+    7: 2.365,
+    8: 2.306,
+    9: 2.262,
+    10: 2.228,
+    19: 2.093,
+}
 """Degrees of freedom -> the 97.5 % quantile."""
 
 
 def _student_t(freedom: int) -> float:
-    """Of the next smaller number in the table, which gives the wider interval; fewer than five values have none."""
+    """Of the next smaller number in the table, which gives the wider interval; a single value has none."""
     return _STUDENT_T[max(known for known in _STUDENT_T if known <= freedom)]
 
 
