@@ -43,6 +43,7 @@ class Graph:
         self._pools = Pools()
         self._service_ranges = ServiceRanges()
         self._settings = FelixSettings(node)
+        self._local: set[ResourceKey] = set()
         self._unreadable: dict[ResourceKey, tuple[str, ...]] = {}
         self._enforced_in_part: dict[ResourceKey, tuple[str, ...]] = {}
         self._problems: Output[ResourceKey, tuple[str, ...]] = Output(self._problems_of)
@@ -84,10 +85,11 @@ class Graph:
         if handler is None:
             return
         handler(key, value)
-        self._unreadable.pop(key, None)
+        before = self._unreadable.pop(key, ())
         if unreadable:
             self._unreadable[key] = unreadable
-        self._problems.touch(key)
+        if unreadable != before:
+            self._problems.touch(key)
 
     def on_interfaces(self, interfaces: Interfaces) -> None:
         """The node's own interfaces with their addresses, all of them."""
@@ -152,6 +154,12 @@ class Graph:
         self._set_local(key, endpoint if spec.node == self._node else None)
 
     def _set_local(self, key: ResourceKey, endpoint: WorkloadEndpoint | None) -> None:
+        if endpoint is None and key not in self._local:
+            return  # nearly all of a cluster's endpoints are elsewhere, and always were
+        if endpoint is None:
+            self._local.remove(key)
+        else:
+            self._local.add(key)
         self._endpoints.set_endpoint(key, endpoint)
         self._routes.set_endpoint(key, endpoint)
         if endpoint is not None:

@@ -7,6 +7,7 @@ filed under one label that it cannot match without, an item under the labels it 
 It does not know what an item or a selector stands for; its owner is told through `on_match`."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from itertools import chain
 from typing import Generic, TypeVar
 
@@ -21,8 +22,45 @@ Labels = Mapping[str, str]
 _NO_LABELS: Labels = {}
 
 
-class _Item(Struct, frozen=True):
-    labels: Labels
+class _Pair(Generic[I]):
+    """A label with a value, and the things that have it: most pairs are had by many things or by one."""
+
+    __slots__ = ("_many", "_one", "label", "value")
+
+    def __init__(self, label: str, value: str) -> None:
+        self.label, self.value = label, value
+        self._one: I | None = None
+        self._many: set[I] | None = None
+
+    def add(self, thing: I) -> None:
+        if self._many is not None:
+            self._many.add(thing)
+        elif self._one is None:
+            self._one = thing
+        else:
+            self._many, self._one = {self._one, thing}, None
+
+    def remove(self, thing: I) -> bool:
+        """Whether nothing has it any more."""
+        if self._many is None:
+            self._one = None
+            return True
+        self._many.remove(thing)
+        return not self._many
+
+    def things(self) -> Iterable[I]:
+        if self._many is not None:
+            return self._many
+        return () if self._one is None else (self._one,)
+
+
+_Pairs = tuple[_Pair[I], ...]
+
+
+class _Item(Struct, Generic[I], frozen=True, gc=False):
+    """Its labels as the pairs that it shares with others, a third of what a mapping of its own would take."""
+
+    labels: _Pairs[I]
     parents: tuple[str, ...]
 
 
@@ -30,27 +68,43 @@ class _Postings(Generic[I]):
     """Label -> value -> the things that have it."""
 
     def __init__(self) -> None:
-        self._by_key: dict[str, dict[str, set[I]]] = {}
+        self._by_label: dict[str, dict[str, _Pair[I]]] = {}
 
-    def add(self, labels: Labels, thing: I) -> None:
-        for key, value in labels.items():
-            self._by_key.setdefault(key, {}).setdefault(value, set()).add(thing)
+    def add(self, labels: Labels, thing: I) -> _Pairs[I]:
+        """What to give to `remove` when the thing goes."""
+        pairs = tuple(self._pair(label, value) for label, value in labels.items())
+        for pair in pairs:
+            pair.add(thing)
+        return pairs
 
-    def remove(self, labels: Labels, thing: I) -> None:
-        for key, value in labels.items():
-            values = self._by_key[key]
-            values[value].remove(thing)
-            if not values[value]:
-                del values[value]
-                if not values:
-                    del self._by_key[key]
-
-    def having(self, key: str, values: frozenset[str] | None) -> Iterator[I]:
-        """Everything with the label, with one of these values if there are any."""
-        by_value = self._by_key.get(key, {})
+    def _pair(self, label: str, value: str) -> _Pair[I]:
+        values = self._by_label.get(label)
         if values is None:
-            return chain.from_iterable(by_value.values())
-        return chain.from_iterable(by_value[value] for value in values if value in by_value)
+            values = self._by_label[label] = {}
+        pair = values.get(value)
+        if pair is None:
+            pair = values[value] = _Pair(label, value)
+        return pair
+
+    def remove(self, pairs: _Pairs[I], thing: I) -> None:
+        for pair in pairs:
+            if pair.remove(thing):
+                values = self._by_label[pair.label]
+                del values[pair.value]
+                if not values:
+                    del self._by_label[pair.label]
+
+    def having(self, label: str, values: frozenset[str] | None) -> Iterator[I]:
+        """Everything with the label, with one of these values if there are any."""
+        by_value = self._by_label.get(label, {})
+        pairs = by_value.values() if values is None else (by_value[value] for value in values if value in by_value)
+        return chain.from_iterable(pair.things() for pair in pairs)
+
+
+@lru_cache(maxsize=4096)
+def _shared(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The same object for the same names: whole namespaces have the same parents."""
+    return names
 
 
 class LabelIndex(Generic[I, S]):
@@ -58,8 +112,9 @@ class LabelIndex(Generic[I, S]):
 
     def __init__(self, on_match: Callable[[S, I, bool], None]) -> None:
         self._on_match = on_match
-        self._items: dict[I, _Item] = {}
+        self._items: dict[I, _Item[I]] = {}
         self._parents: dict[str, Labels] = {}
+        self._parent_pairs: dict[str, _Pairs[str]] = {}
         self._children: dict[str, dict[I, None]] = {}
         self._items_by_label = _Postings[I]()
         self._parents_by_label = _Postings[str]()
@@ -91,8 +146,7 @@ class LabelIndex(Generic[I, S]):
     def set_item(self, item: I, labels: Labels, parents: tuple[str, ...] = ()) -> None:
         before = self.selectors_of(item)
         self._forget(item)
-        known = self._items[item] = _Item(labels, parents)
-        self._items_by_label.add(labels, item)
+        known = self._items[item] = _Item(self._items_by_label.add(labels, item), _shared(parents))
         for parent in parents:
             self._children.setdefault(parent, {})[item] = None
         self._rematch(item, before, self._effective(known))
@@ -108,10 +162,11 @@ class LabelIndex(Generic[I, S]):
             return
         children = tuple(self._children.get(parent, ()))
         before = [self.selectors_of(child) for child in children]
-        self._parents_by_label.remove(self._parents.pop(parent, _NO_LABELS), parent)
+        self._parents.pop(parent, None)
+        self._parents_by_label.remove(self._parent_pairs.pop(parent, ()), parent)
         if labels:
             self._parents[parent] = labels
-            self._parents_by_label.add(labels, parent)
+            self._parent_pairs[parent] = self._parents_by_label.add(labels, parent)
         for child, matched in zip(children, before, strict=True):
             self._rematch(child, matched, self._effective(self._items[child]))
 
@@ -134,13 +189,12 @@ class LabelIndex(Generic[I, S]):
 
     # --- workings -----------------------------------------------------------------------------------------------
 
-    def _effective(self, item: _Item) -> Labels:
-        inherited = [self._parents[parent] for parent in reversed(item.parents) if parent in self._parents]
-        if not inherited:
-            return item.labels
+    def _effective(self, item: _Item[I]) -> Labels:
         merged: dict[str, str] = {}
-        for labels in (*inherited, item.labels):
-            merged.update(labels)
+        for parent in reversed(item.parents):
+            merged.update(self._parents.get(parent, _NO_LABELS))
+        for pair in item.labels:
+            merged[pair.label] = pair.value
         return merged
 
     def _forget(self, item: I) -> None:

@@ -76,25 +76,25 @@ class SyncStatus:
 class Mirror:
     """What has been emitted for one prefix: pure, so the difference can be tested without a store."""
 
-    known: dict[str, int] = field(default_factory=dict)
-    """Path -> revision of everything stored that is of the model."""
-    undecodable: dict[str, str] = field(default_factory=dict)
-    """Path -> what is wrong with its value; these are known, too."""
+    known: dict[Key, int] = field(default_factory=dict)
+    """Key -> revision of everything stored that is of the model."""
+    undecodable: dict[Key, str] = field(default_factory=dict)
+    """Key -> what is wrong with its value; these are known, too."""
 
     def on_snapshot(self, snapshot: Snapshot) -> list[SyncEvent]:
         """The events that lead from what was emitted to the snapshot."""
-        stored = {item.key: item for item in snapshot.items}
+        stored = {key: item for item in snapshot.items if (key := keys.parse(item.key)) is not None}
         events: list[SyncEvent] = []
-        for path in [path for path in self.known if path not in stored]:
-            events += self._remove(path)
-        for path, item in stored.items():
-            if self.known.get(path) != item.revision:
-                events += self._put(item)
+        for key in [key for key in self.known if key not in stored]:
+            events += self._remove(key)
+        for key, item in stored.items():
+            if self.known.get(key) != item.revision:
+                events.append(self._put(key, item))
         return events
 
     def on_piece(self, piece: Snapshot) -> list[SyncEvent]:
         """The events of a part of the first snapshot."""
-        return [event for item in piece.items for event in self._put(item)]
+        return [self._put(key, item) for item in piece.items if (key := keys.parse(item.key)) is not None]
 
     def on_events(self, batch: Sequence[Event]) -> list[SyncEvent]:
         """The events of one watch batch; what is already known is not repeated."""
@@ -102,11 +102,13 @@ class Mirror:
         for event in batch:
             match event:
                 case Changed(kv):
-                    if self.known.get(kv.key, 0) < kv.revision:
-                        events += self._put(kv)
+                    key = keys.parse(kv.key)
+                    if key is not None and self.known.get(key, 0) < kv.revision:
+                        events.append(self._put(key, kv))
                 case Removed(path, revision):
-                    if self.known.get(path, revision) <= revision:
-                        events += self._remove(path)
+                    key = keys.parse(path)
+                    if key is not None and self.known.get(key, revision) <= revision:
+                        events += self._remove(key)
                 case Progress():
                     pass
                 case _:
@@ -117,25 +119,20 @@ class Mirror:
         """The store went back in time: its revisions no longer compare with ours, so everything counts as new."""
         self.known = dict.fromkeys(self.known, -1)
 
-    def _put(self, item: KeyValue) -> list[SyncEvent]:
-        key = keys.parse(item.key)
-        if key is None:
-            return []
-        self.known[item.key] = item.revision
+    def _put(self, key: Key, item: KeyValue) -> SyncEvent:
+        self.known[key] = item.revision
         try:
             value = codec.decode_stored(key, item.value)
         except ValidationError as error:
             log.warning("%s cannot be read: %s", item.key, error)
-            self.undecodable[item.key] = str(error)
-            return [Unreadable(key, item.value, str(error))]
-        self.undecodable.pop(item.key, None)
-        return [Upserted(key, value, item.revision)]
+            self.undecodable[key] = str(error)
+            return Unreadable(key, item.value, str(error))
+        self.undecodable.pop(key, None)
+        return Upserted(key, value, item.revision)
 
-    def _remove(self, path: str) -> list[SyncEvent]:
-        was_known = self.known.pop(path, None) is not None
-        self.undecodable.pop(path, None)
-        key = keys.parse(path)
-        return [Deleted(key)] if was_known and key is not None else []
+    def _remove(self, key: Key) -> list[SyncEvent]:
+        self.undecodable.pop(key, None)
+        return [Deleted(key)] if self.known.pop(key, None) is not None else []
 
 
 class Syncer:
@@ -161,7 +158,9 @@ class Syncer:
             in_sync=self._in_sync,
             revision=min(self._revisions.values(), default=0),
             last_error=self._last_error,
-            undecodable={path: why for mirror in self._mirrors.values() for path, why in mirror.undecodable.items()},
+            undecodable={
+                keys.path(key): why for mirror in self._mirrors.values() for key, why in mirror.undecodable.items()
+            },
         )
 
     async def run(self, sink: Sink) -> None:

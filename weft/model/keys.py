@@ -6,6 +6,7 @@ of a CIDR becomes a dash (`fd00::-122` keeps its colons), handle ids and names s
 from __future__ import annotations
 
 import ipaddress
+import sys
 from typing import Final, Literal
 
 import msgspec
@@ -164,7 +165,8 @@ def _parse_resource(parts: list[str]) -> ResourceKey | None:
     kind = kinds.BY_PLURAL.get(parts[0])
     if kind is None or len(parts) != (3 if kind.namespaced else 2):
         return None
-    return ResourceKey(kind.name, parts[-1], parts[1] if kind.namespaced else "")
+    # A cluster has few namespaces and a great many keys in them.
+    return ResourceKey(kind.name, parts[-1], sys.intern(parts[1]) if kind.namespaced else "")
 
 
 def _parse_ipam(parts: list[str]) -> Key | None:
