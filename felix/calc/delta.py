@@ -50,12 +50,22 @@ class Failsafe(Struct, frozen=True):
     net: IPNetwork | None = None
 
 
+class LogLimit(Struct, frozen=True):
+    """So many packets in so many seconds, and `burst` of them at once."""
+
+    packets: int
+    seconds: int
+    burst: int
+
+
 class Settings(Struct, frozen=True):
     """What of FelixConfiguration matters to rules now; the defaults are Calico's, but for the failsafes, which
     `felix.calc.settings` always gives."""
 
     endpoint_to_host: EndpointToHost = "Drop"
     log_prefix: str = "calico-packet"
+    log_limit: LogLimit | None = None
+    """How often each Log rule logs; None: always."""
     failsafe_inbound: tuple[Failsafe, ...] = ()
     failsafe_outbound: tuple[Failsafe, ...] = ()
     vxlan_port: int = 4789

@@ -43,6 +43,8 @@ TAKEN_IN: Final = {
     "failsafe_inbound_host_ports",
     "failsafe_outbound_host_ports",
     "interface_prefix",
+    "log_action_rate_limit",
+    "log_action_rate_limit_burst",
     "log_prefix",
     "node_selector",
     "vxlan_port",

@@ -3,13 +3,14 @@
 A field of `node.<name>` goes before that of the configuration whose node selector chooses this node (the oldest of
 several), that before the one of `default`; what none sets has Calico's default."""
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from msgspec import structs
 
-from felix.calc.delta import Failsafe, Settings
+from felix.calc.delta import Failsafe, LogLimit, Settings
 from felix.calc.output import Output
 from felix.calc.setting_words import AS_WE_DO, REJECTS, TAKEN_IN, WORDS, is_irrelevant, word_of
 from weft.model.felix_configuration import (
@@ -28,6 +29,10 @@ T = TypeVar("T")
 _FIELDS = {one.name: (one.encode_name, one.default) for one in structs.fields(FelixConfigurationSpec)}
 _NOT_ENFORCED = {name: one for name, one in _FIELDS.items() if name not in TAKEN_IN and not is_irrelevant(name)}
 _TCP = 6
+_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+_RATE = re.compile(f"([1-9][0-9]{{0,3}})/({'|'.join(_SECONDS)})")
+_BURST = 5
+"""Calico's default, and what the kernel takes 0 for."""
 _SCOPE = "nodeSelector: has no effect on this name"
 
 
@@ -113,6 +118,7 @@ class FelixSettings:
         return Settings(
             endpoint_to_host=self._word("default_endpoint_to_host_action"),
             log_prefix=self._first("log_prefix", Settings().log_prefix),
+            log_limit=self._log_limit(),
             failsafe_inbound=self._failsafes("failsafe_inbound_host_ports", FAILSAFE_INBOUND),
             failsafe_outbound=self._failsafes("failsafe_outbound_host_ports", FAILSAFE_OUTBOUND),
             vxlan_port=self._vxlan_port(),
@@ -122,6 +128,13 @@ class FelixSettings:
             reject=self._word(denies),
             service_loop_prevention=self._word("service_loop_prevention"),
         )
+
+    def _log_limit(self) -> LogLimit | None:
+        rates = (_rate(spec) for spec in self._specs)
+        rate = next((one for one in rates if one is not None), None)
+        bursts = (spec.log_action_rate_limit_burst for spec in self._specs)
+        burst = next((one for one in bursts if one is not None and _is_burst(one)), None)
+        return LogLimit(*rate, burst or _BURST) if rate is not None else None
 
     def _vxlan_port(self) -> int:
         given = (spec.vxlan_port for spec in self._specs)
@@ -163,6 +176,11 @@ def _field_problems(spec: FelixConfigurationSpec) -> Iterator[str]:
             yield f"{_FIELDS[field][0]}: {value} is none of {', '.join(words.meaning)}; {words.taken} is taken"
     if spec.vxlan_port is not None and not _is_port(spec.vxlan_port):
         yield f"vxlanPort: {spec.vxlan_port} is no port; counts as not given"
+    if spec.log_action_rate_limit and _rate(spec) is None:
+        yield f"logActionRateLimit: {spec.log_action_rate_limit} is no rate such as 10/minute; counts as not given"
+    burst = spec.log_action_rate_limit_burst
+    if burst is not None and not _is_burst(burst):
+        yield f"logActionRateLimitBurst: {burst} is not from 0 to 9999; counts as not given"
     for field in ("failsafe_inbound_host_ports", "failsafe_outbound_host_ports"):
         for index, port in enumerate(getattr(spec, field) or ()):
             if not _is_usable(port):
@@ -179,6 +197,16 @@ def _age(configuration: FelixConfiguration) -> datetime:
     """Kubernetes writes UTC; a time that is not given is before all others, as in Go."""
     created = configuration.metadata.creation_timestamp
     return created.replace(tzinfo=UTC) if created is not None else datetime.min.replace(tzinfo=UTC)
+
+
+def _rate(spec: FelixConfigurationSpec) -> tuple[int, int] | None:
+    """Packets in so many seconds; None where none can be read. Calico's pattern: four digits at most."""
+    found = _RATE.fullmatch(spec.log_action_rate_limit or "")
+    return (int(found[1]), _SECONDS[found[2]]) if found is not None else None
+
+
+def _is_burst(number: int) -> bool:
+    return 0 <= number <= 9999
 
 
 def _is_port(number: int) -> bool:

@@ -168,8 +168,8 @@ def _stateful(
             return (ex.counter(),)
         case v.CountIn(name):
             return (ex.object_reference(nft.OBJECT_COUNTER, name),)
-        case v.Limit(per_second, burst):
-            return (ex.limit_packets(per_second, burst),)
+        case v.Limit(packets, burst, seconds):
+            return (ex.limit_packets(packets, burst, seconds),)
         case v.Log(prefix, group, snap_bytes):
             return (ex.log(prefix, group, snap_bytes),)
         case v.Masquerade(fully_random):

@@ -254,7 +254,13 @@ class Renderer:
 
     def _on_settings(self, settings: Settings) -> None:
         self._settings = settings
-        self._actions = ActionSettings(_log_prefix(settings.log_prefix), settings.reject, settings.flow_logs)
+        limit = settings.log_limit
+        self._actions = ActionSettings(
+            _log_prefix(settings.log_prefix),
+            settings.reject,
+            settings.flow_logs,
+            nft.Limit(limit.packets, limit.burst, limit.seconds) if limit is not None else None,
+        )
         self._chains.touch_all()
         self._render_base()
 

@@ -28,8 +28,8 @@ FLOW_LOG_GROUP = 4517
 ALLOWED_PREFIX = "weft allow "
 DENIED_PREFIX = "weft deny"
 _SNAP_BYTES = 128
-_DENIED_LIMIT = nft.Limit(per_second=200, burst=400)
-_ALLOWED_LIMIT = nft.Limit(per_second=20, burst=40)
+_DENIED_LIMIT = nft.Limit(packets=200, burst=400)
+_ALLOWED_LIMIT = nft.Limit(packets=20, burst=40)
 
 
 class Place(Struct, frozen=True):
@@ -52,6 +52,7 @@ class ActionSettings(Struct, frozen=True):
     log_prefix: str = "calico-packet: "
     reject: bool = False
     flow_logs: Literal["Denied", "All", "Disabled"] = "Denied"
+    log_limit: nft.Limit | None = None
     denied: str = names.DENIED
 
 
@@ -79,7 +80,8 @@ def rule_endings(rule: Rule, place: Place, settings: ActionSettings) -> Endings:
         case Action.PASS:
             return ((count, *place.on_pass),)
         case Action.LOG:
-            return ((count, nft.Log(settings.log_prefix)),)
+            limit = (settings.log_limit,) if settings.log_limit is not None else ()
+            return ((count, *limit, nft.Log(settings.log_prefix)),)
 
 
 def deny(counter: str, settings: ActionSettings) -> Ending:

@@ -305,14 +305,20 @@ class CountIn(Struct, frozen=True):
         require_name(self.counter)
 
 
-class Limit(Struct, frozen=True):
-    """Goes on with so many packets a second, and with `burst` of them at once; the rule ends for the others."""
+LIMIT_UNITS = {1: "second", 60: "minute", 3600: "hour", 86400: "day"}
 
-    per_second: int
+
+class Limit(Struct, frozen=True):
+    """Goes on with so many packets in so many seconds (one, a minute, an hour, a day), and with `burst` at once;
+    the rule ends for the others."""
+
+    packets: int
     burst: int
+    seconds: int = 1
 
     def __post_init__(self) -> None:
-        require(0 < self.per_second < 1 << 32, f"not a rate: {self.per_second}")
+        require(0 < self.packets < 1 << 32, f"not a rate: {self.packets}")
+        require(self.seconds in LIMIT_UNITS, f"not a unit of a rate: {self.seconds} s")
         require(0 < self.burst < 1 << 32, f"not a burst: {self.burst}")
 
 

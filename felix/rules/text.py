@@ -10,6 +10,7 @@ from felix.rules import operations as op
 from felix.rules import values as v
 from felix.rules.compiler import LAYOUTS
 from felix.rules.members import is_interval, network_intervals, port_intervals, prefix_length
+from felix.rules.statements import LIMIT_UNITS
 from felix.rules.writer import TABLE
 
 _TYPES = {
@@ -165,8 +166,8 @@ def _stateful(
             return "counter"
         case v.CountIn(name):
             return f'counter name "{name}"'
-        case v.Limit(per_second, burst):
-            return f"limit rate {per_second}/second burst {burst} packets"
+        case v.Limit(packets, burst, seconds):
+            return f"limit rate {packets}/{LIMIT_UNITS[seconds]} burst {burst} packets"
         case v.Log(prefix, group, snap_bytes):
             where = "" if group is None else f" group {group}"
             part = "" if snap_bytes is None else f" snaplen {snap_bytes}"

@@ -68,7 +68,7 @@ plain_matches: SearchStrategy[v.Statement] = st.one_of(
     st.builds(v.AddressType, SIDES, st.sampled_from(["local", "unicast", "multicast"]), st.booleans()),
     st.builds(v.Counter),
     st.builds(v.CountIn, st.sampled_from(["ingress/np/a/b/1", "ingress/np/a/b/2", "egress/gnp/c/3"])),
-    st.builds(v.Limit, st.sampled_from([1, 200]), st.sampled_from([1, 400])),
+    st.builds(v.Limit, st.sampled_from([1, 200]), st.sampled_from([1, 400]), st.sampled_from([1, 60, 86400])),
     st.builds(v.Log, st.sampled_from(["", "denied: "]), st.sampled_from([None, 0, 3])),
     st.builds(v.Log, st.just(""), st.just(7), st.just(128)),
     st.builds(lambda m: v.SetMark(0x100 & m, m), MASKS),

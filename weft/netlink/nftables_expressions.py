@@ -97,8 +97,8 @@ def object_reference(kind: int, name: str) -> bytes:
     return _expression("objref", be32(1, kind), string(2, name))
 
 
-def limit_packets(per_second: int, burst: int) -> bytes:
-    return _expression("limit", be64(1, per_second), be64(2, 1), be32(3, burst), be32(4, 0), be32(5, 0))
+def limit_packets(packets: int, burst: int, seconds: int = 1) -> bytes:
+    return _expression("limit", be64(1, packets), be64(2, seconds), be32(3, burst), be32(4, 0), be32(5, 0))
 
 
 def log(prefix: str, group: int | None, snap_bytes: int | None = None) -> bytes:

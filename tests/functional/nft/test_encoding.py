@@ -105,6 +105,7 @@ RULES = {
     "not from a unicast address": (RAW, v.AddressType(SOURCE, "unicast", True), v.Drop()),
     "counter and log": (FORWARD, v.Counter(), v.Log("denied: ", 3), v.Drop()),
     "named counter": (FORWARD, v.CountIn("ingress/np/shop/db/3f-2"), v.Accept()),
+    "limit of an hour": (FORWARD, v.Limit(10, 5, seconds=3600), v.Log("x")),
     "limit and a part of the packet": (FORWARD, v.Limit(200, 400), v.Log("weft deny", 4517, 128)),
     "kernel log": (FORWARD, v.Log("denied: "), v.Log()),
     "reject": (FORWARD, v.Reject()),

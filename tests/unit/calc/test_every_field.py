@@ -299,6 +299,8 @@ SETTINGS: Mapping[str, object] = {
     "failsafe_inbound_host_ports": (),
     "failsafe_outbound_host_ports": (ProtoPort(port=53),),
     "interface_prefix": "tap",
+    "log_action_rate_limit": "10/minute",
+    "log_action_rate_limit_burst": -1,
     "log_prefix": "weft",
     "node_selector": "has(gpu)",
     "vxlan_port": 4790,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from felix.calc.delta import Failsafe, Settings
+from felix.calc.delta import Failsafe, LogLimit, Settings
 from felix.calc.settings import FelixSettings
 from tests.unit.calc.test_graph import Node, workload
 from weft.model import keys
@@ -105,6 +105,8 @@ def test_labels_of_the_node_decide_whether_it_is_chosen() -> None:
         ("default", {"service_loop_prevention": "Never"}, "serviceLoopPrevention: Never is none of"),
         ("default", {"vxlan_port": 0}, "vxlanPort: 0 is no port"),
         ("default", {"interface_prefix": "cali,tap"}, "interfacePrefix: cali,tap"),
+        ("default", {"log_action_rate_limit": "10/week"}, "logActionRateLimit: 10/week is no rate"),
+        ("default", {"log_action_rate_limit_burst": 10000}, "logActionRateLimitBurst: 10000 is not"),
         ("default", {"vxlan_enabled": True}, "vxlanEnabled: not supported yet"),
         (
             "node.here",
@@ -134,6 +136,16 @@ def test_a_word_that_is_none_closes_and_leaves_nothing_to_others() -> None:
 def test_words_are_known_in_any_case() -> None:
     found = settings_of(configuration(default_endpoint_to_host_action="RETURN", service_loop_prevention="disabled"))
     assert (found.endpoint_to_host, found.service_loop_prevention) == ("Return", "Disabled")
+
+
+def test_log_rules_may_have_a_limit() -> None:
+    assert settings_of().log_limit is None
+    assert settings_of(configuration(log_action_rate_limit="10/minute")).log_limit == LogLimit(10, 60, burst=5)
+    found = settings_of(
+        configuration(log_action_rate_limit_burst=7), configuration("node.here", log_action_rate_limit="1/day")
+    )
+    assert found.log_limit == LogLimit(1, 86400, burst=7)
+    assert settings_of(configuration(log_action_rate_limit="0/second")).log_limit is None
 
 
 def test_failsafe_ports_have_protocol_and_peers_and_an_empty_list_is_none() -> None:

@@ -37,6 +37,11 @@ CASES: dict[str, tuple[Action, ActionSettings, list[str]]] = {
     ),
     "pass": (Action.PASS, ActionSettings(flow_logs="All"), [f"{COUNT} return"]),
     "log": (Action.LOG, ActionSettings("x: "), [f'{COUNT} log prefix "x: "']),
+    "log, not too often": (
+        Action.LOG,
+        ActionSettings("x: ", log_limit=nft.Limit(10, 5, seconds=60)),
+        [f'{COUNT} limit rate 10/minute burst 5 packets log prefix "x: "'],
+    ),
 }
 
 
