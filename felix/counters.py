@@ -10,7 +10,7 @@ from felix.rules import render_names as names
 from felix.rules.values import Count
 from weft.admin import policy as admin
 from weft.model.keys import ResourceKey
-from weft.policy.values import Direction, EndpointPolicy, Policy
+from weft.policy.values import Action, Direction, EndpointPolicy, Policy
 
 _NOTHING = Count()
 
@@ -20,14 +20,23 @@ def policy_count(policy: Policy, held: Mapping[str, Count]) -> admin.PolicyCount
     rules: list[admin.RuleCount] = []
     totals = {direction: Count() for direction in Direction}
     for direction in Direction:
-        total = held.get(names.retired_counter(names.rule_counter(direction, policy.key, "")), _NOTHING)
+        totals[direction] = sum(action_counts(policy, direction, held).values(), Count())
         for index, rule in enumerate(policy.rules(direction) or ()):
-            counted = held.get(names.rule_counter(direction, policy.key, rule.id), _NOTHING)
-            total += counted
+            counted = held.get(names.rule_counter(direction, policy.key, rule), _NOTHING)
             rules.append(admin.RuleCount(direction, index, rule.id, rule.effect or rule.action, _value(counted)))
-        totals[direction] = total
     ingress, egress = _value(totals[Direction.INGRESS]), _value(totals[Direction.EGRESS])
     return admin.PolicyCount(policy.key, tuple(rules), ingress, egress)
+
+
+def action_counts(policy: Policy, direction: Direction, held: Mapping[str, Count]) -> dict[Action, Count]:
+    """What its rules of each action have counted in a direction, those that are no more among them."""
+    group = names.counter_group(direction, policy.key)
+    retired = zip(Action, names.retired_counters(group), strict=False)
+    totals = {action: held.get(name, _NOTHING) for action, name in retired}
+    for rule in policy.rules(direction) or ():
+        action = rule.effect or rule.action
+        totals[action] += held.get(names.rule_counter(direction, policy.key, rule), _NOTHING)
+    return totals
 
 
 def end_counts(asked: Iterable[EndpointPolicy], held: Mapping[str, Count]) -> tuple[admin.EndCount, ...]:
@@ -40,6 +49,16 @@ def end_counts(asked: Iterable[EndpointPolicy], held: Mapping[str, Count]) -> tu
             if counter in held:
                 found.append(admin.EndCount(direction, tier, _value(held[counter])))
     return tuple(found)
+
+
+def ended(held: Mapping[str, Count]) -> dict[Direction, Count]:
+    """What ends have denied by direction: those of tiers, those behind all tiers, and those that are no more."""
+    totals = dict.fromkeys(Direction, _NOTHING)
+    for name, count in held.items():
+        direction, _, rest = name.partition("/")
+        if rest.endswith(("/end", "/retired-end")):
+            totals[Direction(direction)] += count
+    return totals
 
 
 def in_order(policies: Iterable[ResourceKey]) -> list[ResourceKey]:

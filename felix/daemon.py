@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import uvloop
+from prometheus_client import CollectorRegistry
 
 from felix.calc.graph import Graph
 from felix.cni.parts import Machine, Parts
@@ -29,11 +30,15 @@ from felix.dataplane.nft import NftDriver
 from felix.dataplane.nft_kernel import NftSocket, NftWatch
 from felix.dataplane.reaper import Reaper
 from felix.dataplane.wiring import GATEWAY_IPV4, GATEWAY_IPV6, KernelWiring
+from felix.metrics import MeasuredKernel
 from felix.programmer import LOCAL_ROUTES, NodeProgrammer
 from felix.status import FelixStatus
-from weft.admin.server import AdminServer
+from felix.telemetry import Telemetry
+from weft.admin.server import AdminServer, AdminService
 from weft.admin.services.datastore import datastore_services
+from weft.admin.services.policy import PolicyServer
 from weft.admin.services.status import StatusServer
+from weft.admin.status import Notice, Severity
 from weft.config import AgentConfig
 from weft.datastore.etcd import EtcdDatastore
 from weft.datastore.syncer import InSync, Syncer, SyncEvent, Upserted
@@ -98,17 +103,21 @@ class Daemon:
         self._wiring = KernelWiring(self._reaper)
         self._conntrack = ConntrackSocket()
         self._connections_concerned = asyncio.Event()
-        graph = Graph(config.node_name)
+        graph = Graph(config.node_name, config.flow_log.logged)
+        registry = CollectorRegistry()
+        nft = NftDriver(MeasuredKernel(self._nft_socket, registry))
+        cutter = ConnectionCutter(
+            self._conntrack, graph.members, self._interfaces.addresses, self._connections_concerned.set
+        )
         self._programmer = NodeProgrammer(
             graph,
-            NftDriver(self._nft_socket),
+            nft,
             RouteTable(KernelRoutes(self._route_socket, LOCAL_ROUTES), LOCAL_ROUTES),
             self._interfaces,
             time.monotonic,
-            ConnectionCutter(
-                self._conntrack, graph.members, self._interfaces.addresses, self._connections_concerned.set
-            ),
+            cutter,
         )
+        self._telemetry = Telemetry(config, self._programmer, nft, cutter, self._interfaces.name, registry)
         self._programmer.on_interfaces(self._interfaces.own_addresses())
         self._view = NodeView(config.node_name)
         self._node_key = ResourceKey("Node", config.node_name)
@@ -119,7 +128,7 @@ class Daemon:
             self._programmer,
             self._workload_name,
             lambda: self._syncer.status,
-            lambda: sysctl.problems(sysctl.ProcSettings()),
+            self._notices,
         )
         parts = Parts(
             store=self._store,
@@ -149,6 +158,7 @@ class Daemon:
         for descriptor, reader in readers.items():
             loop.add_reader(descriptor, reader)
         try:
+            self._telemetry.start(lambda: self._syncer.status)
             async with self._admin_server(), asyncio.TaskGroup() as group:
                 await self._cni.start()
                 tasks = [
@@ -172,11 +182,21 @@ class Daemon:
             log.error("this node does not forward packets: %s; run privileged, or set it before the start", error)
 
     def _admin_server(self) -> AdminServer:
-        services = [StatusServer(self._status), *datastore_services(self._store)]
+        services: list[AdminService] = [
+            StatusServer(self._status),
+            PolicyServer(self._telemetry.policy),
+            *datastore_services(self._store),
+        ]
         return AdminServer(self._config.run_dir / "felix.sock", services, ready=lambda: self._programmer.ready)
+
+    def _notices(self) -> list[Notice]:
+        problems = sysctl.problems(sysctl.ProcSettings())
+        found = [Notice(Severity.WARNING, f"{one.name}={one.value}", one.consequence) for one in problems]
+        return found + self._telemetry.notices()
 
     async def _close(self) -> None:
         await self._cni.close()
+        await self._telemetry.close()
         self._reaper.close()
         self._wiring.close()
         self._interfaces.close()
@@ -261,6 +281,7 @@ class Daemon:
             await asyncio.sleep(LONGEST_WAIT_S if due_s is None else min(max(due_s - now_s, 0.01), LONGEST_WAIT_S))
             self._on_interfaces()  # once more, if they could not be read when they changed
             self._programmer.on_tick()
+            self._telemetry.tick()
             self._connections_concerned.set()  # what waited for the policy to be in the kernel, or for a retry
             for key in self._programmer.overdue():
                 await self._ask(key)

@@ -28,6 +28,7 @@ from weft.netlink.message import Message
 from weft.netlink.route import BLACKHOLE, RouteOwner, Target, device
 from weft.netlink.routetable import RouteFailure, RouteTable
 from weft.netlink.socket import DumpInterruptedError
+from weft.policy.values import Policy
 
 LOCAL_ROUTES = RouteOwner(protocol=80, metric_ipv4=0, metric_ipv6=512)
 ECHO_TIMEOUT_S = 10.0
@@ -295,6 +296,15 @@ class NodeProgrammer:
     def waiting_for_interface(self) -> frozenset[IPNetwork]:
         """Prefixes of endpoints whose host interface does not exist."""
         return frozenset(self._held_back)
+
+    @property
+    def policies(self) -> Mapping[ResourceKey, Policy]:
+        """Those that local endpoints use."""
+        return self._renderer.policies
+
+    def holders(self, addresses: set[IPAddress]) -> Mapping[IPAddress, ResourceKey]:
+        """Endpoints of the whole cluster that have these addresses."""
+        return self._graph.holders(addresses)
 
     def local_routes(self) -> dict[IPNetwork, str]:
         """Prefix -> host interface, of the local workloads."""

@@ -8,7 +8,6 @@ from importlib.metadata import version
 from ipaddress import ip_interface
 
 from felix.calc.delta import LocalEndpoint
-from felix.dataplane.sysctl import SettingProblem
 from felix.programmer import NodeProgrammer
 from weft.admin.status import (
     AgentStatus,
@@ -35,14 +34,14 @@ class FelixStatus:
         programmer: NodeProgrammer,
         workload_name: Callable[[ResourceKey], str],
         sync_status: Callable[[], SyncStatus],
-        problems: Callable[[], list[SettingProblem]],
+        notices: Callable[[], list[Notice]],
     ) -> None:
         self._node = node
         self._started_at_s = started_at_s
         self._programmer = programmer
         self._workload_name = workload_name
         self._sync_status = sync_status
-        self._problems = problems
+        self._more_notices = notices
 
     def node_status(self) -> NodeStatus:
         sync = self._sync_status()
@@ -115,8 +114,7 @@ class FelixStatus:
         ]
         told = {keys.path(key) for key in self._programmer.not_enforced}
         found += [Notice(Severity.WARNING, path, why) for path, why in sync.undecodable.items() if path not in told]
-        found += [Notice(Severity.WARNING, f"{one.name}={one.value}", one.consequence) for one in self._problems()]
-        return found
+        return found + self._more_notices()
 
 
 def _subject(kind: str, namespace: str, name: str) -> str:

@@ -75,6 +75,26 @@ class PoolConfig:
     disable_bgp_export: bool
 
 
+_EVERYWHERE: IPv4Address | IPv6Address = IPv4Address(0)
+
+
+@dataclass(frozen=True, slots=True)
+class FlowLogConfig:
+    """Which flows felix logs. `file` None: to its memory only; "-": standard output."""
+
+    logged: Literal["Denied", "All", "Disabled"] = "Denied"
+    file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsConfig:
+    """Where felix serves its metrics, if it does."""
+
+    enabled: bool = False
+    host: IPv4Address | IPv6Address = _EVERYWHERE
+    port: int = 9091
+
+
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
     """Everything the environment says, for every agent of a node."""
@@ -104,6 +124,8 @@ class AgentConfig:
     bgp_metrics: tuple[IPv4Address | IPv6Address, int] | None
     """Where the BGP agent serves its metrics; None: nowhere."""
     log_level: str
+    flow_log: FlowLogConfig
+    metrics: MetricsConfig
 
     @classmethod
     def from_environ(cls, env: Mapping[str, str], hostname: str = "") -> "AgentConfig":
@@ -136,6 +158,15 @@ class AgentConfig:
             bgp_secrets_dir=Path(read.text("WEFT_BGP_SECRETS_DIR") or "/etc/weft/secrets"),
             bgp_metrics=read.get("WEFT_BGP_METRICS", None, _listen, "a port, 127.0.0.1:9092 or [::1]:9092"),
             log_level=read.get("WEFT_LOG_LEVEL", "INFO", _log_level, "debug, info, warning, error or critical"),
+            flow_log=FlowLogConfig(
+                logged=read.get("WEFT_FLOW_LOGS", "Denied", _flow_logs, "Denied, All or Disabled"),
+                file=read.get("WEFT_FLOW_LOG_FILE", None, _absolute_or_dash, "an absolute path, or - for stdout"),
+            ),
+            metrics=MetricsConfig(
+                enabled=read.get("FELIX_PROMETHEUSMETRICSENABLED", False, _boolean, "true or false"),
+                host=read.get("FELIX_PROMETHEUSMETRICSHOST", _EVERYWHERE, _host, "an address"),
+                port=read.get("FELIX_PROMETHEUSMETRICSPORT", 9091, _port, "1 to 65535"),
+            ),
         )
 
 
@@ -264,6 +295,30 @@ def _boolean(text: str) -> bool:
     if text.lower() not in values:
         raise ValueError(text)
     return values[text.lower()]
+
+
+def _flow_logs(text: str) -> Literal["Denied", "All", "Disabled"]:
+    values: dict[str, Literal["Denied", "All", "Disabled"]] = {"denied": "Denied", "all": "All", "disabled": "Disabled"}
+    if text.lower() not in values:
+        raise ValueError(text)
+    return values[text.lower()]
+
+
+def _absolute_or_dash(text: str) -> Path:
+    if text != "-" and not text.startswith("/"):
+        raise ValueError(text)
+    return Path(text)
+
+
+def _host(text: str) -> IPv4Address | IPv6Address:
+    return ip_address(text)
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 < number <= 65535:
+        raise ValueError(text)
+    return number
 
 
 def _log_level(text: str) -> str:

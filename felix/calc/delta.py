@@ -13,6 +13,7 @@ from weft.model.keys import ResourceKey
 from weft.policy.values import EndpointPolicy, HostPolicy, Policy
 
 EndpointToHost = Literal["Drop", "Return", "Accept"]
+FlowLogs = Literal["Denied", "All", "Disabled"]
 
 
 class LocalEndpoint(Struct, frozen=True):
@@ -75,7 +76,7 @@ class Settings(Struct, frozen=True):
     reject: bool = False
     """Deny rejects instead of dropping."""
     service_loop_prevention: Literal["Drop", "Reject", "Disabled"] = "Drop"
-    flow_logs: Literal["Denied", "All", "Disabled"] = "Denied"
+    flow_logs: FlowLogs = "Denied"
 
 
 class NodeDelta(Struct, frozen=True, kw_only=True):

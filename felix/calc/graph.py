@@ -3,10 +3,10 @@
 Synchronous and pure. Input may come in any order, twice, or in pieces: the output depends on the state alone. Nothing
 is reported before the datastore's snapshot is complete. Whoever owns the loop feeds it and calls `flush`."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from typing import Any
 
-from felix.calc.delta import NodeDelta
+from felix.calc.delta import FlowLogs, NodeDelta
 from felix.calc.endpoints import LocalEndpoints
 from felix.calc.hosts import HostEndpoints, Interfaces
 from felix.calc.ip_sets import IPSets, Member, as_member, usable_ports
@@ -15,6 +15,7 @@ from felix.calc.policies import Policies
 from felix.calc.ranges import Pools, ServiceRanges
 from felix.calc.routes import LocalRoutes
 from felix.calc.settings import FelixSettings
+from weft.model.address import IPAddress
 from weft.model.endpoint import HostEndpoint, WorkloadEndpoint
 from weft.model.felix_configuration import FelixConfiguration
 from weft.model.ipam import AffinityValue
@@ -31,7 +32,7 @@ Handler = Callable[[ResourceKey, Any], None]
 class Graph:
     """For one node. `on_update(key, None)` is a deletion; keys and values are those of `weft.model`."""
 
-    def __init__(self, node: str) -> None:
+    def __init__(self, node: str, flow_logs: FlowLogs = "Denied") -> None:
         self._node = node
         self._self = Owner("host", node)
         self._in_sync = False
@@ -42,7 +43,7 @@ class Graph:
         self._routes = LocalRoutes()
         self._pools = Pools()
         self._service_ranges = ServiceRanges()
-        self._settings = FelixSettings(node)
+        self._settings = FelixSettings(node, flow_logs)
         self._local: set[ResourceKey] = set()
         self._unreadable: dict[ResourceKey, tuple[str, ...]] = {}
         self._enforced_in_part: dict[ResourceKey, tuple[str, ...]] = {}
@@ -99,6 +100,10 @@ class Graph:
     def members(self) -> Membership:
         """Who is in the sets in use now: after a flush, what it reported."""
         return self._sets
+
+    def holders(self, addresses: Set[IPAddress]) -> dict[IPAddress, ResourceKey]:
+        """Endpoints that have these addresses, of the whole cluster. Looks at every endpoint: ask for many at once."""
+        return self._sets.holders(addresses)
 
     def on_in_sync(self) -> None:
         """The snapshot is complete: from now on `flush` reports."""

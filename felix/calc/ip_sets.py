@@ -4,7 +4,7 @@ A set is kept for as long as a rule uses it. Its members are what items (endpoin
 cluster) bring to it that its selector matches, or what the slices of its service do; counted, since two may bring
 the same. What changed is collected until `flush`, and what was undone in between is not reported."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from ipaddress import IPv4Address, IPv6Address
 
 from felix.calc.label_index import LabelIndex, Labels
@@ -24,11 +24,16 @@ from weft.selector import Selector, conjunction
 from weft.selector.nodes import Has
 
 Ports = tuple[EndpointPort, ...]
+_ENDPOINTS = ("WorkloadEndpoint", "HostEndpoint")
 
 
 def usable_ports(ports: Iterable[EndpointPort]) -> Ports:
     """Those whose protocol has ports."""
     return tuple(port for port in ports if port.protocol.has_ports)
+
+
+def _order(key: ResourceKey) -> tuple[str, str, str]:
+    return key.kind, key.namespace, key.name
 
 
 class IPSets:
@@ -72,6 +77,16 @@ class IPSets:
         self._index.remove_item(item)
         self._members.pop(item, None)
         self._ports.pop(item, None)
+
+    def holders(self, addresses: Set[IPAddress]) -> dict[IPAddress, ResourceKey]:
+        """Endpoints, not network sets, that bring these single addresses; of several the first by key."""
+        found: dict[IPAddress, ResourceKey] = {}
+        for item, members in self._members.items():
+            for member in members:
+                if member in addresses and item.kind in _ENDPOINTS:
+                    address: IPAddress = member  # type: ignore[assignment]  # equal to one
+                    found[address] = min(item, found.get(address, item), key=_order)
+        return found
 
     def set_parent(self, profile: str, labels: Labels) -> None:
         self._index.set_parent(profile, labels)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from msgspec import structs
 
-from felix.calc.delta import Failsafe, LogLimit, Settings
+from felix.calc.delta import Failsafe, FlowLogs, LogLimit, Settings
 from felix.calc.output import Output
 from felix.calc.setting_words import AS_WE_DO, REJECTS, TAKEN_IN, WORDS, is_irrelevant, word_of
 from weft.model.felix_configuration import (
@@ -37,8 +37,10 @@ _SCOPE = "nodeSelector: has no effect on this name"
 
 
 class FelixSettings:
-    def __init__(self, node: str) -> None:
+    def __init__(self, node: str, flow_logs: FlowLogs = "Denied") -> None:
+        """`flow_logs` is the agent's own setting: Calico's configuration has none for it."""
         self._node = f"node.{node}"
+        self._flow_logs = flow_logs
         self._configurations: dict[str, FelixConfiguration] = {}
         self._labels: Mapping[str, str] | None = None
         self._specs: tuple[FelixConfigurationSpec, ...] = ()
@@ -127,6 +129,7 @@ class FelixSettings:
             drop_invalid=not self._first("disable_conntrack_invalid_check", False),
             reject=self._word(denies),
             service_loop_prevention=self._word("service_loop_prevention"),
+            flow_logs=self._flow_logs,
         )
 
     def _log_limit(self) -> LogLimit | None:

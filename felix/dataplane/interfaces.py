@@ -67,6 +67,10 @@ class Interfaces:
     def links(self) -> list[Link]:
         return list(self._links.values())
 
+    def name(self, index: int) -> str:
+        link = self._links.get(index)
+        return link.name if link is not None else ""
+
     def link_with(self, address: IPAddress) -> Link | None:
         """The link that has this address: the uplink, if it is the node's."""
         for index, addresses in self._addresses.items():
@@ -174,6 +178,10 @@ class InterfaceMonitor:
     def own_addresses(self) -> dict[str, frozenset[IPAddress]]:
         """As `Interfaces.own_addresses`, as last heard."""
         return self._interfaces.own_addresses()
+
+    def name(self, index: int) -> str:
+        """Of the link that was last heard of with this index, "" for none."""
+        return self._interfaces.name(index)
 
     def uplink(self, node_address: IPAddress) -> Link | None:
         """The link that has the node's address; its MTU is what workloads get."""

@@ -185,6 +185,10 @@ class NftDriver:
         found += [f"{name}: {self._blocked[name]}" for name in names if name in self._blocked]
         return found
 
+    def sizes(self) -> tuple[int, int]:
+        """How many sets there should be, and how many members they have together."""
+        return len(self._sets), sum(len(one.members) for one in self._sets.values())
+
     # --- desired ----------------------------------------------------------------------------------------------
 
     def _desire(self, changes: Changes) -> _Touched:

@@ -1,13 +1,13 @@
 """Which named counters there should be, which the kernel has, and what becomes of what the retired ones counted.
 
 A counter is there as long as a chain wants it. What it has counted by the time it goes is added to a counter that
-nothing counts in, one for all of the same beginning (`retired_counter`), which stays as long as one of these is there:
-so the sum over all of them never loses anything, over the end of this process either. Pure."""
+nothing counts in (`retired_counter`), which stays as long as any counter of its group, a policy and direction, is
+there: so the sum over a group never loses anything, over the end of this process either. Pure."""
 
 from collections.abc import Callable, Iterable, Mapping
 
 from felix.dataplane.nft_plan import Batch
-from felix.rules.render_names import retired_counter
+from felix.rules.render_names import group_of, is_retired_counter, retired_counter, retired_counters
 from felix.rules.values import Chain, Count
 
 _NOTHING = Count()
@@ -16,7 +16,7 @@ _NOTHING = Count()
 class Counters:
     def __init__(self) -> None:
         self._users: dict[str, int] = {}  # counter -> how many chains want it
-        self._families: dict[str, int] = {}  # name of a sum -> how many counters it is for
+        self._groups: dict[str, int] = {}  # group -> how many of its counters are wanted
         self._held: set[str] = set()
         self._touched: set[str] = set()
 
@@ -25,7 +25,7 @@ class Counters:
     def restart(self, chains: Iterable[Chain]) -> None:
         """These chains, and nothing else, are desired."""
         self._users.clear()
-        self._families.clear()
+        self._groups.clear()
         for chain in chains:
             self.replace(None, chain)
 
@@ -43,8 +43,8 @@ class Counters:
         users = self._users.get(name, 0)
         self._users[name] = users + 1
         if not users:
-            family = retired_counter(name)
-            self._families[family] = self._families.get(family, 0) + 1
+            group = group_of(name)
+            self._groups[group] = self._groups.get(group, 0) + 1
 
     def _leave(self, name: str) -> None:
         self._touched.add(name)
@@ -52,11 +52,11 @@ class Counters:
         if self._users[name]:
             return
         del self._users[name]
-        family = retired_counter(name)
-        self._families[family] -= 1
-        if not self._families[family]:
-            del self._families[family]
-            self._touched.add(family)
+        group = group_of(name)
+        self._groups[group] -= 1
+        if not self._groups[group]:
+            del self._groups[group]
+            self._touched.update(retired_counters(group))
 
     # --- planning -----------------------------------------------------------------------------------------------
 
@@ -67,11 +67,14 @@ class Counters:
 
     def must_know(self) -> set[str]:
         """Whose counts `plan` needs: of those that go, and of the sums that they are added to."""
-        gone = self._gone() - self._families.keys()
-        return gone | {family for name in gone if (family := retired_counter(name)) in self._held}
+        gone = {name for name in self._gone() if group_of(name) in self._groups}
+        return gone | {total for name in gone if (total := retired_counter(name)) in self._held}
 
     def _gone(self) -> set[str]:
-        return {one for one in self._touched & self._held if one not in self._users and one not in self._families}
+        return {name for name in self._touched & self._held if not self._stays(name)}
+
+    def _stays(self, name: str) -> bool:
+        return name in self._users or (is_retired_counter(name) and group_of(name) in self._groups)
 
     def plan(self, batch: Batch, counts: Mapping[str, Count], blocked: Mapping[str, str]) -> Callable[[], None]:
         """Fill the batch; the returned function notes what the kernel holds once it is through."""
@@ -83,10 +86,10 @@ class Counters:
         for name in gone:
             batch.delete_counter(name)
         sums = self._sums(gone, counts)
-        for family, total in sums.items():
-            if family in self._held:
-                batch.delete_counter(family)
-            batch.keep_sum(family, total)
+        for name, total in sums.items():
+            if name in self._held:
+                batch.delete_counter(name)
+            batch.keep_sum(name, total)
 
         def adopt() -> None:
             self._held = (self._held - gone) | come | sums.keys()
@@ -99,11 +102,10 @@ class Counters:
         come = {one for one in self._users if f"counter {one}" not in blocked}
         for name in come:
             batch.create_counter(name, counts.get(name, _NOTHING))
-        gone = {one for one in counts if one not in self._users and one not in self._families}
-        sums = {family: counts[family] for family in self._families if family in counts}
-        sums |= self._sums(gone, counts)
-        for family, total in sums.items():
-            batch.keep_sum(family, total)
+        sums = {name: held for name, held in counts.items() if self._stays(name) and name not in self._users}
+        sums |= self._sums((name for name in counts if not self._stays(name)), counts)
+        for name, total in sums.items():
+            batch.keep_sum(name, total)
 
         def adopt() -> None:
             self._held = {*come, *sums}
@@ -112,10 +114,11 @@ class Counters:
         return adopt
 
     def _sums(self, gone: Iterable[str], counts: Mapping[str, Count]) -> dict[str, Count]:
-        """The new sums of families that stay and to which something is added."""
+        """The new sums of groups that stay and to which something is added."""
         sums: dict[str, Count] = {}
         for name in gone:
-            family, counted = retired_counter(name), counts.get(name, _NOTHING)
-            if counted and family in self._families:
-                sums[family] = sums.get(family, counts.get(family, _NOTHING)) + counted
+            counted = counts.get(name, _NOTHING)
+            if counted and not is_retired_counter(name) and group_of(name) in self._groups:
+                total = retired_counter(name)
+                sums[total] = sums.get(total, counts.get(total, _NOTHING)) + counted
         return sums

@@ -26,6 +26,7 @@ class Members(Protocol):
 
     def change(self, added: Iterable[Member], removed: Iterable[Member]) -> KeyChange: ...
     def keys(self) -> set[bytes]: ...
+    def __len__(self) -> int: ...
 
 
 def members_of(key: KeyType, initial: Iterable[Member]) -> Members:
@@ -95,6 +96,9 @@ class _Plain:
     def keys(self) -> set[bytes]:
         return set(self._keys)
 
+    def __len__(self) -> int:
+        return len(self._keys)
+
 
 class _PortRanges:
     """Few and small: merged anew for each change."""
@@ -111,6 +115,9 @@ class _PortRanges:
 
     def keys(self) -> set[bytes]:
         return {first.to_bytes(2, "big") + last.to_bytes(2, "big") for first, last in port_intervals(self._ranges)}
+
+    def __len__(self) -> int:
+        return len(self._ranges)
 
 
 class _Networks:
@@ -137,6 +144,9 @@ class _Networks:
 
     def keys(self) -> set[bytes]:
         return set(map(self._key, self._outermost(0, len(self._sorted))))
+
+    def __len__(self) -> int:
+        return len(self._members)
 
     def _add(self, number: int, held: dict[int, bool]) -> None:
         self._members.add(number)

@@ -10,11 +10,11 @@ is why logging what is allowed takes a rule of its own beside each that allows
 
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from felix.calc.delta import FlowLogs
 from felix.rules import render_names as names
 from felix.rules import values as nft
 from weft.model.keys import ResourceKey
@@ -43,7 +43,7 @@ class Place(Struct, frozen=True):
     on_pass: Ending = (nft.Return(),)
 
     def counter(self, rule: Rule) -> str:
-        return names.rule_counter(self.direction, self.key, rule.id)
+        return names.rule_counter(self.direction, self.key, rule)
 
 
 class ActionSettings(Struct, frozen=True):
@@ -51,7 +51,7 @@ class ActionSettings(Struct, frozen=True):
 
     log_prefix: str = "calico-packet: "
     reject: bool = False
-    flow_logs: Literal["Denied", "All", "Disabled"] = "Denied"
+    flow_logs: FlowLogs = "Denied"
     log_limit: nft.Limit | None = None
     denied: str = names.DENIED
 

@@ -9,7 +9,7 @@ import msgspec
 
 from felix.calc.ip_sets import SetKey, SetKind
 from weft.model.keys import ResourceKey
-from weft.policy.values import Direction, TierPolicies
+from weft.policy.values import Action, Direction, Rule, TierPolicies
 
 FROM_ENDPOINTS = "from_endpoints"
 """Host interface -> egress chain of the workload behind it."""
@@ -53,6 +53,7 @@ ALLOWED_EARLY = 0x1000_0000
 connection tracking or before DNAT allowed it, so no later stage of this interface's policy is asked. kube-proxy has
 0xc000, Calico 0xffff0000 from its low end, Tailscale 0xff0000, wg-quick 0xca6c."""
 
+_RETIRED = "retired-"
 _SAFE = re.compile(r"[A-Za-z0-9/\-_.]{1,100}(?<!\.hash)\Z")
 _SHORT_KINDS = {
     "NetworkPolicy": "np",
@@ -74,9 +75,15 @@ def policy_chain(direction: Direction, key: ResourceKey, where: str = "") -> str
     return f"{direction.value}/{where}{_SHORT_KINDS[key.kind]}/{name}"
 
 
-def rule_counter(direction: Direction, key: ResourceKey, rule_id: str) -> str:
-    """What the rule counts in, wherever it is written."""
-    return f"{policy_chain(direction, key)}/{rule_id or 'rule'}"
+def rule_counter(direction: Direction, key: ResourceKey, rule: Rule) -> str:
+    """What the rule counts in, wherever it is written: `ingress/np/default/allow-web/allow-3f2a…`."""
+    action = rule.effect or rule.action
+    return f"{counter_group(direction, key)}/{action.value.lower()}-{rule.id}"
+
+
+def counter_group(direction: Direction, key: ResourceKey) -> str:
+    """What the counters of all rules of a policy and direction begin with."""
+    return policy_chain(direction, key)
 
 
 def tier_end_counter(direction: Direction, tier: str) -> str:
@@ -88,9 +95,24 @@ def final_counter(direction: Direction) -> str:
     return f"{direction.value}/final/end"
 
 
+def group_of(counter: str) -> str:
+    return counter.rpartition("/")[0]
+
+
 def retired_counter(counter: str) -> str:
-    """Where what a counter has counted is kept when it goes: one for all rules of a policy and direction."""
-    return f"{counter.rpartition('/')[0]}/retired"
+    """Where what a counter has counted is kept when it goes: one for all of its group and action."""
+    group, _, name = counter.rpartition("/")
+    return f"{group}/{_RETIRED}{name.partition('-')[0]}"
+
+
+def retired_counters(group: str) -> tuple[str, ...]:
+    """Those that a group may have."""
+    words = (*(action.value.lower() for action in Action), "end")
+    return tuple(f"{group}/{_RETIRED}{word}" for word in words)
+
+
+def is_retired_counter(counter: str) -> bool:
+    return counter.rpartition("/")[2].startswith(_RETIRED)
 
 
 def tier_chain(direction: Direction, tier: TierPolicies, where: str = "") -> str:

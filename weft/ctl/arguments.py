@@ -45,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_ipam(commands)
     _add_node(commands)
     _add_bgp(commands)
+    _add_policy(commands)
     version = commands.add_parser("version", help="print the versions of weftctl and of the cluster")
     version.add_argument("--client", action="store_true", help="only that of weftctl")
     _add_connection(version)
@@ -166,4 +167,18 @@ def _add_bgp(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     config = actions.add_parser("config", help="what the BGP speaker was given, without passwords")
     for command in (peers, routes, best, received, advertised, trace, config):
         command.add_argument("-o", "--output", default="ps", choices=("ps", "wide", "json", "yaml"))
+        command.add_argument("--socket", type=Path, metavar="PATH", help="ask the agent on this socket")
+
+
+def _add_policy(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    policy = commands.add_parser("policy", help="what policy did to the packets of this node")
+    actions = policy.add_subparsers(dest="action", required=True, metavar="ACTION")
+    counters = actions.add_parser("counters", help="packets and bytes that policies and their rules decided about")
+    counters.add_argument("names", nargs="*", metavar="NAME", help="only policies and profiles of these names")
+    counters.add_argument("-n", "--namespace", default="", help="only policies of this namespace")
+    counters.add_argument("-o", "--output", default="ps", choices=("ps", "wide", "json", "yaml"))
+    flows = actions.add_parser("flows", help="connections that policy denied lately")
+    flows.add_argument("--follow", action="store_true", help="go on printing, until interrupted")
+    flows.add_argument("-o", "--output", default="ps", choices=("ps", "json"))
+    for command in (counters, flows):
         command.add_argument("--socket", type=Path, metavar="PATH", help="ask the agent on this socket")

@@ -53,6 +53,10 @@ def _command(arguments: Namespace) -> Coroutine[Any, Any, int]:
         from weft.ctl import bgp
 
         return bgp.run(arguments, run_dir(os.environ))
+    if arguments.command == "policy":
+        from weft.ctl import policy
+
+        return policy.run(arguments, run_dir(os.environ))
     if arguments.command == "explain" and arguments.offline:
         from weft.ctl import explain
 

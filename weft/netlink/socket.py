@@ -9,6 +9,7 @@ may be called on an event loop's thread; `receive` never blocks."""
 
 import ctypes
 import errno
+import itertools
 import os
 import socket
 import struct
@@ -245,13 +246,13 @@ class NetlinkSocket:
                     raise OSError(ack.errno, ack.text or os.strerror(ack.errno))
                 return found, interrupted
 
-    def receive(self) -> list[Message]:
-        """The notifications that are waiting, [] if none.
+    def receive(self, most: int | None = None) -> list[Message]:
+        """The notifications that are waiting, [] if none; of no more than `most` datagrams.
 
         Raises ResyncNeededError when some were lost; those that wait are then discarded, for they are older than
         what is about to be read."""
         found: list[Message] = []
-        while True:
+        for _ in itertools.count() if most is None else range(most):
             try:
                 count = self._socket.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
             except BlockingIOError:
@@ -266,6 +267,7 @@ class NetlinkSocket:
                     raise ResyncNeededError
                 if notification.kind != NLMSG_NOOP:
                     found.append(notification)
+        return found
 
     def _drain(self) -> None:
         while True:

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ class LiveNode:
     netns: NetNs
     directory: Path
     agent: subprocess.Popen[bytes] | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """More of the agent's environment."""
 
     @property
     def socket(self) -> Path:
@@ -69,6 +71,7 @@ class LiveNode:
             "ETCD_ENDPOINTS": "http://127.0.0.1:2379",
             "WEFT_RUN_DIR": str(self.directory),
             "WEFT_STATE_DIR": str(self.directory),
+            **self.settings,
         }
         with (self.directory / "felix.log").open("ab") as log:
             self.agent = self.netns.popen(
@@ -135,7 +138,7 @@ class LiveNode:
 
 
 @contextmanager
-def live_node(netns: NetNs) -> Iterator[LiveNode]:
+def live_node(netns: NetNs, settings: Mapping[str, str] | None = None) -> Iterator[LiveNode]:
     """A node that is ready for workloads, in a namespace that the caller removes."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="weft-cni-")))
@@ -143,7 +146,7 @@ def live_node(netns: NetNs) -> Iterator[LiveNode]:
         etcd = netns.popen(["etcd", f"--data-dir={directory / 'etcd'}", "--log-level=error"], stdout=log, stderr=log)
         stack.callback(etcd.wait)
         stack.callback(etcd.kill)
-        node = LiveNode(netns, directory)
+        node = LiveNode(netns, directory, settings=settings or {})
         _wait_for_etcd(node)
         ready = ClusterInformationSpec(datastore_ready=True)
         for resource in (

@@ -12,8 +12,9 @@ from felix.rules import values as v
 from felix.rules.changes import Changes
 from tests.fakes.nft import FakeNft
 
-A, B, SUM = "ingress/np/shop/db/a", "ingress/np/shop/db/b", "ingress/np/shop/db/retired"
-OTHER = "egress/gnp/all/c"
+A, B, SUM = "ingress/np/shop/db/allow-a", "ingress/np/shop/db/allow-b", "ingress/np/shop/db/retired-allow"
+DENY, SUM_DENIED = "ingress/np/shop/db/deny-c", "ingress/np/shop/db/retired-deny"
+OTHER = "egress/gnp/all/allow-c"
 
 
 def counting(name: str, *counters: str, keeps: frozenset[str] = frozenset()) -> v.Chain:
@@ -46,10 +47,10 @@ def test_one_changed_rule_leaves_the_other_counters_alone() -> None:
     kernel, driver = started(counting("p", A, B), counting("q", OTHER))
     for name in (A, B, OTHER):
         kernel.count(name, 7)
-    change(driver, counting("p", A, "ingress/np/shop/db/new"))
-    assert counts(kernel) == {A: 7, OTHER: 7, "ingress/np/shop/db/new": 0, SUM: 7}
+    change(driver, counting("p", A, "ingress/np/shop/db/allow-new"))
+    assert counts(kernel) == {A: 7, OTHER: 7, "ingress/np/shop/db/allow-new": 0, SUM: 7}
     touched = [one for one in kernel.commits[-1] if isinstance(one, (op.CreateCounter, op.DeleteCounter))]
-    assert sorted(one.name for one in touched) == [B, "ingress/np/shop/db/new", SUM]
+    assert sorted(one.name for one in touched) == [B, "ingress/np/shop/db/allow-new", SUM]
 
 
 def test_a_counter_stays_while_another_chain_counts_in_it() -> None:
@@ -75,6 +76,14 @@ def test_retired_counters_add_up_and_go_with_the_last_of_their_policy() -> None:
     assert counts(kernel) == {A: 0, SUM: 7, OTHER: 0}
     change(driver, gone=("p",))
     assert counts(kernel) == {OTHER: 0}
+
+
+def test_what_an_action_counted_stays_while_its_policy_has_any_rule() -> None:
+    kernel, driver = started(counting("p", A, DENY))
+    kernel.count(DENY, 5)
+    change(driver, counting("p", A))
+    change(driver, counting("p", B))
+    assert counts(kernel) == {B: 0, SUM_DENIED: 5}
 
 
 def test_a_counter_that_counted_nothing_leaves_no_sum() -> None:
@@ -138,7 +147,7 @@ def test_where_the_kernel_refuses_a_counter_the_rule_holds_without_it() -> None:
     assert kernel.rules()["p"][0] == v.rule(v.CountIn(A), v.Accept())
 
 
-NAMES = st.sampled_from([A, B, OTHER, "ingress/np/shop/db/c", "egress/gnp/all/d"])
+NAMES = st.sampled_from([A, B, OTHER, DENY, "egress/gnp/all/deny-d"])
 PLANS = st.dictionaries(st.sampled_from(["p", "q"]), st.lists(NAMES, max_size=3, unique=True), max_size=2)
 
 
@@ -159,7 +168,7 @@ def test_nothing_that_was_counted_is_lost_while_a_policy_is_there(steps: list[tu
         families = {name.rpartition("/")[0] for name in wanted}
         counted = Counter({family: number for family, number in counted.items() if family in families})
         held = counts(kernel)
-        assert {name for name in held if not name.endswith("/retired")} == wanted
+        assert {name for name in held if "/retired-" not in name} == wanted
         for family in families:
             total = sum(number for name, number in held.items() if name.rpartition("/")[0] == family)
             assert total == counted[family]

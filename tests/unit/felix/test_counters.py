@@ -20,10 +20,10 @@ POLICY = Policy(
 
 def test_rules_have_their_counts_and_the_total_what_retired_ones_counted_too() -> None:
     held = {
-        "ingress/np/shop/db/a": Count(3, 300),
-        "ingress/np/shop/db/retired": Count(10, 1000),
-        "ingress/np/shop/dbx/a": Count(99, 99),
-        "egress/np/shop/db/retired": Count(1, 1),
+        "ingress/np/shop/db/allow-a": Count(3, 300),
+        "ingress/np/shop/db/retired-pass": Count(10, 1000),
+        "ingress/np/shop/dbx/allow-a": Count(99, 99),
+        "egress/np/shop/db/retired-deny": Count(1, 1),
     }
     found = policy_count(POLICY, held)
     assert found.total(Direction.INGRESS) == admin.Count(13, 1300)

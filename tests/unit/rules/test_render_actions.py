@@ -16,31 +16,35 @@ from weft.policy.values import Action, Direction, Rule
 
 PLACE = Place(Direction.EGRESS, ResourceKey("GlobalNetworkPolicy", "p"))
 STAGED = Place(Direction.EGRESS, ResourceKey("StagedGlobalNetworkPolicy", "p"))
-COUNT = 'counter name "egress/gnp/p/ab12"'
-MARK = f"meta mark set {flow_id('egress/gnp/p/ab12'):#x} goto denied"
-ALLOWED = f'log prefix "weft allow {flow_id("egress/gnp/p/ab12"):08x}" group 4517 snaplen 128'
+MARK = f"meta mark set {flow_id('egress/gnp/p/deny-ab12'):#x} goto denied"
+ALLOWED = f'log prefix "weft allow {flow_id("egress/gnp/p/allow-ab12"):08x}" group 4517 snaplen 128'
+
+
+def _count(action: str, kind: str = "gnp") -> str:
+    return f'counter name "egress/{kind}/p/{action}-ab12"'
+
 
 CASES: dict[str, tuple[Action, ActionSettings, list[str]]] = {
-    "allow": (Action.ALLOW, ActionSettings(), [f"{COUNT} accept"]),
+    "allow": (Action.ALLOW, ActionSettings(), [f"{_count('allow')} accept"]),
     "allow, with its flows": (
         Action.ALLOW,
         ActionSettings(flow_logs="All"),
-        [f"limit rate 20/second burst 40 packets {ALLOWED}", f"{COUNT} accept"],
+        [f"limit rate 20/second burst 40 packets {ALLOWED}", f"{_count('allow')} accept"],
     ),
-    "deny": (Action.DENY, ActionSettings(), [f"{COUNT} {MARK}"]),
-    "deny, with all flows": (Action.DENY, ActionSettings(flow_logs="All"), [f"{COUNT} {MARK}"]),
-    "deny without flow logs": (Action.DENY, ActionSettings(flow_logs="Disabled"), [f"{COUNT} drop"]),
+    "deny": (Action.DENY, ActionSettings(), [f"{_count('deny')} {MARK}"]),
+    "deny, with all flows": (Action.DENY, ActionSettings(flow_logs="All"), [f"{_count('deny')} {MARK}"]),
+    "deny without flow logs": (Action.DENY, ActionSettings(flow_logs="Disabled"), [f"{_count('deny')} drop"]),
     "reject without flow logs": (
         Action.DENY,
         ActionSettings(reject=True, flow_logs="Disabled"),
-        [f"{COUNT} reject with icmpx type admin-prohibited"],
+        [f"{_count('deny')} reject with icmpx type admin-prohibited"],
     ),
-    "pass": (Action.PASS, ActionSettings(flow_logs="All"), [f"{COUNT} return"]),
-    "log": (Action.LOG, ActionSettings("x: "), [f'{COUNT} log prefix "x: "']),
+    "pass": (Action.PASS, ActionSettings(flow_logs="All"), [f"{_count('pass')} return"]),
+    "log": (Action.LOG, ActionSettings("x: "), [_count("log") + ' log prefix "x: "']),
     "log, not too often": (
         Action.LOG,
         ActionSettings("x: ", log_limit=nft.Limit(10, 5, seconds=60)),
-        [f'{COUNT} limit rate 10/minute burst 5 packets log prefix "x: "'],
+        [_count("log") + ' limit rate 10/minute burst 5 packets log prefix "x: "'],
     ),
 }
 
@@ -59,7 +63,7 @@ def test_what_allow_and_pass_become_is_the_place_s_to_say() -> None:
     made = [
         rule_endings(Rule(action=one, id="ab12"), place, ActionSettings())[0] for one in (Action.ALLOW, Action.PASS)
     ]
-    assert _texts(tuple(made)) == [f"{COUNT} notrack accept", f"{COUNT} goto next"]
+    assert _texts(tuple(made)) == [f"{_count('allow')} notrack accept", f"{_count('pass')} goto next"]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +73,7 @@ def test_what_allow_and_pass_become_is_the_place_s_to_say() -> None:
 def test_a_staged_rule_counts_and_ends_nothing_but_its_policy(action: Action, expected: str) -> None:
     rule = Rule(action=action, id="ab12")
     made = _texts(rule_endings(rule, STAGED, ActionSettings(flow_logs="All")))
-    assert made == [f'counter name "egress/sgnp/p/ab12" {expected}'.strip()]
+    assert made == [f"{_count(action.value.lower(), 'sgnp')} {expected}".strip()]
 
 
 def test_a_rule_without_effect_has_no_ending_and_no_counter() -> None:

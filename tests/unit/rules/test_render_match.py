@@ -150,4 +150,5 @@ CASES: dict[str, tuple[dict[str, object], list[str]]] = {
 def test_a_rule_becomes(matched: dict[str, object], expected: list[str]) -> None:
     rule = Rule(**({"action": Action.ALLOW} | matched))  # type: ignore[arg-type]
     rendered = render_rule(rule, KINDS.get, rule_endings(rule, PLACE, ActionSettings("x: ", flow_logs="Disabled")))
-    assert [text.rule(one).replace('counter name "ingress/np/shop/p/rule" ', "") for one in rendered] == expected
+    counter = f'counter name "{PLACE.counter(rule)}" '
+    assert [text.rule(one).replace(counter, "") for one in rendered] == expected
