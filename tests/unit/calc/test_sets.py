@@ -1,6 +1,7 @@
 """Sets of named ports and of services: what is in them, and what a change of one costs."""
 
 from ipaddress import ip_address, ip_network
+from typing import Any
 
 import pytest
 
@@ -109,6 +110,31 @@ def test_a_new_set_of_ports_looks_at_endpoints_with_such_a_port_only(sets: IPSet
     sets._index.effective_labels = counted  # type: ignore[method-assign,assignment]
     sets.acquire(port_set(ALL, "web", 6))
     assert len(only(sets.flush()).added) == asked == 1
+
+
+def test_an_endpoint_is_compared_with_the_sets_of_its_own_ports_only(sets: IPSets) -> None:
+    for number in range(300):
+        sets.acquire(port_set(ALL, f"port-{number}", 6))
+    asked = 0
+    for one in sets._index._selectors.values():
+        inner = one.matches
+
+        def counted(labels: object, inner: Any = inner) -> bool:
+            nonlocal asked
+            asked += 1
+            return bool(inner(labels))
+
+        one.matches = counted
+    put(sets, "db", A1, ports=(EndpointPort(name="port-7", protocol=TCP, port=80),))
+    assert only(sets.flush()).added == {AddressPort(A1, 6, 80)}
+    assert asked == 1
+
+
+def test_a_slice_touches_the_sets_of_its_own_service_only(sets: IPSets) -> None:
+    for number in range(300):
+        sets.acquire(service_set("kube-system", f"service-{number}", with_ports=True))
+    sets.set_slice(SLICE, slice_of("10.0.0.1", service="service-7"))
+    assert len(sets._dirty) == 1
 
 
 def test_a_service_has_the_addresses_of_its_slices_with_their_ports(sets: IPSets) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 import pytest
 
@@ -17,15 +17,18 @@ from felix.programmer import (
     NotReadyError,
     key_of,
 )
+from felix.rules.render_chains import Where
+from felix.rules.render_names import host_map
 from tests.fakes.nft import FakeNft
 from tests.fakes.routes import FakeRouteKernel
 from weft.datastore.syncer import Deleted, InSync, Unreadable, Upserted
 from weft.model.base import Metadata
-from weft.model.endpoint import WorkloadEndpoint, WorkloadEndpointSpec
+from weft.model.endpoint import HostEndpoint, HostEndpointSpec, WorkloadEndpoint, WorkloadEndpointSpec
 from weft.model.ipam import AffinityValue
-from weft.model.keys import AffinityKey, Owner
+from weft.model.keys import AffinityKey, Owner, ResourceKey
 from weft.netlink.route import device, pack
 from weft.netlink.routetable import RouteTable
+from weft.policy.values import Direction
 
 ADDRESS = "10.65.0.1/32"
 INTERFACE = "cali0123456789a"
@@ -61,6 +64,10 @@ class Node:
         self.programmer.on_events([InSync()])
         return self
 
+    def protected(self) -> set[str]:
+        """The node's own interfaces that policy for the node itself has in the kernel."""
+        return set(self.nft.read().maps.get(host_map(Direction.INGRESS, Where.HOST.value), {}))
+
     def entries(self) -> set[str]:
         return set(self.nft.read().maps["to_endpoints"])
 
@@ -92,6 +99,20 @@ def test_nothing_is_written_before_the_snapshot_is_complete(node: Node) -> None:
     node.in_sync()
     assert node.entries() == {INTERFACE}
     assert node.routes.ours() == {ADDRESS: device(7)}
+
+
+def test_a_host_endpoint_follows_its_address_from_interface_to_interface(node: Node) -> None:
+    one = HostEndpoint(
+        metadata=Metadata(name="h"), spec=HostEndpointSpec(node="node1", expected_ips=(ip_address("192.0.2.1"),))
+    )
+    node.programmer.on_interfaces({"eth0": frozenset(one.spec.expected_ips)})
+    node.programmer.on_events([Upserted(ResourceKey("HostEndpoint", "h"), one, 1), InSync()])
+    assert node.programmer.host_endpoints.keys() == {"eth0"}
+    node.programmer.on_interfaces({"eth1": frozenset(one.spec.expected_ips)})
+    assert node.programmer.host_endpoints.keys() == {"eth1"}
+    assert node.protected() == {"eth1"}
+    node.programmer.on_interfaces({})
+    assert node.protected() == set()
 
 
 async def test_the_cni_server_is_told_to_wait_before_the_snapshot_is_complete(node: Node) -> None:
