@@ -29,6 +29,7 @@ from felix.dataplane.interfaces import InterfaceMonitor
 from felix.dataplane.nft import NftDriver
 from felix.dataplane.nft_kernel import NftSocket, NftWatch
 from felix.dataplane.reaper import Reaper
+from felix.dataplane.sender_checks import KernelSenderChecks, SenderChecks
 from felix.dataplane.wiring import GATEWAY_IPV4, GATEWAY_IPV6, KernelWiring
 from felix.metrics import MeasuredKernel
 from felix.programmer import LOCAL_ROUTES, NodeProgrammer
@@ -118,6 +119,7 @@ class Daemon:
             cutter,
         )
         self._telemetry = Telemetry(config, self._programmer, nft, cutter, self._interfaces.name, registry)
+        self._programmer.sender_checks = SenderChecks(KernelSenderChecks(self._route_socket), self._interfaces.index)
         self._programmer.on_interfaces(self._interfaces.own_addresses())
         self._view = NodeView(config.node_name)
         self._node_key = ResourceKey("Node", config.node_name)

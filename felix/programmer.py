@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 
+from felix.ahead import Ahead
 from felix.calc.delta import LocalEndpoint, LocalHostEndpoint, NodeDelta
 from felix.calc.graph import Graph
 from felix.dataplane.cutting import ConnectionCutter
 from felix.dataplane.nft import NftDriver, Report
+from felix.dataplane.sender_checks import SenderChecks
 from felix.rules.changes import first_table
 from felix.rules.render import Renderer
 from weft.datastore.syncer import Deleted, InSync, SyncEvent, Unreadable, Upserted
@@ -31,7 +32,6 @@ from weft.netlink.socket import DumpInterruptedError
 from weft.policy.values import Policy
 
 LOCAL_ROUTES = RouteOwner(protocol=80, metric_ipv4=0, metric_ipv6=512)
-ECHO_TIMEOUT_S = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -49,42 +49,6 @@ class Links(Protocol):
         """The interface index now; None if there is no such interface."""
 
 
-@dataclass(slots=True)
-class _Ahead:
-    """Endpoints that were programmed or removed before the datastore told of it: what was done, and until when the
-    notice of it is waited for."""
-
-    done: dict[Key, WorkloadEndpoint | None] = field(default_factory=dict)
-    until_s: dict[Key, float] = field(default_factory=dict)
-
-    def note(self, key: Key, value: WorkloadEndpoint | None, now_s: float) -> None:
-        self.done[key] = value
-        self.until_s[key] = now_s + ECHO_TIMEOUT_S
-
-    def passes(self, key: Key, value: object | None) -> bool:
-        """Whether a notice is news: it is, unless it is older than what was done here."""
-        if key not in self.done:
-            return True
-        mine = self.done[key]
-        is_echo = value is None if mine is None else _same_birth(mine, value)
-        if is_echo:
-            self.forget(key)
-        return is_echo
-
-    def forget(self, key: Key) -> None:
-        self.done.pop(key, None)
-        self.until_s.pop(key, None)
-
-    def overdue(self, now_s: float) -> list[Key]:
-        return [key for key, until_s in self.until_s.items() if until_s <= now_s]
-
-
-def _same_birth(mine: WorkloadEndpoint, notice: object | None) -> bool:
-    """Whether a notice tells of what was programmed or of a later change to it: a newer endpoint of the same name has
-    another uid."""
-    return isinstance(notice, WorkloadEndpoint) and notice.metadata.uid == mine.metadata.uid
-
-
 class NodeProgrammer:
     """The one owner of graph, renderer and drivers."""
 
@@ -97,7 +61,8 @@ class NodeProgrammer:
         now_s: Callable[[], float],
         connections: ConnectionCutter | None = None,
     ) -> None:
-        """`connections` None: live connections are left alone."""
+        """`connections` None: live connections are left alone. `sender_checks`, set before the first event: None
+        leaves the kernel's check of senders as it is."""
         self._graph = graph
         self._renderer = Renderer()
         self._nft = nft
@@ -105,7 +70,8 @@ class NodeProgrammer:
         self._links = links
         self._now_s = now_s
         self._connections = connections
-        self._ahead = _Ahead()
+        self.sender_checks: SenderChecks | None = None
+        self._ahead = Ahead()
         self._started = False
         self._retiring = False
         self._report = Report(False, {})
@@ -201,6 +167,8 @@ class NodeProgrammer:
         """Links came, went, or changed state: name -> index, None: it is gone."""
         touched = False
         for name, index in changed.items():
+            if index is not None and self.sender_checks is not None:
+                self.sender_checks.on_link(name, index, self._is_programmed)
             prefixes = self._by_interface.get(name)
             if not prefixes:
                 continue
@@ -270,7 +238,11 @@ class NodeProgrammer:
             return
         self._note(delta)
         self._withdraw_routes(delta)
+        if self.sender_checks is not None:
+            self.sender_checks.before_policy(delta.endpoints, take_over=not self._table_taken_over)
         self._apply_policy(delta)
+        if self.sender_checks is not None:
+            self.sender_checks.after_policy(delta.endpoints, self._is_programmed)
         if self._connections is not None:
             self._connections.on_delta(delta)
         self._add_routes(delta)
@@ -286,7 +258,8 @@ class NodeProgrammer:
         """What is not as desired, in words."""
         routes = {f"route {one.prefix}": one.text for one in self._routes.failures}
         connections = self._connections.failures if self._connections is not None else {}
-        return {**self._report.failed, **routes, **connections}
+        senders = self.sender_checks.failures if self.sender_checks is not None else {}
+        return {**self._report.failed, **routes, **connections, **senders}
 
     def policy_problems(self, interface: str) -> list[str]:
         """Why the policy of an interface is not in the kernel as it should be; empty if it is."""
@@ -345,6 +318,9 @@ class NodeProgrammer:
             self._note_report(self._nft.start(first_table(changes), self._now_s()))
         elif changes:
             self._note_report(self._nft.apply(changes, self._now_s()))
+
+    def _is_programmed(self, interface: str) -> bool:
+        return self._report.in_kernel and not self._nft.problems_of(interface)
 
     def _add_routes(self, delta: NodeDelta) -> None:
         for cidr, mine in delta.blackholes.items():

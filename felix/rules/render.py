@@ -27,6 +27,7 @@ from felix.rules.render_chains import (
     render_plan,
 )
 from felix.rules.render_host import HOST_MAPS, LOOPBACK, HostUse, host_plan, host_plans
+from felix.rules.render_senders import Senders
 from weft.delta import diff
 from weft.model.address import IPNetwork
 from weft.model.keys import ResourceKey
@@ -40,7 +41,7 @@ KEY_TYPES = {
     (SetKind.PORTS, 4): nft.KeyType.SERVICE_V4,
     (SetKind.PORTS, 6): nft.KeyType.SERVICE_V6,
 }
-WORKLOAD_MAPS = (names.FROM_ENDPOINTS, names.TO_ENDPOINTS, names.KNOWN_ENDPOINTS)
+WORKLOAD_MAPS = (names.FROM_ENDPOINTS, names.TO_ENDPOINTS, names.KNOWN_ENDPOINTS, names.SENDERS)
 VERSIONS: tuple[Literal[4, 6], ...] = (4, 6)
 
 
@@ -60,6 +61,8 @@ class Renderer:
         self._plan_users: dict[str, set[str]] = {}
         self._asked_by: dict[str, set[str]] = {}
         self._endpoints: dict[str, EndpointPolicy] = {}
+        self._senders = Senders()
+        self._had_senders = False
         self._hosts: dict[str, LocalHostEndpoint] = {}
         self._service_ranges: set[IPNetwork] = set()
         self._pools: dict[IPNetwork, bool] = {}
@@ -95,6 +98,7 @@ class Renderer:
             self._on_policy(key, policy)
         for interface, endpoint in delta.endpoints.items():
             self._on_endpoint(interface, endpoint.policy if endpoint else None)
+            self._chains.touch(self._senders.set(interface, endpoint.may_send_as if endpoint else ()))
         for interface, host in delta.host_endpoints.items():
             self._on_host_endpoint(interface, host)
         for cidr, serves in delta.service_ranges.items():
@@ -103,7 +107,9 @@ class Renderer:
             self._on_pools(delta.pools, sets)
         if delta.settings is not None:
             self._on_settings(delta.settings)
-        if delta.pools or delta.host_endpoints or delta.service_ranges:
+        around = delta.pools or delta.host_endpoints or delta.service_ranges
+        if around or bool(self._senders) != self._had_senders:
+            self._had_senders = bool(self._senders)
             self._render_base()
         entries: dict[str, dict[str, nft.Verdict | None]] = {}
         for (name, interface), verdict in self._entries.flush().items():
@@ -267,7 +273,7 @@ class Renderer:
     def _render_base(self) -> None:
         masquerading = [version for version in VERSIONS if names.masqueraded_pools(version) in self._pool_sets]
         ranges = sorted(self._service_ranges, key=lambda one: (one.version, one.network_address.packed, one.prefixlen))
-        around = Surroundings(tuple(masquerading), HostUse.of(self._hosts), tuple(ranges))
+        around = Surroundings(tuple(masquerading), HostUse.of(self._hosts), tuple(ranges), bool(self._senders))
         self._base = {
             **base_chains(self._settings, around),
             names.DENIED: denied_chain(self._actions),
@@ -282,7 +288,7 @@ class Renderer:
         if name in self._base:
             return self._base[name]
         plan = self._policy_plans.get(name) or self._shared_plans.get(name)
-        return render_plan(plan, self) if plan else None
+        return render_plan(plan, self) if plan else self._senders.chain(name)
 
     def _render_entry(self, key: tuple[str, str]) -> nft.Verdict | None:
         name, interface = key
@@ -291,6 +297,8 @@ class Renderer:
         policy = self._endpoints.get(interface)
         if policy is None:
             return None
+        if name == names.SENDERS:
+            return self._senders.entry(interface)
         if name == names.KNOWN_ENDPOINTS:
             return nft.Return()
         direction = Direction.EGRESS if name == names.FROM_ENDPOINTS else Direction.INGRESS

@@ -5,7 +5,6 @@ from one workload to another passes forward-from-endpoint (its sender's egress p
 (its receiver's ingress policy), with no marks between. An interface of ours that is in no map passes nothing."""
 
 from collections.abc import Iterator
-from ipaddress import IPv6Network
 from typing import Literal
 
 from msgspec import Struct
@@ -15,7 +14,9 @@ from felix.rules import render_names as names
 from felix.rules.render_actions import ActionSettings, refuse
 from felix.rules.render_host import HostUse, host_chains, input_rules, output_rules, raw_rules
 from felix.rules.render_pieces import DELETED, DROP_INVALID, ESTABLISHED, WORKLOADS
+from felix.rules.render_senders import forged
 from felix.rules.values import (
+    ICMP,
     ICMPV6,
     UDP,
     Accept,
@@ -31,10 +32,8 @@ from felix.rules.values import (
     Jump,
     L4Protocol,
     Masquerade,
-    NetworkProtocol,
     PortRange,
     Ports,
-    ReversePath,
     Rule,
     Side,
     Way,
@@ -45,9 +44,12 @@ from weft.model.address import IPNetwork
 IPIP = 4
 
 # What a workload may always say to its router (RFC 4861, 2710, 3810): multicast listener queries and reports,
-# router and neighbour solicitations, neighbour advertisements. Not router advertisements (134) and redirects
-# (137).
+# router and neighbour solicitations, neighbour advertisements.
 ICMPV6_TO_ROUTER = (130, 131, 132, 133, 135, 136, 143)
+
+# What it may never say, whatever its policy: that it is a router (134), or that there is a better one (137, and 5 in
+# IPv4).
+_OF_ROUTERS = ((ICMPV6, 134), (ICMPV6, 137), (ICMP, 5))
 
 
 def _only_known(way: Way, verdicts: str) -> tuple[Rule, ...]:
@@ -71,17 +73,18 @@ class Surroundings(Struct, frozen=True):
     """What base chains depend on besides the settings.
 
     masquerade: the address families that have a pool with natOutgoing. service_ranges: where packets to addresses of
-    services go that are nobody's here, in order."""
+    services go that are nobody's here, in order. sender_exceptions: a workload may send from other prefixes."""
 
     masquerade: tuple[Literal[4, 6], ...] = ()
     hosts: HostUse = HostUse()
     service_ranges: tuple[IPNetwork, ...] = ()
+    sender_exceptions: bool = False
 
 
 def base_chains(settings: Settings, around: Surroundings) -> dict[str, Chain | None]:
     """None: not needed now."""
     chains = (
-        _prerouting_raw(around.hosts),
+        _prerouting_raw(around),
         Chain(
             names.FORWARD_FROM_ENDPOINT,
             (*ESTABLISHED, *_no_tunnels(settings), *_only_known(Way.IN, names.FROM_ENDPOINTS)),
@@ -136,20 +139,11 @@ def _no_service_loops(settings: Settings, around: Surroundings) -> Iterator[Rule
             yield Rule((Address(Side.DESTINATION, ranges), end), "no such service")
 
 
-def _prerouting_raw(hosts: HostUse) -> Chain:
-    """IPv4 senders are checked by rp_filter, which IPv6 has not.
-
-    The unspecified and the link-local addresses are exempt: a packet with one of them is never forwarded."""
-    spoofed = rule(
-        Interface(Way.IN, WORKLOADS),
-        NetworkProtocol(6),
-        Address(Side.SOURCE, (IPv6Network("::/128"),), negated=True),
-        Address(Side.SOURCE, (IPv6Network("fe80::/10"),), negated=True),
-        ReversePath(exists=False),
-        Drop(),
-        comment="sender is not this workload",
-    )
-    return Chain(names.PREROUTING_RAW, (spoofed, *raw_rules(hosts)), Hook("filter", "prerouting", -300))
+def _prerouting_raw(around: Surroundings) -> Chain:
+    """IPv4 senders are checked by rp_filter, which IPv6 has not."""
+    exceptions = (rule(InterfaceVerdict(Way.IN, names.SENDERS)),) if around.sender_exceptions else ()
+    checks = (*exceptions, forged(6, Interface(Way.IN, WORKLOADS)))
+    return Chain(names.PREROUTING_RAW, (*checks, *raw_rules(around.hosts)), Hook("filter", "prerouting", -300))
 
 
 def _workload_to_host(settings: Settings) -> Chain:
@@ -159,7 +153,10 @@ def _workload_to_host(settings: Settings) -> Chain:
     Only one rule leads here, not an entry for each workload: older kernels check a chain again for each entry that
     leads to it, whenever a rule is added."""
     neighbour_discovery = [rule(L4Protocol(ICMPV6), IcmpType(one), Accept()) for one in ICMPV6_TO_ROUTER]
-    asked = (*_no_tunnels(settings), rule(InterfaceVerdict(Way.IN, names.FROM_ENDPOINTS)))
+    no_router = [
+        rule(L4Protocol(protocol), IcmpType(one), Drop(), comment="not a router") for protocol, one in _OF_ROUTERS
+    ]
+    asked = (*no_router, *_no_tunnels(settings), rule(InterfaceVerdict(Way.IN, names.FROM_ENDPOINTS)))
     policy = () if settings.endpoint_to_host == "Drop" else asked
     invalid = (DROP_INVALID,) if settings.drop_invalid else ()
     known = rule(Jump(names.KNOWN_WORKLOAD))

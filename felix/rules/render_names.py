@@ -18,6 +18,9 @@ TO_ENDPOINTS = "to_endpoints"
 KNOWN_ENDPOINTS = "known_endpoints"
 """Host interface -> return: that policy has been computed for the workload behind it."""
 
+SENDERS = "senders"
+"""Host interface -> what checks the senders of a workload that may send from other prefixes, too."""
+
 PREROUTING_RAW = "prerouting-raw"
 FORWARD_FROM_ENDPOINT = "forward-from-endpoint"
 FORWARD_TO_ENDPOINT = "forward-to-endpoint"
@@ -126,6 +129,10 @@ def endpoint_chain(
     """Shared by every endpoint to which the same policies and profiles apply."""
     asked = [(tier.name, tier.default_action, tier.policies(direction)) for tier in tiers]
     return f"{direction.value}/{where}/{_hash(asked, profiles)}"
+
+
+def sender_chain(interface: str) -> str:
+    return f"sender/{_hash(interface)}"
 
 
 def host_map(direction: Direction, where: str) -> str:

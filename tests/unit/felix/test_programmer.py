@@ -7,10 +7,10 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
+from felix.ahead import ECHO_TIMEOUT_S
 from felix.calc.graph import Graph
 from felix.dataplane.nft import NftDriver
 from felix.programmer import (
-    ECHO_TIMEOUT_S,
     LOCAL_ROUTES,
     NodeProgrammer,
     NotProgrammedError,
