@@ -62,6 +62,7 @@ WATCHED_KINDS = (
     "GlobalNetworkPolicy",
     "StagedNetworkPolicy",
     "StagedGlobalNetworkPolicy",
+    "StagedKubernetesNetworkPolicy",
     "NetworkSet",
     "GlobalNetworkSet",
     "KubernetesEndpointSlice",

@@ -15,6 +15,7 @@ from felix.calc.policies import Policies
 from felix.calc.ranges import Pools, ServiceRanges
 from felix.calc.routes import LocalRoutes
 from felix.calc.settings import FelixSettings
+from weft.kubernetes import staged_policy
 from weft.model.address import IPAddress
 from weft.model.endpoint import HostEndpoint, WorkloadEndpoint
 from weft.model.felix_configuration import FelixConfiguration
@@ -22,6 +23,7 @@ from weft.model.ipam import AffinityValue
 from weft.model.keys import AffinityKey, Key, Owner, ResourceKey
 from weft.model.node import Node
 from weft.model.policy import GlobalNetworkSet, NetworkSet, Profile, Tier
+from weft.model.staged import StagedKubernetesNetworkPolicy
 from weft.policy.remains import remains
 from weft.policy.selectors import endpoint_labels, network_set_labels
 from weft.policy.verdict import Membership
@@ -58,6 +60,7 @@ class Graph:
             "GlobalNetworkPolicy": self._policies.set_policy,
             "StagedNetworkPolicy": self._policies.set_policy,
             "StagedGlobalNetworkPolicy": self._policies.set_policy,
+            "StagedKubernetesNetworkPolicy": self._on_staged_kubernetes_policy,
             "Profile": self._on_profile,
             "Tier": self._on_tier,
             "IPPool": self._pools.set_pool,
@@ -201,6 +204,9 @@ class Graph:
         else:
             members = _unique(as_member(network) for network in networks.spec.nets)
             self._sets.set_item(key, network_set_labels(networks), (), members)
+
+    def _on_staged_kubernetes_policy(self, key: ResourceKey, staged: StagedKubernetesNetworkPolicy | None) -> None:
+        self._policies.set_policy(key, staged_policy(staged) if staged is not None else None)
 
     def _on_profile(self, key: ResourceKey, profile: Profile | None) -> None:
         self._policies.set_profile(key, profile)

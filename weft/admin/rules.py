@@ -17,6 +17,9 @@ from weft.model.names import KUBERNETES_POLICY_PREFIX
 from weft.model.node import ClusterInformation, Node
 from weft.model.policy import TIER_ORDERS, GlobalNetworkPolicy, NetworkPolicy
 from weft.model.pool import IPPool
+from weft.model.staged import StagedGlobalNetworkPolicy, StagedNetworkPolicy
+
+TieredPolicy = NetworkPolicy | GlobalNetworkPolicy | StagedNetworkPolicy | StagedGlobalNetworkPolicy
 
 DEFAULT_NAME = "default"
 
@@ -89,7 +92,7 @@ def overlap(left: IPNetwork, right: IPNetwork) -> bool:
     return left.version == right.version and left.overlaps(right)
 
 
-def check_deletable(resource_kind: str, name: str, policies: Sequence[NetworkPolicy | GlobalNetworkPolicy]) -> None:
+def check_deletable(resource_kind: str, name: str, policies: Sequence[TieredPolicy]) -> None:
     """Raises RefusedError. `policies` are those there are, asked for only where a tier is deleted."""
     match resource_kind:
         case "ClusterInformation":

@@ -10,7 +10,7 @@ import logging
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import TypeVar, get_args
 
 import msgspec
 
@@ -30,13 +30,14 @@ from weft.model.errors import (
     NotFoundError,
     ValidationError,
 )
-from weft.model.policy import GlobalNetworkPolicy, NetworkPolicy
+from weft.model.policy import TIER_ORDERS, GlobalNetworkPolicy, NetworkPolicy
 from weft.model.pool import IPAMConfiguration, IPPool
+from weft.model.staged import StagedGlobalNetworkPolicy, StagedNetworkPolicy
 
 LOG = logging.getLogger(__name__)
 ATTEMPTS = 5
 IPAM_CONFIGURATION = "IPAMConfiguration"
-POLICIES = ("NetworkPolicy", "GlobalNetworkPolicy")
+POLICIES: tuple[type[rules.TieredPolicy], ...] = get_args(rules.TieredPolicy)
 R = TypeVar("R", bound=Resource)
 
 
@@ -152,10 +153,10 @@ class ResourceStore:
                 blocks = await self._store.list(keys.block_prefix(resource.spec.cidr.version))
                 parsed = (keys.parse(kv.key) for kv in blocks.items)
                 rules.check_pool_blocks(resource, [key.cidr for key in parsed if isinstance(key, keys.BlockKey)])
-            case NetworkPolicy() | GlobalNetworkPolicy() if new:
+            case NetworkPolicy() | GlobalNetworkPolicy() | StagedNetworkPolicy() | StagedGlobalNetworkPolicy() if new:
                 tier = keys.path(keys.ResourceKey("Tier", resource.spec.tier))
-                # The default tier is created at first start; a policy may come before that.
-                if resource.spec.tier != rules.DEFAULT_NAME and await self._store.get(tier) is None:
+                # The built-in tiers are created at first start; a policy may come before that.
+                if resource.spec.tier not in TIER_ORDERS and await self._store.get(tier) is None:
                     raise rules.wrong("spec.tier", resource.spec.tier, "the name of an existing tier")
             case BGPPeer() if resource.spec.filters:
                 snapshot = await self._store.list(keys.prefix("BGPFilter"))
@@ -174,7 +175,7 @@ class ResourceStore:
     async def _read(self, key: keys.ResourceKey | keys.IPAMConfigKey) -> KeyValue | None:
         """What is stored for a resource, also where it was stored before Calico 3.32."""
         paths = [keys.path(key)]
-        if isinstance(key, keys.ResourceKey) and key.kind in POLICIES:
+        if isinstance(key, keys.ResourceKey) and key.kind in {cls.kind for cls in POLICIES}:
             older = names.legacy_policy_name(rules.DEFAULT_NAME, key.name)
             paths.append(keys.path(keys.ResourceKey(key.kind, older, key.namespace)))
         found = await self._store.get_many(paths)
@@ -184,9 +185,9 @@ class ResourceStore:
         self, kind: str, namespace: str, name: str, revision: int = 0, dry_run: bool = False
     ) -> api.Written:
         key = key_of(kind, namespace, name)
-        policies: Sequence[Any] = ()
-        if kind == "Tier":
-            policies = await self._all(NetworkPolicy) + await self._all(GlobalNetworkPolicy)
+        policies: list[rules.TieredPolicy] = []
+        for cls in POLICIES if kind == "Tier" else ():
+            policies += await self._all(cls)
         rules.check_deletable(kind, name, policies)
         kv = await self._read(key)
         if kv is None:

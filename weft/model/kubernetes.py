@@ -12,6 +12,7 @@ import msgspec
 
 from weft.model.address import CidrNetwork
 from weft.model.base import Value
+from weft.model.errors import FieldError
 from weft.model.values import KubernetesPort
 
 LabelOperator = Literal["In", "NotIn", "Exists", "DoesNotExist"]
@@ -50,6 +51,15 @@ class NetworkPolicyPort(Value, frozen=True, kw_only=True):
     protocol: KubernetesProtocol | None = None
     port: KubernetesPort | None = None
     end_port: int | None = None
+
+    def __post_init__(self) -> None:
+        port, end = self.port, self.end_port
+        if end is None:
+            return
+        if port is None or port.is_named:
+            raise FieldError("endPort", end, "no endPort without a port number")
+        if not port.first <= end <= 65535:
+            raise FieldError("endPort", end, f"a port from {port.first} (port) to 65535")
 
 
 class NetworkPolicyIngressRule(Value, frozen=True, kw_only=True):

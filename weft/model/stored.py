@@ -26,7 +26,7 @@ StoredValue = Resource | ipam.BlockValue | ipam.AffinityValue | ipam.HandleValue
 _ENCODER: Final = msgspec.json.Encoder(enc_hook=enc_hook)
 _MISSING: Final = re.compile(r"Object missing required field `(.*)`")
 _NAME_ANNOTATION: Final = "projectcalico.org/metadata"
-_POLICIES: Final = ("NetworkPolicy", "GlobalNetworkPolicy")
+_POLICIES: Final = ("NetworkPolicy", "GlobalNetworkPolicy", "StagedNetworkPolicy", "StagedGlobalNetworkPolicy")
 
 
 def class_of(key: Key) -> type[StoredValue]:

@@ -55,18 +55,12 @@ def network_policy_spec(spec: KubernetesNetworkPolicySpec) -> Iterator[FieldErro
 
 def _ports(where: str, ports: Sequence[NetworkPolicyPort]) -> Iterator[FieldError]:
     for index, one in enumerate(ports):
-        port, end = one.port, one.end_port
+        port = one.port
         if port is not None and not port.is_named and port.first == 0:
             yield FieldError(f"{where}[{index}].port", 0, "a port from 1 to 65535")
         if port is not None and port.is_named and not checks.is_port_name(port.name):
             expected = f"a port number (without quotes), or a port name: {checks.PORT_NAME_WORDS}"
             yield FieldError(f"{where}[{index}].port", port.name, expected)
-        if end is None:
-            continue
-        if port is None or port.is_named:
-            yield FieldError(f"{where}[{index}].endPort", end, "no endPort without a port number")
-        elif not port.first <= end <= 65535:
-            yield FieldError(f"{where}[{index}].endPort", end, f"a port from {port.first} (port) to 65535")
 
 
 def _peers(where: str, peers: Sequence[NetworkPolicyPeer]) -> Iterator[FieldError]:
