@@ -10,13 +10,15 @@ as in the base chains."""
 
 from collections.abc import Callable, Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import NamedTuple
 
 from msgspec import Struct
 
-from felix.calc.delta import LocalEndpoint, NodeDelta, Settings
+from felix.calc.delta import ANY_INTERFACE, LocalEndpoint, LocalHostEndpoint, NodeDelta, Settings
 from felix.calc.ip_sets import Member, SetChange
 from felix.dataplane.connection_verdicts import Verdicts
 from felix.rules.render_base import ICMPV6_TO_ROUTER, IPIP
+from felix.rules.render_host import LOOPBACK
 from felix.rules.statements import UDP
 from weft.model.address import IPAddress, IPNetwork
 from weft.model.keys import ResourceKey
@@ -28,13 +30,23 @@ MEMBERS_AT_MOST = 64
 """Of more changed members of a set it is not asked who is at the other end of a connection."""
 
 
+class OfHost(NamedTuple):
+    """A host endpoint, by its interface; "*" for the rest."""
+
+    interface: str
+
+
+Who = str | OfHost
+"""A workload by its host interface, or a host endpoint."""
+
+
 class Concern(Struct, frozen=True):
-    """Whose connections must be examined, by host interface.
+    """Whose connections must be examined.
 
     whole: all of the endpoint's. partly: those with one of these addresses (packed) at one of their ends."""
 
-    whole: frozenset[str] = frozenset()
-    partly: Mapping[str, frozenset[bytes]] = {}
+    whole: frozenset[Who] = frozenset()
+    partly: Mapping[Who, frozenset[bytes]] = {}
 
     def __bool__(self) -> bool:
         return bool(self.whole or self.partly)
@@ -95,10 +107,11 @@ class Connections:
         self._verdicts = Verdicts(members)
         self._endpoints: dict[str, LocalEndpoint] = {}
         self._policies: dict[ResourceKey, Policy] = {}
-        self._users: dict[ResourceKey, set[str]] = {}
+        self._users: dict[ResourceKey, set[Who]] = {}
+        self._host_endpoints: dict[str, LocalHostEndpoint] = {}
         self._looking_into: dict[str, set[ResourceKey]] = {}
         self._settings = Settings()
-        self._host: frozenset[bytes] = frozenset()
+        self._host: dict[bytes, set[str]] = {}
         self._owner: dict[bytes, str] = {}
         self._owned: dict[str, set[bytes]] = {}
         self._senders: dict[str, tuple[IPNetwork, ...]] = {}
@@ -107,30 +120,37 @@ class Connections:
 
     def on_delta(self, delta: NodeDelta) -> Concern:
         self._verdicts.forget()
-        whole: set[str] = set()
+        whole: set[Who] = set()
         for key, policy in delta.policies.items():
             whole |= self._users.get(key, set())
             self._set_policy(key, policy)
         for interface, endpoint in delta.endpoints.items():
             if self._set_endpoint(interface, endpoint):
                 whole.add(interface)
+        for interface, host_endpoint in delta.host_endpoints.items():
+            self._set_host_endpoint(interface, host_endpoint)
+            # With one endpoint gone, the one for the rest may be asked instead.
+            whole.update(map(OfHost, self._host_endpoints))
         for prefix, owner in delta.routes.items():
             self._set_owner(prefix, owner)
             if owner is not None:
                 whole.add(owner)
         if delta.settings is not None and delta.settings != self._settings:
             self._settings = delta.settings
-            whole.update(self._endpoints)
-        partly: dict[str, frozenset[bytes]] = {}
+            whole.update(self._endpoints, map(OfHost, self._host_endpoints))
+        partly: dict[Who, frozenset[bytes]] = {}
         for (set_id, _), change in delta.sets.items():
             self._note_set(set_id, change, whole, partly)
         return Concern(frozenset(whole)).merged(Concern(partly=partly))
 
-    def on_host_addresses(self, addresses: Iterable[IPAddress]) -> None:
-        """The node's own, on whichever link."""
-        self._host = frozenset(one.packed for one in addresses)
+    def on_host_addresses(self, addresses: Mapping[str, Iterable[IPAddress]]) -> None:
+        """The node's own, by link."""
+        self._host = {}
+        for link, held in addresses.items():
+            for one in held:
+                self._host.setdefault(one.packed, set()).add(link)
 
-    def _note_set(self, set_id: str, change: SetChange, whole: set[str], partly: dict[str, frozenset[bytes]]) -> None:
+    def _note_set(self, set_id: str, change: SetChange, whole: set[Who], partly: dict[Who, frozenset[bytes]]) -> None:
         users = {name for key in self._looking_into.get(set_id, ()) for name in self._users.get(key, ())}
         changed = None if change.kind is None or change.replaced else _addresses(change.added | change.removed)
         if changed is None:
@@ -153,19 +173,30 @@ class Connections:
     def _set_endpoint(self, interface: str, endpoint: LocalEndpoint | None) -> bool:
         """Whether its connections are concerned."""
         before = self._endpoints.pop(interface, None)
-        for key in before.policy.asked() if before is not None else ():
-            self._users[key].discard(interface)
-            if not self._users[key]:
-                del self._users[key]
+        self._set_user(interface, before.policy.asked() if before else (), endpoint.policy.asked() if endpoint else ())
         self._senders.pop(interface, None)
         if endpoint is None:
             return False
         self._endpoints[interface] = endpoint
-        for key in endpoint.policy.asked():
-            self._users.setdefault(key, set()).add(interface)
         if endpoint.may_send_as:
             self._senders[interface] = endpoint.may_send_as
         return before is None or (before.policy, before.may_send_as) != (endpoint.policy, endpoint.may_send_as)
+
+    def _set_host_endpoint(self, interface: str, endpoint: LocalHostEndpoint | None) -> None:
+        before = self._host_endpoints.pop(interface, None)
+        self._set_user(
+            OfHost(interface), before.policy.asked() if before else (), endpoint.policy.asked() if endpoint else ()
+        )
+        if endpoint is not None:
+            self._host_endpoints[interface] = endpoint
+
+    def _set_user(self, who: Who, before: Iterable[ResourceKey], now: Iterable[ResourceKey]) -> None:
+        for key in before:
+            self._users[key].discard(who)
+            if not self._users[key]:
+                del self._users[key]
+        for key in now:
+            self._users.setdefault(key, set()).add(who)
 
     def _set_owner(self, prefix: IPNetwork, interface: str | None) -> None:
         """Workloads have single addresses (the graph's routes say who has which)."""
@@ -181,15 +212,18 @@ class Connections:
 
     def sieve(self, concern: Concern) -> Sieve:
         """Of what exists now; empty if nothing of the concern does."""
-        whole = frozenset(address for name in concern.whole for address in self._owned.get(name, ()))
+        whole = frozenset(address for who in concern.whole for address in self._addresses_of(who))
         partly = {
             address: others
-            for name, others in concern.partly.items()
-            for address in self._owned.get(name, ())
+            for who, others in concern.partly.items()
+            for address in self._addresses_of(who)
             if address not in whole
         }
-        names = concern.whole | concern.partly.keys()
+        names = [who for who in (*concern.whole, *concern.partly) if isinstance(who, str)]
         return Sieve(whole, partly, tuple(one for name in names for one in self._senders.get(name, ())))
+
+    def _addresses_of(self, who: Who) -> Iterable[bytes]:
+        return self._owned.get(who, ()) if isinstance(who, str) else self._host
 
     # --- one connection -----------------------------------------------------------------------------------------
 
@@ -201,7 +235,7 @@ class Connections:
         if receiver not in self._endpoints:
             receiver = None
         if sender is None and receiver is None:
-            return None
+            return self._of_node(seen)
         if sender is not None and seen.destination in self._host:
             return self._to_host(sender, seen)
         if sender is not None and not self._leaves(sender, seen):
@@ -222,6 +256,35 @@ class Connections:
         if seen.protocol == ICMPV6 and seen.first in ICMPV6_TO_ROUTER:
             return True
         return self._settings.endpoint_to_host != "Drop" and self._leaves(sender, seen)
+
+    def _of_node(self, seen: Seen) -> bool | None:
+        """A connection of the node itself: what its host endpoint says of it.
+
+        The table does not say by which interface packets come and go: that one is taken which has the address, and
+        the connection is refused only if no other host endpoint would allow it. What is allowed before DNAT is not
+        asked again, and what that was about the table does not say: nothing is refused then."""
+        to_node, from_node = self._host.get(seen.destination), self._host.get(seen.source)
+        if not self._host_endpoints or (to_node is None) == (from_node is None):
+            return None
+        links = (to_node or from_node or set()) - {LOOPBACK}
+        if not links or not {*links, ANY_INTERFACE} & self._host_endpoints.keys():
+            return None
+        asked = [one.policy for one in self._host_endpoints.values()]
+        direction = Direction.EGRESS if to_node is None else Direction.INGRESS
+        if direction is Direction.INGRESS and any(one.pre_dnat.tiers for one in asked):
+            return None
+        if self._is_failsafe(direction, seen):
+            return True
+        return any(self._verdicts.passes(one.normal, self._policies, direction, seen) for one in asked)
+
+    def _is_failsafe(self, direction: Direction, seen: Seen) -> bool:
+        inbound = direction is Direction.INGRESS
+        ports = self._settings.failsafe_inbound if inbound else self._settings.failsafe_outbound
+        peer = ip_address(seen.source if inbound else seen.destination)
+        return any(
+            (one.protocol, one.port) == (seen.protocol, seen.second) and (one.net is None or peer in one.net)
+            for one in ports
+        )
 
     def _leaves(self, sender: str, seen: Seen) -> bool:
         return not self._is_tunnel(seen) and self._passes(sender, Direction.EGRESS, seen)

@@ -8,7 +8,7 @@ hold still, a mark was refused) is repeated with back-off: no concern is forgott
 Its owner calls `on_delta` when the policy is in the kernel, and `step` as long as that says that there is more."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from felix.calc.delta import NodeDelta
@@ -47,7 +47,7 @@ class ConnectionCutter:
         self,
         table: ConnectionTable,
         members: Membership,
-        host_addresses: Callable[[], Iterable[IPAddress]],
+        host_addresses: Callable[[], Mapping[str, Iterable[IPAddress]]],
         wake: Callable[[], None],
     ) -> None:
         self._table = table

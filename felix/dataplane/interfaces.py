@@ -86,9 +86,13 @@ class Interfaces:
             if held and (link := self._links.get(index)) is not None and not is_workloads(link.name)
         }
 
-    def addresses(self) -> set[IPAddress]:
-        """Of the host itself, on whichever link."""
-        return {one.ip for held in self._addresses.values() for one in held}
+    def addresses(self) -> dict[str, set[IPAddress]]:
+        """Of the host itself, on all links, by name."""
+        return {
+            link.name: {one.ip for one in held}
+            for index, held in self._addresses.items()
+            if (link := self._links.get(index)) is not None
+        }
 
     def replace_all(self, links: Iterable[Link], addresses: Iterable[Address]) -> HostChanges:
         """Everything as it is now; what differs from before."""
@@ -187,8 +191,8 @@ class InterfaceMonitor:
         """The link that has the node's address; its MTU is what workloads get."""
         return self._interfaces.link_with(node_address)
 
-    def addresses(self) -> set[IPAddress]:
-        """All addresses of the host as last heard."""
+    def addresses(self) -> dict[str, set[IPAddress]]:
+        """As `Interfaces.addresses`, as last heard."""
         return self._interfaces.addresses()
 
     def index(self, name: str) -> int | None:

@@ -8,12 +8,13 @@ import pytest
 from lab.netns import NetNs
 from tests.functional.conntrack.live import ADDRESSES, SERVICE, Live, Node, policy, speaking, workload
 from weft.model.base import Metadata
+from weft.model.endpoint import HostEndpoint, HostEndpointSpec
 from weft.model.policy import EntityRule, GlobalNetworkSet, NetworkSetSpec
 
 pytestmark = pytest.mark.root
 
 RESUMED_S = 5.0
-REFUSED, KEPT = 81, 82
+REFUSED, KEPT, FAILSAFE = 81, 82, 22
 W1, W2 = workload("w1", {"role": "server"}), workload("w2", {"role": "client"})
 Connect = Callable[[str, int, int], Live]
 
@@ -157,3 +158,25 @@ def test_what_the_node_itself_says_to_its_workload_is_never_cut(node: Node, vers
     node.apply([policy("p", "ingress")])
     assert all(one.passes_both_ways(1) for one in probes)
     assert node.cut_ports() == set()
+
+
+@pytest.mark.parametrize("interface", ["eth0", "*"])
+def test_what_a_host_endpoint_refuses_of_the_nodes_own_connections_is_cut(node: Node, interface: str) -> None:
+    """But for failsafe ports, and what its workloads have with it."""
+    uplink = HostEndpoint(
+        metadata=Metadata(name="uplink", labels={"host": "yes"}),
+        spec=HostEndpointSpec(node="node1", interface_name=interface),
+    )
+    ours = policy("ours", "ingress", REFUSED, KEPT, chooses="host == 'yes'")
+    node.start(uplink, W1, policy("workloads", "ingress", KEPT, chooses="role == 'server'"), ours)
+    refused = [node.connect(kind, "out", "host", REFUSED, 4) for kind in ("tcp", "udp")]
+    kept = [
+        *(node.connect(kind, "out", "host", KEPT, 4) for kind in ("tcp", "udp")),
+        node.connect("tcp", "out", "host", FAILSAFE, 4),
+        node.connect("udp", "host", "w1", KEPT, 4),
+    ]
+    node.apply([policy("ours", "ingress", KEPT, chooses="host == 'yes'")])
+    assert speaking(refused) == []
+    assert [one.name for one in kept if not one.passes_both_ways(1)] == []
+    node.apply([ours])
+    assert [one.name for one in (*refused, *kept) if not one.passes_both_ways(RESUMED_S)] == []

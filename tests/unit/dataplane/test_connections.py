@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from felix.calc.delta import LocalEndpoint, NodeDelta, Settings
+from felix.calc.delta import ANY_INTERFACE, Failsafe, LocalEndpoint, LocalHostEndpoint, NodeDelta, Settings
 from felix.calc.ip_sets import SetChange, SetKey, SetKind
-from felix.dataplane.connections import MEMBERS_AT_MOST, Concern, Connections, Sieve
+from felix.dataplane.connections import MEMBERS_AT_MOST, Concern, Connections, OfHost, Sieve
 from tests.fakes import computed_policies as computed
 from tests.fakes.conntrack_entries import pack
 from tests.unit.calc.world import NodeState
@@ -21,6 +21,7 @@ from weft.policy.values import (
     Direction,
     EndpointPolicy,
     Entity,
+    HostPolicy,
     Policy,
     PortRange,
     PortSet,
@@ -84,7 +85,7 @@ def members() -> FakeMembers:
 def connections(members: FakeMembers) -> Connections:
     made = Connections(members)
     made.on_delta(state())
-    made.on_host_addresses([ip_address(HOST)])
+    made.on_host_addresses({"eth0": [ip_address(HOST)]})
     return made
 
 
@@ -137,7 +138,7 @@ def test_a_tunnel_of_a_workloads_own_making_is_refused_unless_the_administrator_
 def test_what_ipv6_needs_of_a_router_is_never_refused(members: FakeMembers) -> None:
     made = Connections(members)
     made.on_delta(state(routes={ip_network("fd00::1"): "cali1"}))
-    made.on_host_addresses([ip_address("fd00::ff")])
+    made.on_host_addresses({"eth0": [ip_address("fd00::ff")]})
     assert made.allowed(Seen(pack("fd00::1"), pack("fd00::ff"), 58, 135, 0)) is True
     assert made.allowed(Seen(pack("fd00::1"), pack("fd00::ff"), 58, 128, 0)) is False
 
@@ -333,3 +334,56 @@ def test_what_passes_a_tier_is_asked_in_the_next_whatever_the_rest_of_the_tier_s
     made.on_delta(state(policies={**POLICIES, PICKY: first}, endpoints={"cali2": at}))
     assert made.allowed(seen(FRIEND, TWO)) is True
     assert made.allowed(seen(STRANGER, TWO)) is False
+
+
+# --- the node's own connections -------------------------------------------------------------------------------------
+
+
+def host_endpoint(interface: str, *keys: ResourceKey, pre_dnat: EndpointPolicy | None = None) -> LocalHostEndpoint:
+    policy = HostPolicy(endpoint("x", *keys).policy, pre_dnat=pre_dnat or EndpointPolicy())
+    return LocalHostEndpoint(ResourceKey("HostEndpoint", interface.replace("*", "all")), interface, policy)
+
+
+def test_without_host_endpoints_the_nodes_own_connections_are_nobodys_business(connections: Connections) -> None:
+    assert connections.allowed(seen(STRANGER, HOST)) is None
+
+
+@pytest.mark.parametrize("interface", ["eth0", ANY_INTERFACE])
+def test_a_host_endpoint_judges_connections_of_the_node(connections: Connections, interface: str) -> None:
+    failsafe = Settings(
+        failsafe_inbound=(Failsafe(6, 22),), failsafe_outbound=(Failsafe(17, 53, ip_network(f"{FRIEND}/32")),)
+    )
+    concern = connections.on_delta(
+        NodeDelta(host_endpoints={interface: host_endpoint(interface, PICKY)}, settings=failsafe)
+    )
+    assert OfHost(interface) in concern.whole
+    assert pack(HOST) in connections.sieve(concern).whole
+    assert connections.allowed(seen(FRIEND, HOST)) is True
+    assert connections.allowed(seen(STRANGER, HOST)) is False
+    assert connections.allowed(seen(STRANGER, HOST, port=22, protocol=6)) is True
+    assert connections.allowed(seen(HOST, STRANGER, port=53)) is False
+    assert connections.allowed(seen(HOST, FRIEND, port=53)) is True
+    assert connections.allowed(seen(HOST, TWO)) is True, "what the node says to its workload passes"
+    assert connections.allowed(seen(HOST, HOST)) is None
+    changed = SetChange(SetKind.ADDRESSES, added=frozenset({ip_address(STRANGER)}))
+    partly = connections.on_delta(NodeDelta(sets={SetKey("friends", 4): changed})).partly
+    assert partly[OfHost(interface)] == {pack(STRANGER)}
+
+
+def test_a_connection_of_the_node_that_another_interface_would_allow_is_not_refused(connections: Connections) -> None:
+    both = {"eth0": host_endpoint("eth0", PICKY), "eth1": host_endpoint("eth1", OPEN)}
+    connections.on_delta(NodeDelta(host_endpoints=both))
+    assert connections.allowed(seen(STRANGER, HOST)) is True
+    connections.on_delta(NodeDelta(host_endpoints={"eth1": None}))
+    assert connections.allowed(seen(STRANGER, HOST)) is False
+
+
+def test_where_policy_before_dnat_may_have_allowed_it_nothing_is_refused(connections: Connections) -> None:
+    early = host_endpoint("eth0", PICKY, pre_dnat=endpoint("x", OPEN).policy)
+    connections.on_delta(NodeDelta(host_endpoints={"eth0": early}))
+    assert connections.allowed(seen(STRANGER, HOST)) is None
+
+
+def test_an_interface_without_host_endpoint_is_not_judged(connections: Connections) -> None:
+    connections.on_delta(NodeDelta(host_endpoints={"eth1": host_endpoint("eth1", PICKY)}))
+    assert connections.allowed(seen(STRANGER, HOST)) is None

@@ -18,7 +18,7 @@ class Cutting:
     def __init__(self) -> None:
         self.table = FakeConnectionTable()
         self.woken = 0
-        self.cutter = ConnectionCutter(self.table, FakeMembers(), list, self._wake)
+        self.cutter = ConnectionCutter(self.table, FakeMembers(), dict, self._wake)
         self.now_s = 100.0
 
     def _wake(self) -> None:
