@@ -98,3 +98,35 @@ def test_a_wrong_setting_is_refused_by_name(env: dict[str, str], name: str) -> N
 def test_etcd_needs_an_endpoint() -> None:
     with pytest.raises(ConfigError):
         EtcdConfig(())
+
+
+def test_flow_logs_and_metrics_have_settings() -> None:
+    config = AgentConfig.from_environ({})
+    assert (config.flow_log.logged, config.flow_log.file) == ("Denied", None)
+    assert (config.metrics.enabled, config.metrics.port) == (False, 9091)
+    config = AgentConfig.from_environ(
+        {
+            "WEFT_FLOW_LOGS": "all",
+            "WEFT_FLOW_LOG_FILE": "/var/log/weft/flows.jsonl",
+            "FELIX_PROMETHEUSMETRICSENABLED": "true",
+            "FELIX_PROMETHEUSMETRICSHOST": "::1",
+            "FELIX_PROMETHEUSMETRICSPORT": "9999",
+        }
+    )
+    assert (config.flow_log.logged, config.flow_log.file) == ("All", Path("/var/log/weft/flows.jsonl"))
+    assert (config.metrics.enabled, str(config.metrics.host), config.metrics.port) == (True, "::1", 9999)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("WEFT_FLOW_LOGS", "some"),
+        ("WEFT_FLOW_LOG_FILE", "flows.jsonl"),
+        ("FELIX_PROMETHEUSMETRICSPORT", "0"),
+        ("FELIX_PROMETHEUSMETRICSHOST", "localhost"),
+    ],
+)
+def test_wrong_settings_of_flow_logs_and_metrics_are_refused_by_name(name: str, value: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        AgentConfig.from_environ({name: value})
+    assert caught.value.name == name
