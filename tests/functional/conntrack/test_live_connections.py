@@ -1,15 +1,18 @@
 """A live connection that policy refuses is cut, one that it allows is left alone, one that it allows again goes on."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from ipaddress import ip_network
 
 import pytest
 
 from lab.netns import NetNs
+from tests.fakes.conntrack_entries import batches, many
 from tests.functional.conntrack.live import ADDRESSES, SERVICE, Live, Node, policy, speaking, workload
 from weft.model.base import Metadata
 from weft.model.endpoint import HostEndpoint, HostEndpointSpec
 from weft.model.policy import EntityRule, GlobalNetworkSet, NetworkSetSpec
+from weft.netlink.socket import NETLINK_NETFILTER, NetlinkSocket
 
 pytestmark = pytest.mark.root
 
@@ -180,3 +183,19 @@ def test_what_a_host_endpoint_refuses_of_the_nodes_own_connections_is_cut(node: 
     assert [one.name for one in kept if not one.passes_both_ways(1)] == []
     node.apply([ours])
     assert [one.name for one in (*refused, *kept) if not one.passes_both_ways(RESUMED_S)] == []
+
+
+def test_one_connection_is_found_among_very_many(node: Node, both: Connect) -> None:
+    node.start(W1, policy("p", "ingress", REFUSED, KEPT))
+    refused, kept = _all(both, REFUSED), _all(both, KEPT)
+    with node.host.enter(), NetlinkSocket(NETLINK_NETFILTER) as kernel:
+        for batch in batches(itertools.chain(many(2_000, 0x0B000000, ADDRESSES["w1"][4], REFUSED), _of_others(98_000))):
+            assert kernel.request(batch) == []
+    node.apply([policy("p", "ingress", KEPT)])
+    assert speaking(refused) == []
+    assert all(one.passes_both_ways(1) for one in kept)
+    assert node.cutter.cut_total == 2_000 + len(refused)
+
+
+def _of_others(count: int) -> Iterator[bytes]:
+    return many(count, 0x0C000000, "10.99.0.1")
