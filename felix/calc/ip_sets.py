@@ -81,11 +81,13 @@ class IPSets:
     def holders(self, addresses: Set[IPAddress]) -> dict[IPAddress, ResourceKey]:
         """Endpoints, not network sets, that bring these single addresses; of several the first by key."""
         found: dict[IPAddress, ResourceKey] = {}
+        numbers = {int(address) for address in addresses}  # an address is slow to hash
         for item, members in self._members.items():
+            if item.kind not in _ENDPOINTS:
+                continue
             for member in members:
-                if member in addresses and item.kind in _ENDPOINTS:
-                    address: IPAddress = member  # type: ignore[assignment]  # equal to one
-                    found[address] = min(item, found.get(address, item), key=_order)
+                if isinstance(member, (IPv4Address, IPv6Address)) and int(member) in numbers and member in addresses:
+                    found[member] = min(item, found.get(member, item), key=_order)
         return found
 
     def set_parent(self, profile: str, labels: Labels) -> None:

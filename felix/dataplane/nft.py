@@ -16,6 +16,7 @@ from msgspec import Struct, field
 
 from felix.dataplane.nft_counters import Counters
 from felix.dataplane.nft_plan import Batch, NeedsRewriteError
+from felix.dataplane.nft_stand_ins import fail_closed, without_counters
 from felix.dataplane.nft_state import KernelChain, KernelSet, KernelTable, NftKernel, Refusal
 from felix.rules import operations as op
 from felix.rules import values as v
@@ -39,31 +40,6 @@ class Report(Struct, frozen=True):
     in_kernel: bool
     failed: Mapping[str, str]
     operations: int = 0
-
-
-def fail_closed(chain: v.Chain) -> v.Chain:
-    """What stands in for a chain that the kernel refuses: nothing passes to or from a workload, the host is left
-    alone."""
-    if chain.hook is None:
-        return v.Chain(chain.name, (v.rule(v.Drop()),))
-    ways = {"forward": v.Way, "output": (v.Way.OUT,), "input": (v.Way.IN,), "prerouting": (v.Way.IN,)}
-    found = [
-        v.rule(v.Interface(way, name), v.Drop())
-        for way in ways.get(chain.hook.hook, ())
-        for name in ("cali*", "weftdel*")
-    ]
-    return v.Chain(chain.name, tuple(found), v.Hook(chain.hook.type, chain.hook.hook, chain.hook.priority))
-
-
-def _without_counters(chain: v.Chain, blocked: Mapping[str, str]) -> v.Chain:
-    """Where the kernel refuses a counter, the rules hold and do not count."""
-    if not any(f"counter {name}" in blocked for name in chain.counters()):
-        return chain
-    rules = []
-    for one in chain.rules:
-        left = tuple(s for s in one.statements if not isinstance(s, v.CountIn) or f"counter {s.counter}" not in blocked)
-        rules += [v.Rule(left, one.comment)] if left else []
-    return v.Chain(chain.name, tuple(rules), chain.hook)
 
 
 class _Set:
@@ -261,7 +237,7 @@ class NftDriver:
         chain = self._chains.get(name)
         if chain is None or not self._blocked:
             return chain
-        chain = _without_counters(chain, self._blocked)
+        chain = without_counters(chain, self._blocked)
         if name in self._blocked or any(f"set {looked_up}" in self._blocked for looked_up in chain.lookups()):
             return self._fail_closed(chain)
         return chain
