@@ -1,4 +1,4 @@
-"""A node with two workloads and an outside host, in namespaces, and UDP sockets that send first packets between them.
+"""A node with two workloads and an outside host, in namespaces, and sockets that send first packets between them.
 
 Addresses are those of `tests.fakes.computed_policies`. All neighbours are resolved before there are rules."""
 
@@ -14,6 +14,7 @@ from felix.dataplane.nft_kernel import NftSocket
 from felix.rules.changes import first_table
 from felix.rules.render import Renderer
 from lab.netns import NetNs, link
+from tests.functional.policy.first_packets import first_packet
 from weft.model.address import IPAddress
 from weft.netlink.message import NLM_F_ACK, NLM_F_REQUEST, message
 from weft.netlink.socket import NETLINK_NETFILTER, NetlinkSocket
@@ -21,6 +22,7 @@ from weft.policy.verdict import Flow
 
 WORKLOADS = {"cali1": ("10.0.0.1", "10.0.0.200", "fd00::1"), "cali2": ("10.0.0.2", "fd00::2")}
 OUTSIDE = ("10.9.9.9", "fd01::1")
+UDP = 17
 PORTS = (80, 85, 443, 1000)
 _CT_DELETE = (1 << 8) | 2  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_DELETE <linux/netfilter/nfnetlink_conntrack.h>
 _GATEWAY4, _GATEWAY6 = "169.254.1.1", "fe80::1"
@@ -45,6 +47,7 @@ class PolicyNode:
             there.run(["ping", "-c1", "-W2", _GATEWAY4])
         self.renderer = Renderer()
         self.sockets: dict[tuple[IPAddress, int], socket.socket] = {}
+        self._raw_sockets: dict[tuple[str, int, int], socket.socket] = {}
         self._sent = 0
         with self.host.enter():
             self.kernel = NftSocket()
@@ -66,7 +69,7 @@ class PolicyNode:
         return there
 
     def close(self) -> None:
-        for one in self.sockets.values():
+        for one in (*self.sockets.values(), *self._raw_sockets.values()):
             one.close()
         self.kernel.close()
         self._conntrack.close()
@@ -111,7 +114,38 @@ class PolicyNode:
                 return True
         return False
 
+    def _raw(self, address: IPAddress, protocol: int) -> socket.socket:
+        """A socket for packets of a protocol, where the address lives; kept for the life of the node."""
+        where = self.interface_of[address]
+        if (where, address.version, protocol) not in self._raw_sockets:
+            with self.behind[where].enter():
+                family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+                made = socket.socket(family, socket.SOCK_RAW, protocol)
+            made.setblocking(False)
+            self._raw_sockets[where, address.version, protocol] = made
+        return self._raw_sockets[where, address.version, protocol]
+
+    def _passes_by_hand(self, flow: Flow) -> bool:
+        """Whether the first packet of a flow of another protocol arrives. Sent from an address of the interface's
+        own namespace by IP_PKTINFO, so that one socket does for all of them."""
+        self.forget_connections()
+        receiver, sender = self._raw(flow.destination, flow.protocol), self._raw(flow.source, flow.protocol)
+        self._sent += 1
+        packet = first_packet(flow, self._sent & 0xFFFF)
+        if flow.source.version == 4:
+            level, kind, source = socket.SOL_IP, 8, bytes(4) + flow.source.packed + bytes(4)  # IP_PKTINFO
+        else:
+            level, kind, source = socket.IPPROTO_IPV6, 50, flow.source.packed + bytes(4)  # IPV6_PKTINFO
+        sender.sendmsg([packet], [(level, kind, source)], 0, (str(flow.destination), 0))
+        while select.select([receiver], [], [], 0.03)[0]:
+            if receiver.recv(1000).endswith(packet):
+                return True
+        return False
+
     def passes_flow(self, flow: Flow) -> bool:
+        """Whether the first packet of a flow arrives."""
+        if flow.protocol != UDP:
+            return self._passes_by_hand(flow)
         assert flow.source_port is not None
         assert flow.destination_port is not None
         return self.passes(flow.source, flow.source_port, flow.destination, flow.destination_port)

@@ -14,8 +14,10 @@ from felix.rules.changes import first_table
 from felix.rules.render import Renderer
 from lab.netns import NetNs
 from tests.fakes import computed_policies as computed
-from tests.functional.policy.node import PORTS, PolicyNode
+from tests.functional.policy.first_packets import ECHO_REQUESTS, ICMP, ICMPV6, SCTP, TCP
+from tests.functional.policy.node import PORTS, UDP, PolicyNode
 from tests.unit.calc.world import NodeState
+from weft.model.address import IPAddress
 from weft.model.keys import ResourceKey
 from weft.policy.values import Action, Direction, EndpointPolicy, Policy, Rule
 from weft.policy.verdict import Flow, verdict
@@ -31,23 +33,31 @@ def node(netns: Callable[[str], NetNs]) -> Iterator[PolicyNode]:
 
 
 def _some_flows(node: PolicyNode, seed: int, count: int) -> list[Flow]:
-    """UDP between addresses behind different interfaces."""
+    """Of every protocol, between addresses behind different interfaces."""
     pairs = [
         (source, destination)
         for source, destination in itertools.permutations(node.interface_of, 2)
         if source.version == destination.version and node.interface_of[source] != node.interface_of[destination]
     ]
     chosen = random.Random(seed)
-    return [
-        Flow(
-            source=source,
-            destination=destination,
-            protocol=17,
-            source_port=chosen.choice(PORTS),
-            destination_port=chosen.choice(PORTS),
+    return [_flow(chosen, source, destination) for source, destination in chosen.choices(pairs, k=count)]
+
+
+def _flow(chosen: random.Random, source: IPAddress, destination: IPAddress) -> Flow:
+    version = source.version
+    protocol = chosen.choice((UDP, UDP, TCP, SCTP, ICMP if version == 4 else ICMPV6))
+    if protocol in (ICMP, ICMPV6):
+        code = chosen.choice((0, 1))
+        return Flow(
+            source=source, destination=destination, protocol=protocol, icmp_type=ECHO_REQUESTS[version], icmp_code=code
         )
-        for source, destination in chosen.choices(pairs, k=count)
-    ]
+    return Flow(
+        source=source,
+        destination=destination,
+        protocol=protocol,
+        source_port=chosen.choice(PORTS),
+        destination_port=chosen.choice(PORTS),
+    )
 
 
 def test_the_kernel_decides_as_the_evaluator(node: PolicyNode) -> None:
@@ -55,14 +65,14 @@ def test_the_kernel_decides_as_the_evaluator(node: PolicyNode) -> None:
     outcomes = set()
 
     @given(desired=computed.deltas(), seed=st.integers(0, 10_000))
-    @settings(max_examples=40, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=30, suppress_health_check=list(HealthCheck))
     def check(desired: NodeDelta, seed: int) -> None:
         delta = computed.difference(state, desired)
         state.add(delta)
         report = node.program(delta)
         assert report.in_kernel
         assert report.failed == {}
-        for flow in _some_flows(node, seed, 12):
+        for flow in _some_flows(node, seed, 10):
             expected = True
             for address, direction in ((flow.source, Direction.EGRESS), (flow.destination, Direction.INGRESS)):
                 endpoint = state.endpoints.get(node.interface_of[address])
@@ -70,10 +80,11 @@ def test_the_kernel_decides_as_the_evaluator(node: PolicyNode) -> None:
                     members = computed.Members(state)
                     expected &= verdict(endpoint.policy, state.policies, members, flow, direction).allowed
             assert node.passes_flow(flow) == expected, flow
-            outcomes.add(expected)
+            outcomes.add((flow.protocol, expected))
 
     check()
-    assert outcomes == {True, False}
+    assert outcomes >= {(protocol, passes) for protocol in (UDP, TCP, SCTP) for passes in (True, False)}
+    assert {(ICMP, False), (ICMPV6, False)} & outcomes
 
 
 OPEN = ResourceKey("Profile", "open")
