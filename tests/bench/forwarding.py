@@ -1,10 +1,9 @@
 """A host between two workloads in namespaces, and a sender that has it forward packets and loses none.
 
-The sender writes whole frames into a packet socket, many with one sendmmsg(2), pinned to one CPU, and the kernel
-forwards them there and then, on the same CPU. So what a packet costs is the processor time of the sending thread and of
-that CPU's ksoftirqd, whatever else the machine does meanwhile; what sending alone costs is measured, too (`Sink`), to
-be taken off. A frame is sent only while few are under way, so that no queue overflows. Frames that arrive are dropped
-where they come in."""
+The sender writes whole frames into a packet socket, many with one sendmmsg(2), pinned to one CPU; receive packet
+steering gives everything that follows to another, whose time is what is measured. A frame is sent only while few are
+under way, so that no queue overflows and the other CPU always has work. Frames that arrive are dropped where they come
+in. (With one CPU alone it does both, and sending is a part of what is measured.)"""
 
 from __future__ import annotations
 
@@ -15,9 +14,7 @@ import struct
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import cache
 from ipaddress import IPv4Address
-from pathlib import Path
 
 from lab.netns import NetNs, link, run
 
@@ -25,9 +22,7 @@ UNDER_WAY = 512
 """Frames between sender and receiver; the kernel's queue for a CPU holds 1,000 unless somebody changed it."""
 BATCH = 128
 STALLED_S = 2.0
-_DROP_ALL = (
-    "table netdev sink {{ chain everything {{ type filter hook ingress device {} priority 0; policy drop; }}; }}"
-)
+_DROP_ALL = "table netdev sink { chain all_of_it { type filter hook ingress device eth0 priority 0; policy drop; }; }"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -35,8 +30,8 @@ class _IoVec(ctypes.Structure):
     _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
 
 
-class _Message(ctypes.Structure):
-    """struct mmsghdr with the struct msghdr inside."""
+class _Header(ctypes.Structure):
+    """struct msghdr."""
 
     _fields_ = (
         ("name", ctypes.c_void_p),
@@ -46,8 +41,13 @@ class _Message(ctypes.Structure):
         ("control", ctypes.c_void_p),
         ("control_length", ctypes.c_size_t),
         ("flags", ctypes.c_int),
-        ("sent", ctypes.c_uint32),
     )
+
+
+class _Message(ctypes.Structure):
+    """struct mmsghdr."""
+
+    _fields_ = (("header", _Header), ("sent", ctypes.c_uint32))
 
 
 class Frames:
@@ -61,7 +61,7 @@ class Frames:
         offset = ctypes.addressof(self._buffer)
         for vector, message, frame in zip(self._vectors, self._messages, frames, strict=True):
             vector.base, vector.length = offset, len(frame)
-            message.vectors, message.vector_count = ctypes.pointer(vector), 1
+            message.header.vectors, message.header.vector_count = ctypes.pointer(vector), 1
             offset += len(frame)
 
     def send(self, descriptor: int, first: int, count: int) -> int:
@@ -84,23 +84,8 @@ def udp_frame(source: IPv4Address, source_port: int, target: IPv4Address, target
     return mac + b"\x02\0\0\0\0\x01\x08\0" + header + struct.pack("!HHHH", source_port, target_port, 10, 0) + bytes(20)
 
 
-class _Counter:
-    """Packets that come in by an interface, which drops them."""
-
-    def __init__(self, netns: NetNs, interface: str, stack: ExitStack) -> None:
-        self._mark = f"{interface}:".encode()
-        with netns.enter():
-            run(["nft", "-f", "-"], stdin=_DROP_ALL.format(interface))
-            self._counters = os.open("/proc/thread-self/net/dev", os.O_RDONLY)
-        stack.callback(os.close, self._counters)
-
-    def received(self) -> int:
-        text = os.pread(self._counters, 4096, 0)
-        return int(text[text.index(self._mark) + len(self._mark) :].split(None, 2)[1])
-
-
-class _End(_Counter):
-    """A workload's side of its veth, with a packet socket on it."""
+class _End:
+    """A workload's side of its veth, with a packet socket on it; what comes in by it is counted and dropped."""
 
     def __init__(self, netns: NetNs, host: NetNs, interface: str, address: IPv4Address, stack: ExitStack) -> None:
         self.address = address
@@ -108,11 +93,18 @@ class _End(_Counter):
         host.ip("route", "add", f"{address}/32", "dev", interface)
         host.ip("neighbour", "add", str(address), "lladdr", "02:00:00:00:00:02", "dev", interface)
         self.gateway = bytes.fromhex(host.ip_json("link", "show", interface)[0]["address"].replace(":", ""))
-        super().__init__(netns, "eth0", stack)
         with netns.enter():
+            run(["nft", "-f", "-"], stdin=_DROP_ALL)
+            self._counters = os.open("/proc/thread-self/net/dev", os.O_RDONLY)
+            stack.callback(os.close, self._counters)
             sender = stack.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
             sender.bind(("eth0", 0))
         self.descriptor = sender.fileno()
+
+    def received(self) -> int:
+        """Packets that have come in so far."""
+        text = os.pread(self._counters, 4096, 0)
+        return int(text[text.index(b"eth0:") + 5 :].split(None, 2)[1])
 
 
 class Fabric:
@@ -126,7 +118,14 @@ class Fabric:
             self.host.sysctl(ipv4__ip_forward=1)
             self._sender = _End(spaces[1], self.host, interfaces[0], addresses[0], stack)
             self._receiver = _End(spaces[2], self.host, interfaces[1], addresses[1], stack)
+            self._steer(interfaces)
             self._stack = stack.pop_all()
+
+    def _steer(self, interfaces: tuple[str, str]) -> None:
+        forwarding = max(os.sched_getaffinity(0))
+        files = " ".join(f"/sys/class/net/{one}/queues/rx-0/rps_cpus" for one in interfaces)
+        command = f"for file in {files}; do echo {1 << forwarding:x} >$file; done"
+        run(["ip", "netns", "exec", self.host.name, "sh", "-c", command])
 
     def close(self) -> None:
         self._stack.close()
@@ -140,13 +139,13 @@ class Fabric:
 
     def establish(self, ports: Sequence[int], target_port: int) -> None:
         """Let each of these flows see a packet in both directions."""
-        self.cost_s(self.frames(ports, target_port), len(ports))
+        self.rate(self.frames(ports, target_port), len(ports))
         answers = _frames(self._receiver, self._sender, [(target_port, port) for port in ports])
         _send(answers, answers.count, self._receiver, self._sender)
 
-    def cost_s(self, frames: Frames, count: int) -> float:
-        """Processor seconds for one of `count` packets, the frames sent over and over. TimeoutError if one is lost."""
-        return _send(frames, count, self._sender, self._receiver) / count
+    def rate(self, frames: Frames, count: int) -> float:
+        """Packets a second when `count` are forwarded, the frames sent over and over. TimeoutError if one is lost."""
+        return count / _send(frames, count, self._sender, self._receiver)
 
     def passes(self, port: int, target_port: int) -> bool:
         """Whether one datagram arrives."""
@@ -156,64 +155,26 @@ class Fabric:
         return self._receiver.received() > before
 
 
-class Sink:
-    """What sending costs by itself: the same frames to an interface that drops them where they come in."""
-
-    def __init__(self, name: str) -> None:
-        self._stack = ExitStack()
-        with ExitStack() as stack:
-            spaces = [stack.enter_context(_namespace(f"weft-{os.getpid()}-{name}{part}")) for part in "sr"]
-            self._end = _End(spaces[0], spaces[1], "sink", IPv4Address("10.0.0.1"), stack)
-            self._far = _Counter(spaces[1], "sink", stack)
-            self._frames = _frames(self._end, self._end, [(port, 1000) for port in range(1000, 5000)])
-            self._stack = stack.pop_all()
-
-    def close(self) -> None:
-        self._stack.close()
-
-    def cost_s(self, count: int) -> float:
-        """Processor seconds for one packet."""
-        return _send(self._frames, count, self._end, self._far) / count
-
-
 def _frames(source: _End, target: _End, ports: Sequence[tuple[int, int]]) -> Frames:
     return Frames([udp_frame(source.address, one, target.address, other, source.gateway) for one, other in ports])
 
 
-def _send(frames: Frames, count: int, source: _End, target: _Counter) -> float:
-    """Processor seconds until the last of them has arrived; TimeoutError if one does not."""
+def _send(frames: Frames, count: int, source: _End, target: _End) -> float:
+    """Seconds until the last of them has arrived; TimeoutError if one does not."""
     before, sent, arrived = target.received(), 0, 0
-    last = time.monotonic()
-    begin = _processor_s()
+    begin = last = time.perf_counter()
     while arrived < count:
         room = min(count - sent, UNDER_WAY - (sent - arrived), BATCH, frames.count - sent % frames.count)
         if room > 0:
             sent += frames.send(source.descriptor, sent % frames.count, room)
         else:
-            os.sched_yield()
+            os.sched_yield()  # whoever forwards may have to share this CPU
         found = target.received() - before
         if found > arrived:
-            arrived, last = found, time.monotonic()
-        elif time.monotonic() - last > STALLED_S:
+            arrived, last = found, time.perf_counter()
+        elif time.perf_counter() - last > STALLED_S:
             raise TimeoutError(f"{arrived} of {sent} packets arrived")
-    return _processor_s() - begin
-
-
-def _processor_s() -> float:
-    """What the calling thread and the ksoftirqd of its CPU have used so far."""
-    [cpu] = os.sched_getaffinity(0)
-    return time.thread_time() + int(_ksoftirqd(cpu).read_text().split()[0]) / 1e9
-
-
-@cache
-def _ksoftirqd(cpu: int) -> Path:
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if (process / "comm").read_text() == f"ksoftirqd/{cpu}\n":
-                return process / "schedstat"
-        except FileNotFoundError:
-            pass  # ended meanwhile
-    raise RuntimeError(f"no ksoftirqd/{cpu}: are kernel threads visible here?")
+    return time.perf_counter() - begin
 
 
 @contextmanager
