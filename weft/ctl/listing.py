@@ -195,6 +195,16 @@ LISTINGS: Mapping[str, Listing] = {
         },
     ),
     "IPReservation": Listing(("NAME",), ("NAME", "CIDRS"), NAME | {"CIDRS": shortened(field("spec", "reservedCIDRs"))}),
+    "KubernetesEndpointSlice": Listing(
+        ("NAME", "SERVICE"),
+        ("NAME", "SERVICE", "ADDRESSTYPE", "ENDPOINTS"),
+        NAME
+        | {
+            "SERVICE": field("metadata", "labels", "kubernetes.io/service-name"),
+            "ADDRESSTYPE": field("addressType", absent="IPv4"),
+            "ENDPOINTS": count("endpoints"),
+        },
+    ),
     "Node": Listing(
         ("NAME",),
         ("NAME", "ASN", "IPV4", "IPV6"),

@@ -7,6 +7,7 @@ tolerated, so that what was printed can be applied again."""
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
@@ -103,7 +104,8 @@ def decode_manifests(
 
     `namespace` is for namespaced resources that name none. Raises ValidationError at the first mistake."""
     resources: list[Resource] = []
-    documents = yaml.load_all(text, Loader=_Loader)
+    whole = _as_json(text)
+    documents = yaml.load_all(text, Loader=_Loader) if whole is None else (whole,)
     index = -1
     try:
         for index, tree in enumerate(documents):
@@ -114,6 +116,29 @@ def decode_manifests(
     except RecursionError:
         raise ValidationError(source, index + 1, "$", None, "fewer brackets inside each other") from None
     return resources
+
+
+def _as_json(text: str | bytes) -> dict[str, Any] | None:
+    """One JSON object, far sooner than YAML's reader would have it; None for whatever is not plainly that, which YAML's
+    reader then reads or complains of."""
+    if text[:1] not in ("{", b"{"):
+        return None
+    try:
+        tree = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        return None
+    return tree if isinstance(tree, dict) else None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key twice")
+    return found
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(name)
 
 
 def _one_line(error: yaml.YAMLError) -> str:

@@ -65,6 +65,9 @@ def test_objects_are_applied_as_what_they_become_and_a_second_time_nothing_chang
     assert all(read(RESOURCES + key) for key in KEYS)
     assert weftctl("apply", "-f", "-", stdin=CLUSTER).code == 0
     assert weftctl("get", "-f", "-", "-o", "json", stdin=CLUSTER).out == before
+    assert weftctl("get", "endpointslices", "-n", "shop", "-o", "wide").out.split()[-5:] == [
+        *("shop", "web-x", "web", "IPv4", "1")
+    ]
     assert weftctl("replace", "-f", "-", stdin=CLUSTER).code == 0
     again = weftctl("create", "-f", "-", stdin=CLUSTER)
     assert again.code == 1

@@ -13,6 +13,7 @@ from tests.unit.kubernetes.documents import Tree, namespace, one, pod, policy, r
 from weft.kubernetes import decode_manifests, staged_policy
 from weft.kubernetes.manifest import decode_with_origin
 from weft.model import codec
+from weft.model.errors import ValidationError
 from weft.model.keys import of
 from weft.model.staged import StagedKubernetesNetworkPolicy
 
@@ -114,6 +115,32 @@ def test_what_kubectl_prints_is_read_whole() -> None:
 
 def test_as_json_it_is_the_same() -> None:
     assert decode_manifests(json.dumps(yaml.safe_load(KUBECTL)), "a") == decode_manifests(KUBECTL, "b")
+
+
+DEPTHS = (50, 200, 480, 960, 3000)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"apiVersion": "v1", "kind": "Namespace", "kind": "Pod", "metadata": {"name": "a"}}', "'kind' twice"),
+        ('{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NaN}}', "lower case"),
+        ('{"apiVersion": "v1", "kind": "Namespace"', "YAML or JSON"),
+        *(
+            ('{"apiVersion": "v1", "kind": "Pod", "metadata": ' + '{"a": ' * n + "1" + "}" * (n + 1), "")
+            for n in DEPTHS
+        ),
+    ],
+)
+def test_json_is_read_as_strictly_as_yaml(text: str, words: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        decode_manifests(text, "a.json")
+    assert words in caught.value.expected
+
+
+def test_several_documents_may_be_json() -> None:
+    trees = [namespace("a"), namespace("b")]
+    assert decode_manifests("\n---\n".join(map(json.dumps, trees)), "a") == read(*trees)
 
 
 @pytest.mark.parametrize("kind", ["NamespaceList", "PodList", "NetworkPolicyList"])
