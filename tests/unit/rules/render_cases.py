@@ -118,6 +118,64 @@ spec:
   - action: Allow
 """,
     ),
+    "host-endpoints": (
+        """
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: uplink, labels: {role: node}}
+spec: {node: here, interfaceName: eth0}
+---
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: rest, labels: {role: node}}
+spec: {node: here, interfaceName: "*"}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: metrics}
+spec:
+  selector: role == 'node'
+  applyOnForward: true
+  types: [Ingress, Egress]
+  ingress:
+  - {action: Allow, protocol: TCP, destination: {ports: [9100]}}
+  egress:
+  - {action: Allow}
+---
+apiVersion: projectcalico.org/v3
+kind: FelixConfiguration
+metadata: {name: default}
+spec:
+  failsafeInboundHostPorts:
+  - {protocol: TCP, port: 22}
+  - {protocol: TCP, port: 6443, net: 10.0.0.0/8}
+  failsafeOutboundHostPorts:
+  - {protocol: UDP, port: 53}
+""",
+        """
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: dns-server}
+spec:
+  selector: role == 'node'
+  doNotTrack: true
+  applyOnForward: true
+  ingress:
+  - {action: Allow, protocol: UDP, destination: {ports: [53]}}
+  egress:
+  - {action: Allow, protocol: UDP, source: {ports: [53]}}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: node-ports}
+spec:
+  selector: role == 'node'
+  preDNAT: true
+  applyOnForward: true
+  ingress:
+  - {action: Deny, protocol: TCP, destination: {ports: ["30000:32767"]}}
+""",
+    ),
     "nat-and-host": (
         """
 apiVersion: projectcalico.org/v3
