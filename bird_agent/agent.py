@@ -15,12 +15,14 @@ from bird_agent import sessions as session_states
 from bird_agent.announcer import Announcer
 from bird_agent.attachment import Attachment, Step
 from bird_agent.bestpath import Local, Peer
+from bird_agent.bfd.wire import Report, Wanted
 from bird_agent.datastore_view import Concern, DatastoreView
 from bird_agent.exabgp import commands, events, link
 from bird_agent.exabgp.events import SpeakerEvent
 from bird_agent.forwarding import Forwarding
 from bird_agent.holdoffs import HoldOffs
 from bird_agent.nexthops import Underlay
+from bird_agent.pathwatch import PathWatch
 from bird_agent.rib import Rib
 from bird_agent.rulebook import Rulebook
 from bird_agent.session_config import Needs, Peering, Problem, SessionConfig, Surroundings
@@ -29,7 +31,8 @@ from weft.datastore.syncer import SyncEvent
 from weft.model.address import IPAddress, IPNetwork
 
 SETTLE_TIMEOUT_S = 120.0  # as long as peers keep our routes
-MAX_PREFIXES_REACHED = 1  # subcode of cease (RFC 4486 3)
+MAX_PREFIXES_REACHED = 1  # subcodes of cease (RFC 4486 3, RFC 9384)
+BFD_DOWN = 10
 
 
 class Agent:
@@ -45,6 +48,7 @@ class Agent:
         self._planned: Peering | None = None
         self._peering: Peering | None = None
         self.hold_offs = HoldOffs()
+        self.paths = PathWatch()
         self.sessions = Sessions()
         self.announcer = Announcer()
         self.rulebook = Rulebook(self.announcer)
@@ -119,9 +123,23 @@ class Agent:
         self.rulebook.on_underlay()
         for session in list(self.sessions):
             if session.established and self.forwarding.is_link_down(session.peer):
-                self._do(self.sessions.on_interface_down(session.peer, self._now))
+                self._do(self.sessions.on_path_lost(session.peer, self._now, "interface down"))
                 self._next.commands.append(commands.teardown(session.peer, 6))
                 self._note(session.peer, "down: interface down")
+
+    def bfd_wanted(self) -> list[Wanted]:
+        """The BFD sessions there should be."""
+        sessions = () if self._peering is None else self._peering.sessions.values()
+        return self.paths.wanted(sessions, self.forwarding.is_adjacent)
+
+    def on_bfd(self, report: Report) -> None:
+        """What BFD says of a path; a lost one ends the BGP session at once."""
+        why, session = self.paths.on_report(report), self.sessions.get(report.peer)
+        if why is not None and session is not None and session.established:
+            self._do(self.sessions.on_path_lost(report.peer, self._now, why))
+            self.announcer.on_down(report.peer)
+            self._next.commands.append(commands.cease(report.peer, BFD_DOWN))
+            self._note(report.peer, f"down: {why}")
 
     def _on_resources(self) -> None:
         self._planned = planned = self._view.peering(self._surroundings)

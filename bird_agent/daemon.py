@@ -20,6 +20,8 @@ from ipaddress import ip_address
 from prometheus_client import CollectorRegistry
 
 from bird_agent.agent import Agent
+from bird_agent.bfd.client import BfdClient, stop_bfd
+from bird_agent.bfd.wire import Report
 from bird_agent.datastore_view import watched_prefixes
 from bird_agent.exabgp import events, link
 from bird_agent.exabgp.client import LinkClient
@@ -84,6 +86,7 @@ class Daemon:
         self._status = BirdAgentStatus(
             config.node_name, started_at, self._agent, self._kernel, self._table, self._syncer
         )
+        self._bfd = BfdClient(config.run_dir, self._on_bfd, self._agent.paths.on_lost)
         self._inspection = BgpInspection(self._agent, self._kernel, self._table, self._speaker_text)
         self._metrics = BgpMetrics()
         self._metrics_due = 0.0
@@ -114,6 +117,7 @@ class Daemon:
                         self._step_forever(),
                         self._configure_forever(),
                         self._supervisor.run(),
+                        self._bfd.run(),
                         self._attach(),
                     )
                 ]
@@ -198,6 +202,10 @@ class Daemon:
         self._agent.on_detached()
         self._wake.set()
 
+    def _on_bfd(self, report: Report) -> None:
+        self._agent.on_bfd(report)
+        self._wake.set()
+
     def _on_speaker_running(self, before: bool) -> None:
         if before:
             self._agent.on_speaker_found()
@@ -232,6 +240,8 @@ class Daemon:
         if step.peering is not None:
             self._wanted = step.peering
             self._reconfigure.set()
+        self._bfd.set_wanted(self._agent.bfd_wanted())
+        self._status.bfd_trouble = self._bfd.trouble
         if step.commands:
             self._client.send(step.commands)
         if step.routes:
@@ -332,6 +342,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     paths = SpeakerPaths(config.run_dir)
     if options.command == "stop-speaker":
         stop_speaker(paths)
+        stop_bfd(config.run_dir)
         return 0
     begin(parser, config, "bird-agent")
     refused = False
@@ -343,6 +354,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             log.critical("the speaker cannot be started: %s", refusal)
     if os.environ.get("WEFT_SPEAKER_LIFETIME", "") == "agent":
         stop_speaker(paths)
+        stop_bfd(config.run_dir)
     return int(refused)
 
 

@@ -58,6 +58,10 @@ class Forwarding:
         link = self._next_hops.connected_link(peer)
         return link is not None and link not in self._underlay.links_up
 
+    def is_adjacent(self, peer: IPAddress) -> bool:
+        """The peer is on a network of ours."""
+        return self._next_hops.connected_link(peer) is not None
+
     def interface_of(self, next_hop: IPAddress) -> str:
         """The name of the link that leads to a next hop; "" if none does."""
         reach = self._next_hops.reach(next_hop)

@@ -60,6 +60,7 @@ class BgpInspection:
                     max_prefixes=config.max_prefixes or 0,
                     has_password=config.password is not None,
                     ttl_security_hops=config.ttl_security_hops or 0,
+                    bfd=self._bfd_state(config),
                 )
             )
         return sorted(found, key=lambda each: (each.address.version, int(each.address)))
@@ -102,6 +103,12 @@ class BgpInspection:
             planned.cluster_id,
             self._speaker_text(),
         )
+
+    def _bfd_state(self, config: SessionConfig) -> str:
+        if config.bfd is None:
+            return ""
+        state = self._agent.paths.state(config.peer)
+        return "unknown" if state is None else state.name.lower().replace("_", " ")
 
     def _configs(self) -> dict[IPAddress, SessionConfig]:
         planned = self._agent.peering

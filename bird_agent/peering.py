@@ -9,12 +9,13 @@ session whose password cannot be had is not set up in another way either."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from ipaddress import IPv4Address
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
+from bird_agent.bfd.wire import BfdWish, parse_wish
 from bird_agent.session_config import (
     DEFAULT_HOLD_TIME_S,
     DEFAULT_PORT,
@@ -40,14 +41,15 @@ from bird_agent.settings import (
 )
 from weft import selector
 from weft.model.address import IPAddress
-from weft.model.base import Metadata
 from weft.model.bgp import BGPConfiguration, BGPConfigurationSpec, BGPFilter, BGPPassword, BGPPeer, PeerAddress
 from weft.model.node import Node
 
 DEFAULT_AS: Final = 64512
 MAX_PREFIXES: Final = "weft/max-prefixes"
-"""An annotation of a BGPPeer, or of the default BGPConfiguration for all sessions: Calico has no such setting."""
+BFD: Final = "weft/bfd"
+"""Annotations of a BGPPeer, or of the default BGPConfiguration for all sessions: Calico has no such settings."""
 
+T = TypeVar("T")
 _Planned = tuple[IPAddress, SessionConfig | None]
 """A session with a peer; None: it is asked for and cannot be had, and nothing else may stand in for it."""
 
@@ -93,6 +95,7 @@ class _Options:
     gateway: IPAddress | None = None
     filters: tuple[str, ...] = ()
     max_prefixes: int | None = None
+    bfd: BfdWish | None = None
 
 
 class _Planner:
@@ -138,7 +141,8 @@ class _Planner:
         options = self._with_password(
             _Options(
                 restart_time_s=_restart_time_s(default.node_mesh_max_restart_time),
-                max_prefixes=self._default_max_prefixes(),
+                max_prefixes=self._annotated(MAX_PREFIXES, _number),
+                bfd=self._annotated(BFD, parse_wish),
             ),
             default.node_mesh_password,
             subject,
@@ -251,6 +255,7 @@ class _Planner:
                 gateway=gateway if gateway is not None and gateway.version == peer.version else None,
                 filters=options.filters,
                 max_prefixes=options.max_prefixes,
+                bfd=options.bfd,
             ),
         )
 
@@ -259,7 +264,6 @@ class _Planner:
         for name in spec.filters:
             if name not in self._filters:
                 self._complain(subject, f"BGPFilter/{name} does not exist: nothing is filtered by it")
-        limit = self._max_prefixes(peer.metadata, subject)
         options = _Options(
             hold_time_s=_hold_time_s(spec.keepalive_time),
             restart_time_s=_restart_time_s(spec.max_restart_time),
@@ -269,7 +273,8 @@ class _Planner:
             keep_external_next_hop=spec.next_hop_mode is None and spec.keep_original_next_hop,
             gateway=spec.reachable_by,
             filters=spec.filters,
-            max_prefixes=self._default_max_prefixes() if limit is None else limit,
+            max_prefixes=self._annotated(MAX_PREFIXES, _number, peer),
+            bfd=self._annotated(BFD, parse_wish, peer),
         )
         return self._with_password(options, spec.password, subject)
 
@@ -284,18 +289,17 @@ class _Planner:
             self._complain(subject, f"the secret {key} is not there: no session without its password")
         return replace(options, password=password, wants_password=not reference.optional)
 
-    def _default_max_prefixes(self) -> int | None:
-        found = self._configurations.get(DEFAULT_CONFIGURATION)
-        subject = f"BGPConfiguration/{DEFAULT_CONFIGURATION}"
-        return None if found is None else self._max_prefixes(found.metadata, subject)
-
-    def _max_prefixes(self, metadata: Metadata, subject: str) -> int | None:
-        text = metadata.annotations.get(MAX_PREFIXES)
-        if text is None:
-            return None
-        if text.isascii() and text.isdigit() and int(text) > 0:
-            return int(text)
-        self._complain(subject, f"annotation {MAX_PREFIXES} {text!r} is not a number of prefixes: no limit")
+    def _annotated(self, name: str, parse: Callable[[str], T], peer: BGPPeer | None = None) -> T | None:
+        """An annotation of the peer, or of the default configuration; None also for one that makes no sense."""
+        for resource in (peer, self._configurations.get(DEFAULT_CONFIGURATION)):
+            text = None if resource is None else resource.metadata.annotations.get(name)
+            if resource is None or text is None:
+                continue
+            try:
+                return parse(text)
+            except ValueError as error:
+                self._complain(f"{resource.kind}/{resource.name}", f"annotation {name}: {error}")
+                return None
         return None
 
     def _is_for(self, peer: BGPPeer, node: Node) -> bool:
@@ -372,6 +376,12 @@ def _restart_time_s(wanted: timedelta | None) -> int:
 def _hold_time_s(keepalive: timedelta | None) -> int:
     """ExaBGP sends three keepalives in a hold time, so the interval asked for is a third of it."""
     return DEFAULT_HOLD_TIME_S if keepalive is None else min(3 * max(1, round(keepalive.total_seconds())), 65535)
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise ValueError(f"{text!r} is not a number of prefixes: no limit")
+    return int(text)
 
 
 def _is_reflector(node: Node) -> bool:

@@ -10,6 +10,7 @@ from enum import Enum
 from ipaddress import IPv4Address
 from typing import Final, Literal, NamedTuple
 
+from bird_agent.bfd.wire import BfdWish
 from weft.model.address import IPAddress
 
 DEFAULT_PORT: Final = 179
@@ -73,7 +74,7 @@ class SessionConfig:
     """One session this node should have. `port` is where the peer listens; `resource` asked for it.
 
     `allowed_own_as`: how often the local AS number may be in a received path. `gateway`: a host route to the peer leads
-    there. `max_prefixes`: more end the session; None: no limit."""
+    there. `max_prefixes`: more end the session; None: no limit. `bfd`: the path is watched."""
 
     peer: IPAddress
     peer_as: int
@@ -91,6 +92,7 @@ class SessionConfig:
     gateway: IPAddress | None = None
     filters: tuple[str, ...] = ()
     max_prefixes: int | None = None
+    bfd: BfdWish | None = None
 
     @property
     def internal(self) -> bool:

@@ -273,16 +273,16 @@ class Sessions:
                 session.flaps, session.updates = session.counts_before_replay
                 session.counts_before_replay = None
 
-    def on_interface_down(self, peer: IPAddress, at: float) -> list[Action]:
+    def on_path_lost(self, peer: IPAddress, at: float, why: str) -> list[Action]:
         """The way to the peer is gone: its routes lead nowhere, whatever the session still believes."""
         session = self._sessions.get(peer)
         if session is None or not (session.established or session.stale_until):
             return []
         session.flaps += session.established
-        session.state, session.since, session.last_error = "active", at, "interface down"
+        session.state, session.since, session.last_error = "active", at, why
         session.stale_until.clear()
         session.deadline = None
-        return [DropAll(peer, "interface down")]
+        return [DropAll(peer, why)]
 
     def on_connecting(self, peer: IPAddress) -> None:
         session = self._sessions.get(peer)

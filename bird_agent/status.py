@@ -50,6 +50,7 @@ class BirdAgentStatus:
         self._table = table
         self._syncer = syncer
         self.speaker_error = ""
+        self.bfd_trouble = ""
         self.left_out: dict[str, str] = {}  # sessions that ExaBGP cannot express: resource -> why
 
     def node_status(self) -> NodeStatus:
@@ -124,6 +125,8 @@ class BirdAgentStatus:
         notices += [Notice(Severity.NOT_ENFORCED, resource, why) for resource, why in self.left_out.items()]
         if self.speaker_error:
             notices.append(Notice(Severity.WARNING, f"Node/{self._node}", self.speaker_error))
+        if self.bfd_trouble:
+            notices.append(Notice(Severity.NOT_ENFORCED, f"Node/{self._node}", self.bfd_trouble))
         for failure in self._table.failures:
             text = f"route to {failure.prefix} refused by the kernel: {failure.text}"
             notices.append(Notice(Severity.WARNING, f"Node/{self._node}", text))

@@ -23,7 +23,8 @@ class PathView(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerReport:
-    """One session. `hold_time_s` is what both ends agreed on; `max_prefixes` and `ttl_security_hops` 0: none."""
+    """One session. `hold_time_s` is what both ends agreed on; `max_prefixes` and `ttl_security_hops` 0: none.
+    `bfd` is the state of the BFD session that watches the path; empty: none does."""
 
     address: IPAddress
     asn: int
@@ -45,6 +46,7 @@ class PeerReport:
     max_prefixes: int = 0
     has_password: bool = False
     ttl_security_hops: int = 0
+    bfd: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

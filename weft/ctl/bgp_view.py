@@ -118,6 +118,7 @@ def _row(one: PathReport, wide: bool) -> tuple[str, ...]:
 def _options(one: PeerReport) -> list[str]:
     options = ["password"] if one.has_password else []
     options += [f"TTL security {one.ttl_security_hops}"] if one.ttl_security_hops else []
+    options += [f"BFD {one.bfd}"] if one.bfd else []
     options += [f"at most {one.max_prefixes} prefixes"] if one.max_prefixes else []
     return options + [f"filter {name}" for name in one.filters]
 

@@ -233,15 +233,18 @@ class Frr:
     netns: NetNs
     directory: Path
     configuration: str
+    bfd: str = ""
+    """The configuration of bfdd, where it runs too."""
     processes: list[Process] = field(default_factory=list)
 
     def start(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         (self.directory / "zebra.conf").write_text("hostname tor\n")
         (self.directory / "bgpd.conf").write_text(self.configuration)
+        (self.directory / "bfdd.conf").write_text(f"hostname tor\n{self.bfd}")
         shutil.chown(self.directory, "frr", "frr")
         common = ["--vty_socket", str(self.directory), "-z", str(self.directory / "zserv.api")]
-        for name in ("zebra", "bgpd"):
+        for name in ("zebra", "bgpd", *(["bfdd"] if self.bfd else [])):
             files = ["-f", str(self.directory / f"{name}.conf"), "-i", str(self.directory / f"{name}.pid")]
             argv = [str(FRR / name), *common, *files, "--log", "stdout", "-P", "0"]
             self.processes.append(start(name, argv, log=self.directory / f"{name}.log", netns=self.netns))

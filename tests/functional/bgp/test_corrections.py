@@ -14,9 +14,11 @@ import time
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from exabgp.configuration.configuration import _Configuration
 from exabgp.reactor.asynchronous import ASYNC
 
 from bird_agent.exabgp import corrections
@@ -240,6 +242,53 @@ def test_five_thousand_commands_cost_no_event_loop(run: Callable[[ASYNC], bool],
         pass
     assert taken == list(range(5000))
     assert loops.made == 0
+
+
+class Counted(str):
+    """A peer's name that counts what it is compared with."""
+
+    compared = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        Counted.compared += 1
+        return str.__eq__(self, other)
+
+
+class SilentNeighbor:
+    """As much of a neighbour as announcing a route needs; counts the copies that are made of it."""
+
+    copies = 0
+
+    def __init__(self) -> None:
+        self._families = ["ipv4 unicast"]
+        self.told: list[object] = []
+        self.rib = SimpleNamespace(outgoing=SimpleNamespace(add_to_rib=self.told.append))
+
+    def families(self) -> list[str]:
+        return self._families
+
+    def remove_self(self, change: object) -> object:
+        SilentNeighbor.copies += 1
+        return change
+
+
+@pytest.mark.parametrize(
+    "inject",
+    [corrections._inject_change, pytest.param(_Configuration.inject_change, marks=UNCORRECTED)],
+    ids=["corrected", "uncorrected"],
+)
+def test_a_route_for_many_peers_costs_each_of_them_one_step_and_no_copy(inject: Callable[..., bool]) -> None:
+    names = [Counted(number) for number in range(100)]
+    neighbors = {name: SilentNeighbor() for name in names}
+    nlri = SimpleNamespace(
+        family=lambda: SimpleNamespace(afi_safi=lambda: "ipv4 unicast"), nexthop=SimpleNamespace(SELF=False)
+    )
+    change = SimpleNamespace(nlri=nlri)
+    Counted.compared = SilentNeighbor.copies = 0
+    assert inject(SimpleNamespace(neighbors=neighbors), names, change)
+    assert all(neighbor.told == [change] for neighbor in neighbors.values())
+    assert (Counted.compared <= 200, SilentNeighbor.copies) == (True, 0)
 
 
 @pytest.mark.parametrize("left_out", ["", pytest.param("B9", marks=UNCORRECTED)], ids=["corrected", "uncorrected"])

@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bird_agent.agent import Agent, Step
+from bird_agent.bfd.packet import Diagnostic, State
+from bird_agent.bfd.wire import Report
 from bird_agent.exabgp import events, link
 from bird_agent.exabgp.events import PathAttributes
 from bird_agent.nexthops import Underlay
@@ -231,6 +233,28 @@ def test_a_link_that_goes_down_withdraws_at_once_and_ends_the_session() -> None:
     assert step.commands[0] == b"neighbor 10.0.0.2 teardown 6\n"
     assert world.kernel == {}
     assert world.notes[-1] == "BGP session with 10.0.0.2 (AS 64512, Node/n2) down: interface down"
+
+
+def test_a_path_that_bfd_finds_dead_withdraws_at_once_and_tells_the_peer_why() -> None:
+    world, peer = running(2), ip_address("10.0.0.2")
+    metadata = Metadata(name="two", annotations={"weft/bfd": "100ms x 3"})
+    resource = BGPPeer(metadata=metadata, spec=BGPPeerSpec(peer_ip="10.0.0.2", as_number=AsNumber(64512)))
+    world.agent.on_datastore([Upserted(keys.of(resource), resource, 1)])
+    world.learn("10.0.0.2")
+    world.step()
+    (wanted,) = world.agent.bfd_wanted()
+    assert (wanted.peer, wanted.local, wanted.multihop) == (peer, ip_address("10.0.0.1"), False)
+    world.agent.on_bfd(Report(peer, State.UP, Diagnostic.NONE))
+    world.step()
+    assert set(world.kernel) == {LEARNT}
+    world.agent.on_bfd(Report(peer, State.DOWN, Diagnostic.DETECTION_TIME_EXPIRED))
+    world.step()
+    assert world.kernel == {}
+    assert world.speaker.ceased == ["10.0.0.2 10"]
+    assert world.notes[-1] == "BGP session with 10.0.0.2 (AS 64512, BGPPeer/two) down: BFD: the path is dead"
+    session = world.agent.sessions.get(peer)
+    assert session is not None
+    assert (session.flaps, session.last_error) == (1, "BFD: the path is dead")
 
 
 def test_a_removed_node_takes_its_routes_with_it() -> None:

@@ -138,8 +138,8 @@ def test_a_refresh_marks_everything_and_ends_with_its_mark_or_in_time() -> None:
 def test_an_interface_that_goes_down_withdraws_even_what_was_kept() -> None:
     sessions = established({V4: False})
     sessions.on_down(down())
-    assert sessions.on_interface_down(PEER, 101) == [DropAll(PEER, "interface down")]
-    assert sessions.on_interface_down(PEER, 102) == []
+    assert sessions.on_path_lost(PEER, 101, "interface down") == [DropAll(PEER, "interface down")]
+    assert sessions.on_path_lost(PEER, 102, "interface down") == []
 
 
 def test_a_peer_that_is_no_longer_configured_loses_everything() -> None:

@@ -1,0 +1,1 @@
+"""Bidirectional Forwarding Detection: a path's failure in milliseconds (docs/design/bfd.md)."""

@@ -1,0 +1,117 @@
+"""What the BGP agent and the BFD process say to each other: JSON lines to frozen values and back. Pure.
+
+The agent says what should be, whole, each time it changes; the process answers with the state of each session, first
+all of them and then each change, and with what it cannot do."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Final
+
+from bird_agent.bfd.packet import Diagnostic, State
+from bird_agent.bfd.session import BfdSettings
+from weft.model.address import IPAddress
+
+SINGLE_HOP_PORT: Final = 3784  # RFC 5881 4
+MULTIHOP_PORT: Final = 4784  # RFC 5883 5
+_WISH: Final = re.compile(r"(\d+)(ms|s)(?:\s*x\s*(\d+))?(\s+multihop)?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class BfdWish:
+    """What an administrator asks for. `multihop`: also towards a peer that is on a network of ours."""
+
+    settings: BfdSettings
+    multihop: bool = False
+
+
+def parse_wish(text: str) -> BfdWish:
+    """`100ms x 3`, `1s`, `300ms x 3 multihop`. Raises ValueError."""
+    match = _WISH.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not an interval and a multiplier, such as 100ms x 3")
+    interval_us = int(match[1]) * (1000 if match[2] == "ms" else 1_000_000)
+    return BfdWish(BfdSettings(interval_us, int(match[3] or 3)), match[4] is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One session that should be."""
+
+    peer: IPAddress
+    local: IPAddress
+    multihop: bool
+    settings: BfdSettings
+
+    @property
+    def port(self) -> int:
+        return MULTIHOP_PORT if self.multihop else SINGLE_HOP_PORT
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How one session stands."""
+
+    peer: IPAddress
+    state: State
+    diagnostic: Diagnostic
+    by_will: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What the process cannot do; empty: everything is well again."""
+
+    text: str
+
+
+def encode_wanted(wanted: Iterable[Wanted]) -> bytes:
+    sessions = [
+        {
+            "peer": str(one.peer),
+            "local": str(one.local),
+            "multihop": one.multihop,
+            "interval_us": one.settings.interval_us,
+            "multiplier": one.settings.detect_multiplier,
+        }
+        for one in wanted
+    ]
+    return json.dumps({"sessions": sessions}).encode() + b"\n"
+
+
+def decode_wanted(line: bytes) -> list[Wanted]:
+    """Raises ValueError, KeyError or TypeError for what the agent would not write."""
+    return [
+        Wanted(
+            ip_address(one["peer"]),
+            ip_address(one["local"]),
+            bool(one["multihop"]),
+            BfdSettings(int(one["interval_us"]), int(one["multiplier"])),
+        )
+        for one in json.loads(line)["sessions"]
+    ]
+
+
+def encode_report(report: Report | Trouble) -> bytes:
+    if isinstance(report, Trouble):
+        return json.dumps({"trouble": report.text}).encode() + b"\n"
+    content = {
+        "peer": str(report.peer),
+        "state": int(report.state),
+        "diagnostic": int(report.diagnostic),
+        "by_will": report.by_will,
+    }
+    return json.dumps(content).encode() + b"\n"
+
+
+def decode_report(line: bytes) -> Report | Trouble:
+    """Raises ValueError or KeyError for what the process would not write."""
+    content = json.loads(line)
+    if "trouble" in content:
+        return Trouble(str(content["trouble"]))
+    state, diagnostic = State(content["state"]), Diagnostic(content["diagnostic"])
+    return Report(ip_address(content["peer"]), state, diagnostic, bool(content["by_will"]))
