@@ -34,6 +34,7 @@ _WE_RESTART: Final = {
     "graceful restarted negotiated, closing without sending any notification": "session settings changed",
     "stop, message [shutting down]": "our own speaker was restarted",
 }
+CEASE: Final = 6
 CEASE_SUBCODES: Final[Mapping[int, str]] = {
     1: "maximum number of prefixes reached",
     2: "administrative shutdown",
@@ -123,7 +124,7 @@ def explain(down: SessionDown) -> str:
         return _WE_RESTART.get(down.reason, down.reason)
     code, subcode = down.notification
     text = NOTIFICATION_CODES.get(code, f"NOTIFICATION {code}")
-    if code == 6:
+    if code == CEASE:
         text = f"cease: {CEASE_SUBCODES.get(subcode, f'subcode {subcode}')}"
     elif subcode:
         text = f"{text}, subcode {subcode}"
@@ -217,7 +218,8 @@ class Sessions:
         was_up = session.established
         session.state = "idle" if not was_up else "active"
         why = explain(down)
-        if was_up or why != "connection lost":
+        our_own_cease = down.sent and down.notification is not None and down.notification[0] == CEASE
+        if was_up or not (why == "connection lost" or our_own_cease):  # the reason for it is known already
             session.last_error = why
         if not was_up:
             return []
