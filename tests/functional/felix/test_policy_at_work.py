@@ -203,6 +203,29 @@ async def test_what_is_denied_is_told_with_the_names_of_all_concerned(pair: Pair
     assert "guard" in shown
 
 
+async def test_flows_are_followed_as_they_come(pair: Pair) -> None:
+    pair.guard(DENY_53)
+    await pair.until(lambda found: len(found.rules) == 1)
+    following = subprocess.Popen(
+        [sys.executable, "-m", "weft.ctl.main", "policy", "flows", "--follow", "-o", "json"],
+        env={**os.environ, "WEFT_RUN_DIR": str(pair.node.directory)},
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert following.stdout is not None
+        pair.send(socket.SOCK_DGRAM, 53)
+        while True:
+            one = json.loads(following.stdout.readline())
+            if one["destination"]["address"] == pair.addresses["server"] and one["rule"] == 0:
+                break
+        assert one["policy"] == {"kind": "GlobalNetworkPolicy", "namespace": "", "name": "guard"}
+    finally:
+        following.kill()
+        following.wait()
+        if following.stdout is not None:
+            following.stdout.close()
+
+
 def scraped(node: LiveNode) -> dict[str, float]:
     with node.netns.enter():
         body = urllib.request.urlopen(f"http://127.0.0.1:{METRICS_PORT}/metrics", timeout=5).read().decode()
