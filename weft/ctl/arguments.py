@@ -35,11 +35,13 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         command = _resource_command(commands, verb, text)
         _add_files(command, required=True)
+        _add_dry_run(command)
         if verb == "create":
             command.add_argument("--skip-exists", action="store_true", help="pass over resources that exist")
     delete = _resource_command(commands, "delete", "delete resources by name or by file")
     _add_files(delete, required=False)
     _add_names(delete)
+    _add_dry_run(delete)
     delete.add_argument("-s", "--skip-not-exists", action="store_true", help="pass over resources that do not exist")
     _add_explain(commands)
     _add_ipam(commands)
@@ -79,6 +81,15 @@ def _add_files(command: argparse.ArgumentParser, required: bool) -> None:
     )
     command.add_argument("-R", "--recursive", action="store_true", help="also the directories inside a directory")
     command.add_argument("--skip-empty", action="store_true", help="do not fail where a file has no resources")
+
+
+def _add_dry_run(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--dry-run", action="store_true", help="check everything, write nothing, say what would change"
+    )
+    command.add_argument("--diff-flows", action="store_true", help="and which flows between endpoints would change")
+    command.add_argument("--exit-code", action="store_true", help="exit with 3 where flows would change")
+    command.add_argument("-o", "--output", default="ps", choices=("ps", "json"), help="of a dry run")
 
 
 def _add_names(command: argparse.ArgumentParser) -> None:

@@ -200,11 +200,17 @@ def _protocol(flow: Flow) -> str:
 def _why(side: Side) -> str:
     if side.verdict is None:
         return f"{VERDICTS[side.allowed]} ({side.why.value})"
+    return f"{VERDICTS[side.allowed]}, by {said_by(side)}"
+
+
+def said_by(side: Side) -> str:
+    """What decided, in words."""
+    if side.verdict is None:
+        return side.why.value
     step = side.verdict.decided
     if step.policy is None:
-        tier = f" {step.tier}" if step.tier else ""
-        return f"{VERDICTS[side.allowed]}, by {_end_in_words(step)}{tier}"
-    return f"{VERDICTS[side.allowed]}, by rule {step.rule} of {step.policy.kind} {policy_name(step.policy)}"
+        return f"{_end_in_words(step)}{f' {step.tier}' if step.tier else ''}"
+    return f"rule {step.rule} of {step.policy.kind} {policy_name(step.policy)}"
 
 
 def _headings(explained: Explanation) -> Sequence[str]:

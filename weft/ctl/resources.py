@@ -43,11 +43,17 @@ class Wanted:
 
 
 async def write(arguments: Namespace, target: Target) -> int:
+    check_dry_run(arguments)
     documents = _documents(arguments)
     if not documents:
         print("No resources specified")
         return 0
     manifests = [_manifest(document, arguments.namespace) for document in documents]
+    if arguments.dry_run:
+        from weft.ctl import dry_run
+
+        async with connect(target) as backend:
+            return await dry_run.write(arguments, backend.resources, documents, manifests)
     verb = Verb(arguments.command)
     skip_exists = getattr(arguments, "skip_exists", False)
     tally = Tally(arguments.command, [document.resource.kind for document in documents])
@@ -68,6 +74,14 @@ async def write(arguments: Namespace, target: Target) -> int:
             if tally.hopeless:
                 break
     return tally.report()
+
+
+def check_dry_run(arguments: Namespace) -> None:
+    """Raises UsageError for what only a dry run has."""
+    if not arguments.dry_run and (arguments.diff_flows or arguments.exit_code or arguments.output != "ps"):
+        raise UsageError("--diff-flows, --exit-code and -o are for --dry-run")
+    if arguments.exit_code and not arguments.diff_flows:
+        raise UsageError("--exit-code is for --diff-flows")
 
 
 @dataclass(slots=True)
@@ -154,9 +168,17 @@ def _check_namespace(document: Document, asked: str) -> None:
 
 
 async def delete(arguments: Namespace, target: Target) -> int:
+    check_dry_run(arguments)
     wanted = _wanted(arguments)
     if any(not one.name for one in wanted):
         raise UsageError("name what to delete, or give a file with -f")
+    if arguments.dry_run:
+        from weft.ctl import dry_run
+        from weft.model.keys import ResourceKey
+
+        keys = [(ResourceKey(one.kind, one.name, one.namespace), one.converted) for one in wanted]
+        async with connect(target) as backend:
+            return await dry_run.delete(arguments, backend.resources, keys)
     tally = Tally("delete", [one.kind for one in wanted])
     async with connect(target) as backend:
         for one in wanted:

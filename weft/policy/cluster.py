@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
-from weft.model.address import IPAddress
+from weft.model.address import IPAddress, IPNetwork
 from weft.model.base import Resource
 from weft.model.endpoint import HostEndpoint, WorkloadEndpoint
 from weft.model.endpoint_slice import KubernetesEndpointSlice
@@ -42,6 +42,8 @@ class Cluster:
         self.policies: dict[ResourceKey, Policy] = {}
         """Compiled: those of the endpoints whose policy was asked for."""
         self.members = Members()
+        self.networks: dict[ResourceKey, tuple[IPNetwork, ...]] = {}
+        """Of network sets."""
         self.configurations: dict[str, FelixConfiguration] = {}
         """By name."""
         self._tiers: dict[str, TierOrder] = {}
@@ -60,7 +62,8 @@ class Cluster:
                 case NetworkPolicy() | GlobalNetworkPolicy() | StagedNetworkPolicy() | StagedGlobalNetworkPolicy():
                     self.resources[key] = resource
                 case NetworkSet() | GlobalNetworkSet():
-                    self.members.add_networks(Item(network_set_labels(resource)), dict.fromkeys(resource.spec.nets))
+                    self.networks[key] = tuple(dict.fromkeys(resource.spec.nets))
+                    self.members.add_networks(Item(network_set_labels(resource)), self.networks[key])
                 case KubernetesEndpointSlice():
                     self.members.add_slice(resource)
                 case FelixConfiguration():
@@ -102,6 +105,10 @@ class Cluster:
         found = order_host_policies(orders, self._tiers_of(orders), profiles)
         self._compile(found.asked())
         return found
+
+    def applying(self, key: ResourceKey) -> EndpointPolicy | HostPolicy:
+        """What applies to an endpoint of either kind. KeyError if there is no such endpoint."""
+        return self.host_policy(key) if key.kind == "HostEndpoint" else self.endpoint_policy(key)
 
     def policies_choosing(self, key: ResourceKey) -> set[ResourceKey]:
         """The policies whose selectors choose this endpoint, whatever stage and direction they are for."""

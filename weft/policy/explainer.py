@@ -142,13 +142,29 @@ class Explainer:
         self._asked: dict[tuple[Direction, EndpointPolicy], _Asked] = {}
         self._asked_at: dict[Direction, dict[Party, _Asked]] = {direction: {} for direction in Direction}
         self._pairs: dict[tuple[Party, Party], _Pair] = {}
+        self._same: dict[tuple[_Asked, _Asked], bool] = {}
 
     def explain(self, source: Party, destination: Party, packet: Packet) -> Answer:
         """Raises NoCommonFamilyError."""
-        pair = self._pairs.get((source, destination))
-        if pair is None:
-            pair = self._pairs[source, destination] = self._pair(source, destination)
+        pair = self._pairs.get((source, destination)) or self._pair(source, destination)
         return Answer(self._side(pair, pair.egress, packet), self._side(pair, pair.ingress, packet))
+
+    def agrees(self, ends: tuple[Party, Party], other: "Explainer", others: tuple[Party, Party]) -> bool:
+        """Whether it is certain that no packet between these ends has another verdict than one between those has for
+        the other explainer. Asks for no packet, so False means: perhaps not."""
+        mine, theirs = self._pair(*ends), other._pair(*others)
+        return self._agrees(mine.egress, theirs.egress) and self._agrees(mine.ingress, theirs.ingress)
+
+    def _agrees(self, mine: _End, theirs: _End) -> bool:
+        if isinstance(mine, Side) and isinstance(theirs, Side):
+            return mine.allowed == theirs.allowed
+        if not isinstance(mine, tuple) or not isinstance(theirs, tuple):
+            return False
+        (asked, fitting), (other, others) = mine, theirs
+        same = self._same.get((asked, other))
+        if same is None:
+            same = self._same[asked, other] = asked.course == other.course
+        return same and fitting == others and not fitting & asked.by_name
 
     # --- a packet ------------------------------------------------------------------------------------------------
 
@@ -211,11 +227,12 @@ class Explainer:
     def _pair(self, source: Party, destination: Party) -> _Pair:
         addresses = common_addresses(source, destination)
         egress, ingress = self._unasked(source, destination)
-        return _Pair(
+        pair = self._pairs[source, destination] = _Pair(
             *addresses,
             egress or self._end(source, Direction.EGRESS, (source, destination), addresses),
             ingress or self._end(destination, Direction.INGRESS, (source, destination), addresses),
         )
+        return pair
 
     def _unasked(self, source: Party, destination: Party) -> tuple[Side | None, Side | None]:
         """What is said at the ends without asking policy, whatever the packet."""

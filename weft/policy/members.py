@@ -33,6 +33,7 @@ class Members:
         self._slices: dict[tuple[str, str], list[KubernetesEndpointSlice]] = {}
         self._behind: dict[str, frozenset[IPAddress | AddressPort]] = {}
         self._found: dict[IPAddress, tuple[Item, ...]] = {}
+        self._services: dict[IPAddress, set[tuple[str, int, int]]] | None = None
 
     # --- input --------------------------------------------------------------------------------------------------
 
@@ -53,6 +54,7 @@ class Members:
 
     def know(self, sets: Mapping[str, AddressSet]) -> None:
         self._sets.update(sets)
+        self._services = None
 
     # --- questions ----------------------------------------------------------------------------------------------
 
@@ -84,6 +86,24 @@ class Members:
         items = (item for at in self._by_address.values() for item in at)
         services = (port.port for slices in self._slices.values() for one in slices for port in one.ports if port.port)
         return frozenset(port.port for item in items for port in item.ports) | frozenset(services)
+
+    def labels_asked(self) -> frozenset[str]:
+        """Every label that a set which is known can depend on."""
+        chosen = (one.selector.keys() for one in self._sets.values() if not isinstance(one, ServiceSet))
+        return frozenset[str]().union(*chosen)
+
+    def services_of(self, address: IPAddress) -> frozenset[tuple[str, int, int]]:
+        """What the address is in of the services that are known: set, protocol and port (0, 0 without)."""
+        if self._services is None:
+            self._services = {}
+            for one in self._sets.values():
+                for member in self._service(one) if isinstance(one, ServiceSet) else ():
+                    if isinstance(member, AddressPort):
+                        address_of, place = member.address, (one.id, member.protocol, member.port)
+                    else:
+                        address_of, place = member, (one.id, 0, 0)
+                    self._services.setdefault(address_of, set()).add(place)
+        return frozenset(self._services.get(address, ()))
 
     # --- workings -----------------------------------------------------------------------------------------------
 

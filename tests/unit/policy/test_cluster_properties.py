@@ -8,13 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from felix.calc.graph import Graph
-from tests.unit.calc.naive import what_is_read
 from tests.unit.calc.world import NODE, START, NodeState, Update, feed, final_state, histories
+from weft.ctl.explain_online import KINDS as POLICY_KINDS
 from weft.model.base import Resource
+from weft.model.codec import decode_stored
+from weft.model.errors import ValidationError
+from weft.model.keys import ResourceKey
 from weft.policy.cluster import Cluster
 from weft.policy.ends import Parties
 from weft.policy.explainer import Explainer, Packet, common_addresses
 from weft.policy.matching import Flow
+from weft.policy.remains import remains
 from weft.policy.trace import visits
 from weft.policy.values import Direction, PortSet, ServiceSet
 from weft.policy.verdict import verdict
@@ -26,7 +30,17 @@ PORTS = (22, 80, 443, 8080)
 
 
 def cluster_of(history: list[Update]) -> Cluster:
-    return Cluster(value for value in what_is_read(final_state(history)).values() if isinstance(value, Resource))
+    """What is stored at the end, with what is left of values that cannot be read."""
+    found = []
+    for key, value in final_state(history).items():
+        if isinstance(value, bytes) and isinstance(key, ResourceKey):
+            try:
+                value = decode_stored(key, value)
+            except ValidationError:
+                value = remains(key, value).value if key.kind in POLICY_KINDS else None
+        if isinstance(value, Resource):
+            found.append(value)
+    return Cluster(found)
 
 
 class Node:
@@ -49,8 +63,9 @@ class Node:
                 assert cluster.policies[key] == self.state.policies[key]
         for host in self.state.host_endpoints.values():
             assert cluster.host_policy(host.key) == host.policy
-        for policy in self.state.policies.values():
-            for one in policy.address_sets().values():
+        # felix compiles what chooses an endpoint; in a stage without its direction such a policy is asked nothing.
+        for key in self.state.policies.keys() & cluster.policies.keys():
+            for one in cluster.policies[key].address_sets().values():
                 for address in ADDRESSES:
                     if isinstance(one, PortSet) or (isinstance(one, ServiceSet) and one.with_ports):
                         for asked in product([one.id], [address], (6, 17), PORTS):
