@@ -72,7 +72,7 @@ class _Postings(Generic[I]):
 
     def add(self, labels: Labels, thing: I) -> _Pairs[I]:
         """What to give to `remove` when the thing goes."""
-        pairs = tuple(self._pair(label, value) for label, value in labels.items())
+        pairs = tuple([self._pair(label, value) for label, value in labels.items()])
         for pair in pairs:
             pair.add(thing)
         return pairs
@@ -149,7 +149,8 @@ class LabelIndex(Generic[I, S]):
         known = self._items[item] = _Item(self._items_by_label.add(labels, item), _shared(parents))
         for parent in parents:
             self._children.setdefault(parent, {})[item] = None
-        self._rematch(item, before, self._effective(known))
+        if self._selectors:  # there are none yet while a whole cluster is read
+            self._rematch(item, before, self._effective(known))
 
     def remove_item(self, item: I) -> None:
         before = self.selectors_of(item)
@@ -160,7 +161,7 @@ class LabelIndex(Generic[I, S]):
         """Labels that every item with this parent inherits; none is the same as no such parent."""
         if self._parents.get(parent, _NO_LABELS) == labels:
             return
-        children = tuple(self._children.get(parent, ()))
+        children = tuple(self._children.get(parent, ())) if self._selectors else ()
         before = [self.selectors_of(child) for child in children]
         self._parents.pop(parent, None)
         self._parents_by_label.remove(self._parent_pairs.pop(parent, ()), parent)

@@ -119,6 +119,7 @@ class Cluster:
     def start(self, node: str, routes: int) -> Start:
         """As that node, until the kernel has the table and so many routes more. Leaves neither behind."""
         environment = {**os.environ, "NODENAME": node, "ETCD_ENDPOINTS": self.endpoint}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an agent that is installed has its bytecode
         environment |= {"WEFT_RUN_DIR": str(self._directory / "run"), "WEFT_STATE_DIR": str(self._directory / "state")}
         before = self._routes()
         with (self._directory / "felix.log").open("ab") as log:
