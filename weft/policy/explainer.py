@@ -146,25 +146,36 @@ class Explainer:
 
     def explain(self, source: Party, destination: Party, packet: Packet) -> Answer:
         """Raises NoCommonFamilyError."""
-        pair = self._pairs.get((source, destination)) or self._pair(source, destination)
+        pair = self._pair_of(source, destination)
         return Answer(self._side(pair, pair.egress, packet), self._side(pair, pair.ingress, packet))
 
-    def agrees(self, ends: tuple[Party, Party], other: "Explainer", others: tuple[Party, Party]) -> bool:
-        """Whether it is certain that no packet between these ends has another verdict than one between those has for
-        the other explainer. Asks for no packet, so False means: perhaps not."""
-        mine, theirs = self._pair(*ends), other._pair(*others)
-        return self._agrees(mine.egress, theirs.egress) and self._agrees(mine.ingress, theirs.ingress)
-
-    def _agrees(self, mine: _End, theirs: _End) -> bool:
-        if isinstance(mine, Side) and isinstance(theirs, Side):
-            return mine.allowed == theirs.allowed
-        if not isinstance(mine, tuple) or not isinstance(theirs, tuple):
-            return False
-        (asked, fitting), (other, others) = mine, theirs
-        same = self._same.get((asked, other))
+    def difference(
+        self,
+        direction: Direction,
+        ends: tuple[Party, Party],
+        other: "Explainer",
+        others: tuple[Party, Party],
+    ) -> tuple[object, ...] | None:
+        """None: whatever the packet, this end says the same as that one for the other explainer, if named ports are the
+        same for both. Otherwise what it depends on besides these: where that is the same, so are the answers."""
+        mine, theirs = self._pair_of(*ends), other._pair_of(*others)
+        ours, there = (mine.egress, theirs.egress) if direction is Direction.EGRESS else (mine.ingress, theirs.ingress)
+        if isinstance(ours, Side) and isinstance(there, Side):
+            return None if ours.allowed == there.allowed else (ours.why, there.why)
+        if not isinstance(ours, tuple) or not isinstance(there, tuple):
+            return (mine, theirs)
+        same = self._same.get((ours[0], there[0]))
         if same is None:
-            same = self._same[asked, other] = asked.course == other.course
-        return same and fitting == others and not fitting & asked.by_name
+            same = self._same[ours[0], there[0]] = ours[0].course == there[0].course
+        return None if same and ours[1] == there[1] else (*ours, *there, mine.source.version)
+
+    def side(self, direction: Direction, ends: tuple[Party, Party], packet: Packet) -> Side:
+        """What one end says. Raises NoCommonFamilyError."""
+        pair = self._pair_of(*ends)
+        return self._side(pair, pair.egress if direction is Direction.EGRESS else pair.ingress, packet)
+
+    def _pair_of(self, source: Party, destination: Party) -> _Pair:
+        return self._pairs.get((source, destination)) or self._pair(source, destination)
 
     # --- a packet ------------------------------------------------------------------------------------------------
 

@@ -74,14 +74,13 @@ def flow_changes(before: Cluster, after: Cluster) -> list[FlowChange]:
     nets = list(dict.fromkeys(net for rule in rules for end in _ends(rule) for net in (*end.nets, *end.not_nets)))
     groups = [*_groups(before, after, kept, nets), *_outside(before, after, nets)]
     kinds = kinds_of_packets(rules, before.members.named_ports() | after.members.named_ports())
-    then, now = Explainer(before), Explainer(after)
+    compared = _Comparison(before, after, kinds)
     found: list[FlowChange] = []
     for destination, to in groups:
         for source, of in groups:
             ends = _two(of, to) if source.version == destination.version else None
             if ends is not None:
-                fitting = [kind for kind in kinds if kind.version in (None, source.version)]
-                found += _between(source, destination, ends, fitting, then, now)
+                found += compared.between(source, destination, ends)
     return _summarised(found)
 
 
@@ -92,26 +91,59 @@ def _two(of: Sequence[_End], to: Sequence[_End]) -> tuple[_End, _End] | None:
     return (of[0], of[1]) if len(of) > 1 else None
 
 
-def _between(
-    source: Group,
-    destination: Group,
-    ends: tuple[_End, _End],
-    kinds: Sequence[Packets],
-    then: Explainer,
-    now: Explainer,
-) -> Iterator[FlowChange]:
-    of, to = ends
-    if now.agrees((of.after, to.after), then, (of.before, to.before)):
-        return
-    decisions: dict[tuple[object, ...], tuple[Decision, list[Packets]]] = {}
-    for kind in kinds:
-        was = then.explain(of.before, to.before, kind.packet)
-        will = now.explain(of.after, to.after, kind.packet)
-        if was.allowed != will.allowed:
-            one = _decision(was, will)
-            decisions.setdefault(_alike(one), (one, []))[1].append(kind)
-    for decision, changed in decisions.values():
-        yield FlowChange((source,), (destination,), tuple(merged(changed)), decision)
+_Named = tuple[frozenset[tuple[str, int, int]], ...]
+
+
+class _Comparison:
+    """Two clusters, asked about the same pairs and packets. What an end says is compared once for all pairs that are
+    alike to it; only packets of which one end says something else are looked at for both."""
+
+    def __init__(self, before: Cluster, after: Cluster, kinds: Sequence[Packets]) -> None:
+        self._members = (before.members, after.members)
+        self._kinds = {version: [kind for kind in kinds if kind.version in (None, version)] for version in (4, 6)}
+        self._then, self._now = Explainer(before), Explainer(after)
+        self._named: dict[_End, _Named] = {}
+        self._differing: dict[tuple[object, ...], list[Packets]] = {}
+
+    def between(self, source: Group, destination: Group, ends: tuple[_End, _End]) -> Iterator[FlowChange]:
+        was_at, will_at = (ends[0].before, ends[1].before), (ends[0].after, ends[1].after)
+        differing = [set(self._packets(direction, ends, source.version)) for direction in Direction]
+        decisions: dict[tuple[object, ...], tuple[Decision, list[Packets]]] = {}
+        for kind in self._kinds[source.version] if any(differing) else ():
+            if not any(kind in one for one in differing):
+                continue
+            was, will = self._then.explain(*was_at, kind.packet), self._now.explain(*will_at, kind.packet)
+            if was.allowed != will.allowed:
+                one = _decision(was, will)
+                decisions.setdefault(_alike(one), (one, []))[1].append(kind)
+        for decision, changed in decisions.values():
+            yield FlowChange((source,), (destination,), tuple(merged(changed)), decision)
+
+    def _packets(self, direction: Direction, ends: tuple[_End, _End], version: int) -> list[Packets]:
+        """Of which this end says something else."""
+        was_at, will_at = (ends[0].before, ends[1].before), (ends[0].after, ends[1].after)
+        difference = self._now.difference(direction, will_at, self._then, was_at)
+        names = tuple(map(self._names, ends))
+        if difference is None and all(before == after for before, after in names):
+            return []
+        alike = (direction, difference or (*was_at, *will_at), names)
+        found = self._differing.get(alike)
+        if found is None:
+            found = self._differing[alike] = [
+                kind
+                for kind in self._kinds[version]
+                if self._then.side(direction, was_at, kind.packet).allowed
+                != self._now.side(direction, will_at, kind.packet).allowed
+            ]
+        return found
+
+    def _names(self, end: _End) -> _Named:
+        """The named ports of an end, before and after."""
+        found = self._named.get(end)
+        if found is None:
+            parties = zip(self._members, (end.before, end.after), strict=True)
+            found = self._named[end] = tuple(members.names_of(party.addresses[0]) for members, party in parties)
+        return found
 
 
 def _decision(was: Answer, will: Answer) -> Decision:

@@ -28,6 +28,7 @@ class Members:
 
     def __init__(self) -> None:
         self._sets: dict[str, AddressSet] = {}
+        self._port_sets: dict[str, list[PortSet]] = {}
         self._by_address: dict[IPAddress, list[Item]] = {}
         self._by_prefix: dict[int, dict[int, dict[int, list[Item]]]] = {4: {}, 6: {}}
         self._slices: dict[tuple[str, str], list[KubernetesEndpointSlice]] = {}
@@ -53,6 +54,9 @@ class Members:
             self._slices.setdefault(service, []).append(endpoint_slice)
 
     def know(self, sets: Mapping[str, AddressSet]) -> None:
+        for one in sets.values():
+            if isinstance(one, PortSet) and one.id not in self._sets:
+                self._port_sets.setdefault(one.port, []).append(one)
         self._sets.update(sets)
         self._services = None
 
@@ -104,6 +108,19 @@ class Members:
                         address_of, place = member, (one.id, 0, 0)
                     self._services.setdefault(address_of, set()).add(place)
         return frozenset(self._services.get(address, ()))
+
+    def names_of(self, address: IPAddress) -> frozenset[tuple[str, int, int]]:
+        """Set, protocol and port of everything that `contains_port` says yes to for the address."""
+        found = {one for one in self.services_of(address) if one[2]}
+        for item in self._by_address.get(address, ()):
+            for port in item.ports:
+                number = port.protocol.number
+                found |= {
+                    (one.id, number, port.port)
+                    for one in self._port_sets.get(port.name, ())
+                    if one.protocol in (None, number) and one.selector.matches(item.labels)
+                }
+        return frozenset(found)
 
     # --- workings -----------------------------------------------------------------------------------------------
 
