@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from felix.calc.delta import NodeDelta
 from felix.calc.graph import Graph
@@ -16,8 +17,8 @@ from tests.fakes import computed_policies as computed
 from tests.fakes.nft_packets import Chains, Packet, passes, passes_hook
 from tests.unit.calc.world import NODE, START, NodeState, Update, feed, final_state, histories
 from weft.model.keys import ResourceKey
-from weft.policy.host import Interface, Path, host_verdict
-from weft.policy.values import Direction, HostPolicy
+from weft.policy.host import Interface, Path, host_verdict, is_failsafe
+from weft.policy.values import Direction, EndpointPolicy, HostPolicy
 from weft.policy.verdict import Flow, verdict
 
 
@@ -65,7 +66,7 @@ INTERFACES = ("eth0", "eth1", "cali1")
 
 
 @given(desired=computed.host_deltas(), flows=computed.flows, data=st.data())
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_host_endpoints_decide_as_the_evaluator(desired: NodeDelta, flows: list[Flow], data: st.DataObject) -> None:
     renderer, chains, state = Renderer(), Chains(), NodeState()
     state.add(desired)
@@ -108,8 +109,22 @@ class _Interfaces:
         policy = host.policy
         if interface not in self._hosts and interface.startswith("cali"):
             policy = HostPolicy(forward=policy.forward, pre_dnat=policy.pre_dnat)
+        if self._is_answer(flow, direction):
+            policy = replace(policy, untracked=EndpointPolicy())
         at = Interface(policy, self._failsafes[direction])
         return host_verdict(at, self._policies, self._members, flow, direction, path).allowed
+
+    def _is_answer(self, flow: Flow, direction: Direction) -> bool:
+        """From a failsafe port, of whatever connection: it must not become untracked."""
+        other = Direction.EGRESS if direction is Direction.INGRESS else Direction.INGRESS
+        asked = replace(
+            flow,
+            source=flow.destination,
+            destination=flow.source,
+            source_port=flow.destination_port,
+            destination_port=flow.source_port,
+        )
+        return is_failsafe(self._failsafes[other], asked, other)
 
     def allows_before_dnat(self, flow: Flow) -> bool:
         """What all interfaces ask of a packet from a workload to the node."""
