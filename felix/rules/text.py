@@ -43,7 +43,7 @@ def _lines(operation: op.Operation, table: str) -> list[str]:
         case op.AddRule(chain, compiled):
             return [f"add rule {table} {chain} {rule(compiled.rule)}"]
         case op.CreateSet(name, key):
-            flags = "flags interval; " if is_interval(key) else ""
+            flags = "flags interval, timeout; gc-interval 30d; " if is_interval(key) else ""
             return [f"add set {table} {name} {{ type {_TYPES[key]}; {flags}}}"]
         case op.CreateMap(name):
             return [f"add map {table} {name} {{ type ifname : verdict; }}"]

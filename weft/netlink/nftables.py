@@ -40,7 +40,9 @@ NEWOBJ, GETOBJ, DELOBJ = 18, 19, 20
 
 OBJECT_COUNTER = 1
 
-SET_ANONYMOUS, SET_CONSTANT, SET_INTERVAL, SET_MAP = 1, 2, 4, 8
+SET_ANONYMOUS, SET_CONSTANT, SET_INTERVAL, SET_MAP, SET_TIMEOUT = 1, 2, 4, 8, 16
+RARE_COLLECTION_MS = 30 * 24 * 3600 * 1000
+"""How often the kernel looks for elements of our interval sets that have timed out, of which there are none."""
 ELEMENT_INTERVAL_END = 1
 DATA_VERDICT = 0xFFFFFF00
 
@@ -153,13 +155,19 @@ class TableMessages:
         return _message(NEWRULE, NLM_F_CREATE | NLM_F_APPEND, body)
 
     def new_set(self, name: str, layout: SetLayout, number: int, size: int = 0) -> bytes:
-        """`number` names the set to later messages of the same batch; `size` fixes it (anonymous sets)."""
-        body = self._table + string(2, name) + be32(3, layout.flags)
+        """`number` names the set to later messages of the same batch; `size` fixes it (anonymous sets).
+
+        A named interval set gets the timeout flag for the sake of its collection interval: without, a commit that
+        comes a second after the last walks the whole set in search of what has timed out."""
+        rare = layout.flags & SET_INTERVAL and not layout.flags & SET_ANONYMOUS
+        body = self._table + string(2, name) + be32(3, layout.flags | (SET_TIMEOUT if rare else 0))
         body += be32(4, layout.key_type) + be32(5, layout.key_length)
         if layout.is_verdict_map:
             body += be32(6, DATA_VERDICT) + be32(7, 0)
         if size:
             body += nested(9, be32(1, size))
+        if rare:
+            body += be32(12, RARE_COLLECTION_MS)
         order = struct.pack("=I", HOST_BYTE_ORDER if layout.host_order else NETWORK_BYTE_ORDER)
         body += be32(10, number) + attribute(13, userdata((USERDATA_SET_KEY_BYTE_ORDER, order)))
         return _message(NEWSET, NLM_F_CREATE, body)
@@ -296,10 +304,11 @@ def base_chain(found: TableObject) -> BaseChain | None:
 
 
 def set_layout(found: TableObject) -> SetLayout:
-    """What a NEWSET describes."""
+    """What a NEWSET describes. The timeout flag is passed over where nothing in the set times out."""
     known = found.attributes
+    flags = read_be32(known[3]) if 3 in known else 0
     return SetLayout(
-        read_be32(known[3]) if 3 in known else 0,
+        flags if 11 in known else flags & ~SET_TIMEOUT,
         read_be32(known[4]) if 4 in known else 0,
         read_be32(known[5]) if 5 in known else 0,
     )

@@ -92,3 +92,12 @@ def test_elements_with_more_than_a_key_are_read_one_by_one() -> None:
 def test_user_data_of_anybody_is_read_without_an_error(data: bytes) -> None:
     for kind, value in nft.read_userdata(data).items():
         assert bytes((kind, len(value))) in data
+
+
+@pytest.mark.parametrize(("timeout", "flags"), [(b"", 4), (attribute(11, bytes(8)), 20)], ids=["none", "some"])
+def test_the_timeout_flag_counts_where_something_times_out_alone(timeout: bytes, flags: int) -> None:
+    body = attribute(1, b"weft\0") + be32(3, nft.SET_INTERVAL | nft.SET_TIMEOUT) + be32(4, 7) + be32(5, 4) + timeout
+    [answer] = messages(nft._message(nft.NEWSET, 0, body))
+    found = nft.table_object(answer)
+    assert found is not None
+    assert nft.set_layout(found) == nft.SetLayout(flags, 7, 4)

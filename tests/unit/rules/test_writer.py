@@ -43,7 +43,7 @@ def test_text_of_a_batch() -> None:
         text.script(batch)
         == """\
 add table inet weft
-add set inet weft s { type ipv4_addr; flags interval; }
+add set inet weft s { type ipv4_addr; flags interval, timeout; gc-interval 30d; }
 add element inet weft s { 10.0.0.0-10.127.255.255 }
 add map inet weft ends { type ifname : verdict; }
 add chain inet weft pol
