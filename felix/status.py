@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from ipaddress import ip_interface
 
-from felix.calc.delta import LocalEndpoint
+from felix.calc.delta import LocalEndpoint, LocalHostEndpoint
 from felix.programmer import NodeProgrammer
 from weft.admin.status import (
     AgentStatus,
@@ -22,6 +22,7 @@ from weft.admin.status import (
 from weft.datastore.syncer import SyncStatus
 from weft.model import keys
 from weft.model.keys import ResourceKey
+from weft.policy.values import EndpointPolicy, Stage
 
 
 class FelixStatus:
@@ -57,7 +58,10 @@ class FelixStatus:
                 datastore_error=sync.last_error or "",
             ),
             routes=tuple(self._routes()),
-            endpoints=tuple(self._endpoint(one) for _, one in sorted(self._programmer.endpoints.items())),
+            endpoints=(
+                *(self._endpoint(one) for _, one in sorted(self._programmer.endpoints.items())),
+                *(self._host_endpoint(one) for _, one in sorted(self._programmer.host_endpoints.items())),
+            ),
             notices=tuple(self._notices(sync)),
         )
 
@@ -87,21 +91,30 @@ class FelixStatus:
             state, detail = "error", "; ".join(failing)
         elif waiting:
             state, detail = "pending", f"there is no interface {endpoint.interface} yet"
-        policies = [
-            f"{key.namespace}/{key.name}" if key.namespace else key.name
-            for tier in endpoint.policy.tiers
-            for key in dict.fromkeys((*tier.ingress, *tier.egress))
-        ]
         return EndpointStatus(
             namespace=endpoint.key.namespace,
             name=endpoint.key.name,
             workload=self._workload_name(endpoint.key) or endpoint.key.name,
             interface=endpoint.interface,
             addresses=tuple(ip_interface(str(network)).ip for network in endpoint.addresses),
-            policies=tuple(policies),
+            policies=_policies([endpoint.policy]),
             profiles=tuple(key.name for key in endpoint.policy.profiles),
             state=state,
             detail=detail,
+        )
+
+    def _host_endpoint(self, endpoint: LocalHostEndpoint) -> EndpointStatus:
+        failing = self._programmer.policy_problems(endpoint.interface)
+        return EndpointStatus(
+            namespace="",
+            name=endpoint.key.name,
+            workload="",
+            interface=endpoint.interface,
+            addresses=(),
+            policies=_policies(endpoint.policy.of(stage) for stage in Stage),
+            profiles=tuple(key.name for key in endpoint.policy.normal.profiles),
+            state="error" if failing else "up",
+            detail="; ".join(failing),
         )
 
     def _notices(self, sync: SyncStatus) -> list[Notice]:
@@ -119,3 +132,9 @@ class FelixStatus:
 
 def _subject(kind: str, namespace: str, name: str) -> str:
     return f"{kind}/{namespace}/{name}" if namespace else f"{kind}/{name}"
+
+
+def _policies(asked: Iterable[EndpointPolicy]) -> tuple[str, ...]:
+    """In the order in which they are asked, each once."""
+    found = (key for policy in asked for tier in policy.tiers for key in (*tier.ingress, *tier.egress))
+    return tuple(f"{key.namespace}/{key.name}" if key.namespace else key.name for key in dict.fromkeys(found))

@@ -87,7 +87,8 @@ class RouteStatus:
 
 @dataclass(frozen=True, slots=True)
 class EndpointStatus:
-    """`state` is "up", "down", "pending" or "error"; `detail` says why."""
+    """`state` is "up", "down", "pending" or "error"; `detail` says why. A host endpoint has neither namespace nor
+    workload; its interface is "*" where it is for all that have none of their own."""
 
     namespace: str
     name: str

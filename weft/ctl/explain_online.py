@@ -20,7 +20,7 @@ SERVICE = "weft.admin.v1.PolicyService"
 KINDS = (
     *("WorkloadEndpoint", "HostEndpoint", "Profile", "Tier", "NetworkPolicy", "GlobalNetworkPolicy"),
     *("StagedNetworkPolicy", "StagedGlobalNetworkPolicy", "StagedKubernetesNetworkPolicy"),
-    *("NetworkSet", "GlobalNetworkSet", "KubernetesEndpointSlice", "FelixConfiguration"),
+    *("NetworkSet", "GlobalNetworkSet", "KubernetesEndpointSlice", "FelixConfiguration", "Node"),
 )
 """Everything that policy is made of."""
 

@@ -25,7 +25,9 @@ def tables(statuses: Sequence[NodeStatus], missing: Mapping[str, str], now_s: fl
         parts += [_sessions(version, sessions, now_s, wide) for version in (4, 6)]
     parts.append(_routes([route for one in statuses for route in one.routes], wide))
     if any(one.agent.name == "felix" for one in statuses):
-        parts.append(_endpoints([endpoint for one in statuses for endpoint in one.endpoints], wide))
+        endpoints = [endpoint for one in statuses for endpoint in one.endpoints]
+        parts.append(_endpoints([one for one in endpoints if one.namespace], wide))
+        parts.append(_host_endpoints([one for one in endpoints if not one.namespace], wide))
     parts.append(_notices(statuses))
     return "".join(parts)
 
@@ -122,17 +124,32 @@ def _endpoints(endpoints: Sequence[EndpointStatus], wide: bool) -> str:
     headings: tuple[str, ...] = ("NAMESPACE", "WORKLOAD", "INTERFACE", "ADDRESSES", "STATE", "POLICIES")
     rows = []
     for one in sorted(endpoints, key=lambda one: (one.namespace, one.name)):
-        state = f"{one.state}: {one.detail}" if one.detail else one.state
         row = (
             one.namespace,
             one.workload or one.name,
             one.interface,
             ",".join(map(str, one.addresses)),
-            state,
+            _state(one),
             ",".join(one.policies),
         )
         rows.append((*row, ",".join(one.profiles), one.name) if wide else row)
     return "\nEndpoints\n" + columns((*headings, "PROFILES", "NAME") if wide else headings, rows)
+
+
+def _host_endpoints(endpoints: Sequence[EndpointStatus], wide: bool) -> str:
+    """Nothing where there is none: few nodes have any."""
+    if not endpoints:
+        return ""
+    headings: tuple[str, ...] = ("NAME", "INTERFACE", "STATE", "POLICIES")
+    rows = []
+    for one in sorted(endpoints, key=lambda one: (one.name, one.interface)):
+        row = (one.name, one.interface, _state(one), ",".join(one.policies))
+        rows.append((*row, ",".join(one.profiles)) if wide else row)
+    return "\nHost endpoints\n" + columns((*headings, "PROFILES") if wide else headings, rows)
+
+
+def _state(endpoint: EndpointStatus) -> str:
+    return f"{endpoint.state}: {endpoint.detail}" if endpoint.detail else endpoint.state
 
 
 def _notices(statuses: Sequence[NodeStatus]) -> str:
@@ -156,7 +173,10 @@ def tree(statuses: Sequence[NodeStatus], missing: Mapping[str, str]) -> dict[str
         "notAnswering": [{"name": name, "reason": reason} for name, reason in missing.items()],
         "sessions": [_session_tree(session) for one in statuses for session in one.sessions],
         "routes": [_route_tree(route) for one in statuses for route in one.routes],
-        "endpoints": [_endpoint_tree(endpoint) for one in statuses for endpoint in one.endpoints],
+        "endpoints": [_endpoint_tree(endpoint) for one in statuses for endpoint in one.endpoints if endpoint.namespace],
+        "hostEndpoints": [
+            _host_endpoint_tree(endpoint) for one in statuses for endpoint in one.endpoints if not endpoint.namespace
+        ],
         "notices": [
             {"severity": notice.severity.value, "subject": notice.subject, "text": notice.text} for notice in notices
         ],
@@ -218,3 +238,8 @@ def _endpoint_tree(endpoint: EndpointStatus) -> dict[str, Any]:
         "state": endpoint.state,
         "detail": endpoint.detail,
     }
+
+
+def _host_endpoint_tree(endpoint: EndpointStatus) -> dict[str, Any]:
+    shown = _endpoint_tree(endpoint)
+    return {name: shown[name] for name in ("name", "interface", "policies", "profiles", "state", "detail")}

@@ -14,6 +14,7 @@ from weft.model.endpoint import HostEndpoint, WorkloadEndpoint
 from weft.model.endpoint_slice import KubernetesEndpointSlice
 from weft.model.felix_configuration import FelixConfiguration
 from weft.model.keys import ResourceKey
+from weft.model.node import Node
 from weft.model.policy import GlobalNetworkPolicy, GlobalNetworkSet, NetworkPolicy, NetworkSet, Profile, Tier
 from weft.model.staged import StagedGlobalNetworkPolicy, StagedNetworkPolicy
 from weft.policy.compile import PolicyResource, compile_policy, is_evaluated, policy_order
@@ -46,6 +47,8 @@ class Cluster:
         """Of network sets."""
         self.configurations: dict[str, FelixConfiguration] = {}
         """By name."""
+        self.node_addresses: dict[IPAddress, str] = {}
+        """To the name of the node that has it."""
         self._tiers: dict[str, TierOrder] = {}
         self._labels_of_profiles: dict[str, Labels] = {}
         self._chosen: dict[tuple[frozenset[tuple[str, str]], tuple[str, ...]], EndpointPolicy] = {}
@@ -68,6 +71,8 @@ class Cluster:
                     self.members.add_slice(resource)
                 case FelixConfiguration():
                     self.configurations[key.name] = resource
+                case Node():
+                    self.node_addresses.update(dict.fromkeys(_addresses_of_node(resource), key.name))
                 case _:
                     pass
         for endpoint in self.endpoints.values():
@@ -171,6 +176,14 @@ def addresses(endpoint: Endpoint) -> tuple[IPAddress, ...]:
     if isinstance(endpoint, HostEndpoint):
         return tuple(dict.fromkeys(endpoint.spec.expected_ips))
     return tuple(dict.fromkeys(network.network_address for network in endpoint.spec.ip_networks))
+
+
+def _addresses_of_node(node: Node) -> Iterator[IPAddress]:
+    """Those that packets have on the node; an external address is somebody's in front of it."""
+    bgp, spec = node.spec.bgp, node.spec
+    yield from (one.address.ip for one in spec.addresses if one.type != "ExternalIP")
+    yield from (one.ip for one in (bgp.ipv4_address, bgp.ipv6_address) if one) if bgp else ()
+    yield from (one for one in (spec.ipv4_vxlan_tunnel_addr, spec.ipv6_vxlan_tunnel_addr) if one)
 
 
 def _key(resource: Resource) -> ResourceKey:

@@ -3,7 +3,7 @@
 from msgspec import Struct
 
 from weft.model.address import IPAddress, parse_address
-from weft.model.endpoint import WorkloadEndpoint
+from weft.model.endpoint import HostEndpoint, HostEndpointSpec, WorkloadEndpoint
 from weft.model.errors import WeftError
 from weft.model.keys import ResourceKey
 from weft.policy.cluster import Cluster, addresses
@@ -21,7 +21,7 @@ class UnknownEndError(WeftError):
 
 
 class Party(Struct, frozen=True, eq=False):
-    """One end of a flow. `key` None: an address outside, where nobody asks a policy.
+    """One end of a flow. `key` None: an address outside or of `node`, where nobody asks a policy.
 
     Compared by identity: whoever is named in the same words is the same value."""
 
@@ -34,20 +34,29 @@ class Party(Struct, frozen=True, eq=False):
     def is_host(self) -> bool:
         return self.key is not None and self.key.kind == "HostEndpoint"
 
+    @property
+    def is_node(self) -> bool:
+        """Whether this is a node itself, with a host endpoint or without."""
+        return bool(self.node) and (self.key is None or self.is_host)
+
 
 class Parties:
     """An address that several endpoints claim is the first one's, workloads before host endpoints, by namespace and
-    name, as it is for routes."""
+    name, as it is for routes. A node's address that no host endpoint expects is protected by the node's host endpoint
+    for all interfaces, if it has that one alone: whether it is on an interface that another one names, nobody says."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._known: dict[str, Party] = {}
         self._named: dict[tuple[str, str], list[ResourceKey]] = {}
         self._owners: dict[IPAddress, ResourceKey] = {}
+        self._of_nodes: dict[str, list[HostEndpoint]] = {}
         for key in sorted(cluster.endpoints, key=lambda key: (key.kind != "WorkloadEndpoint", key.namespace, key.name)):
             endpoint = cluster.endpoints[key]
             for address in addresses(endpoint):
                 self._owners.setdefault(address, key)
+            if isinstance(endpoint, HostEndpoint):
+                self._of_nodes.setdefault(endpoint.spec.node, []).append(endpoint)
             names = {key.name}
             if isinstance(endpoint, WorkloadEndpoint):
                 names |= {endpoint.spec.workload, endpoint.spec.pod}
@@ -71,8 +80,17 @@ class Parties:
         except ValueError:
             return self._party(text, self._named_so(text))
         owner = self._owners.get(address)
-        node = self._cluster.endpoints[owner].spec.node if owner else ""
-        return Party(text, (address,), owner, node)
+        if owner is not None:
+            return Party(text, (address,), owner, self._cluster.endpoints[owner].spec.node)
+        node = self._cluster.node_addresses.get(address, "")
+        return Party(text, (address,), self._of_all_interfaces(node), node)
+
+    def _of_all_interfaces(self, node: str) -> ResourceKey | None:
+        match self._of_nodes.get(node, []):
+            case [HostEndpoint(spec=HostEndpointSpec(interface_name="*")) as only]:
+                return ResourceKey("HostEndpoint", only.metadata.name)
+            case _:
+                return None
 
     def _party(self, text: str, key: ResourceKey) -> Party:
         endpoint = self._cluster.endpoints[key]

@@ -249,8 +249,8 @@ class Explainer:
         """What is said at the ends without asking policy, whatever the packet."""
         if source.key is not None and source.key == destination.key:
             return Side(True, Why.ITSELF), Side(True, Why.ITSELF)
-        if source.key and destination.key and source.node == destination.node:
-            match source.is_host, destination.is_host:
+        if source.node and source.node == destination.node:
+            match source.is_node, destination.is_node:
                 case True, True:
                     return Side(True, Why.SAME_NODE), Side(True, Why.SAME_NODE)
                 case True, False:

@@ -34,6 +34,9 @@ FELIX = values.NodeStatus(
             policies=("default/allow",),
             profiles=("net",),
         ),
+        values.EndpointStatus(
+            namespace="", name="n1-eth0", workload="", interface="eth0", addresses=(), policies=("web", "early")
+        ),
     ),
     notices=(values.Notice(values.Severity.NOT_ENFORCED, "IPPool/vx", "vxlanMode Always is not enforced"),),
 )
@@ -151,12 +154,15 @@ def test_node_status_joins_the_agents_and_names_the_one_that_does_not_answer(age
         assert "10.65.0.0/26   blackhole               block" in both.out
         assert "10.65.1.0/26   via 10.0.0.2 dev eth0   bgp      10.0.0.2             yes" in both.out
         assert "default     c1         calic1      10.65.0.1   up      default/allow" in both.out
+        assert "n1-eth0   eth0        up      web,early" in both.out
         assert "Not enforced: IPPool/vx: vxlanMode Always is not enforced" in both.out
         assert "not connected: connection refused" in both.out
         tree = json.loads(agent("node", "status", "-o", "json").out)
     assert [session["state"] for session in tree["sessions"]] == ["Established", "Active"]
     assert [one["name"] for one in tree["notAnswering"]] == ["node"]
     assert "Method not found" in tree["notAnswering"][0]["reason"]
+    assert [one["name"] for one in tree["endpoints"]] == ["n1-cni-c1-eth0"]
+    assert [one["name"] for one in tree["hostEndpoints"]] == ["n1-eth0"]
     assert tree["routes"][0]["nextHops"] == [{"gateway": "10.0.0.2", "interface": "eth0"}]
 
 

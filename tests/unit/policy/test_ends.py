@@ -1,11 +1,13 @@
 """Whom somebody means by one end of a flow."""
 
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
 from weft.model.base import Metadata
 from weft.model.endpoint import HostEndpoint, HostEndpointSpec, WorkloadEndpoint, WorkloadEndpointSpec
+from weft.model.keys import ResourceKey
+from weft.model.node import Node, NodeAddress, NodeSpec
 from weft.policy.cluster import Cluster
 from weft.policy.ends import Parties, UnknownEndError
 
@@ -34,6 +36,27 @@ PARTIES = Parties(
         ]
     )
 )
+
+
+def node(name: str, address: str) -> Node:
+    spec = NodeSpec(addresses=(NodeAddress(address=ip_interface(address)),))
+    return Node(metadata=Metadata(name=name), spec=spec)
+
+
+def host(name: str, node: str, interface: str) -> HostEndpoint:
+    return HostEndpoint(metadata=Metadata(name=name), spec=HostEndpointSpec(node=node, interface_name=interface))
+
+
+def test_a_nodes_address_is_its_host_endpoint_for_all_interfaces_where_there_is_no_other() -> None:
+    nodes = [node(f"n{number}", f"192.0.2.{number}/24") for number in (1, 2, 3)]
+    both = [host("n2-all", "n2", "*"), host("n2-eth0", "n2", "eth0")]
+    parties = Parties(Cluster([*nodes, host("n1-all", "n1", "*"), *both]))
+    first, second, third = (parties.find(f"192.0.2.{number}") for number in (1, 2, 3))
+    assert first.key == ResourceKey("HostEndpoint", "n1-all")
+    assert (second.key, third.key) == (None, None)
+    assert [one.node for one in (first, second, third)] == ["n1", "n2", "n3"]
+    assert all(one.is_node for one in (first, second, third))
+    assert not parties.find("192.0.2.4").is_node
 
 
 def found(text: str) -> str | None:

@@ -98,6 +98,28 @@ spec: {%s}
 """
 
 
+NODES = """
+apiVersion: projectcalico.org/v3
+kind: Node
+metadata: {name: n1}
+spec: {bgp: {ipv4Address: 192.0.2.50/24}}
+---
+apiVersion: projectcalico.org/v3
+kind: Node
+metadata: {name: n3}
+spec: {addresses: [{address: 192.0.2.3}, {address: 198.51.100.3, type: ExternalIP}]}
+---
+"""
+
+
+def test_a_nodes_address_is_known_without_a_host_endpoint() -> None:
+    assert asked("10.0.0.1", "192.0.2.50", more=NODES).egress.why is Why.NOT_TO_HOST
+    assert asked("192.0.2.50", "10.0.0.1", more=NODES).ingress.why is Why.TO_OWN_WORKLOAD
+    assert asked("192.0.2.3", "10.0.0.1", more=NODES).ingress.why is Why.POLICY
+    assert asked("10.0.0.1", "192.0.2.3", more=NODES).egress.why is Why.POLICY
+    assert asked("192.0.2.50", "192.0.2.1", more=NODES).ingress.why is Why.SAME_NODE
+
+
 def test_a_workload_reaches_its_node_by_its_own_policy_where_felix_is_told_to_accept() -> None:
     accept = CONFIGURATION % ("default", "defaultEndpointToHostAction: Accept")
     answer = asked("one/a", "n1-eth0", more=accept)
