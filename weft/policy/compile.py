@@ -29,9 +29,11 @@ from weft.policy.values import (
     PortSet,
     Rule,
     SelectorSet,
+    ServiceSet,
     Stage,
 )
-from weft.selector import ALL, Selector, SelectorError, parse
+from weft.selector import ALL, Selector, SelectorError, conjunction, parse
+from weft.selector.nodes import Not
 
 PolicyResource = model.Policy | StagedPolicy
 
@@ -127,34 +129,35 @@ def _compile_entity(
 ) -> Entity:
     if entity == model.ANY_ENTITY:
         return ANY
-    if entity.services is not None:
-        return _service(end, entity, namespace)
-    selector = _selector(end, entity, namespace, problems)
+    selector, excluded = _selectors(end, entity, namespace, problems)
     ports, named = _ports(f"{end}.ports", entity.ports, protocol, selector, problems)
     not_ports, not_named = _ports(f"{end}.notPorts", entity.not_ports, protocol, selector, problems)
+    # Named ports alone are looked for among what the selector chooses: that it chooses is then said already.
+    sets: tuple[SelectorSet | ServiceSet, ...] = ()
+    if selector is not None and (ports or not named):
+        sets = (selector_set(selector),)
+    service = _service(end, entity, namespace)
+    if service is not None and not service.with_ports:
+        sets = (*sets, service)
     return Entity(
         nets=entity.nets,
         not_nets=entity.not_nets,
         ports=ports,
         not_ports=not_ports,
-        # Named ports alone are looked for among what the selector chooses: that it chooses is then said already.
-        sets=() if selector is None or (named and not ports) else (selector_set(selector),),
-        not_sets=_not_sets(end, entity, problems),
+        sets=sets,
+        not_sets=() if excluded is None else (selector_set(excluded),),
         named_ports=named,
         not_named_ports=not_named,
+        service=service if service is not None and service.with_ports else None,
     )
 
 
-def _service(end: str, entity: model.EntityRule, namespace: str) -> Entity:
+def _service(end: str, entity: model.EntityRule, namespace: str) -> ServiceSet | None:
     """A service as destination is its addresses with their ports, as source its addresses."""
-    assert entity.services is not None
     found = entity.services
-    one = service_set(found.namespace or namespace, found.name, with_ports=end == "destination")
-    ports = tuple(PortRange(port.first, port.last) for port in entity.ports if not port.is_named)
-    not_ports = tuple(PortRange(port.first, port.last) for port in entity.not_ports if not port.is_named)
-    if one.with_ports:
-        return Entity(service=one)
-    return Entity(sets=(one,), ports=ports, not_ports=not_ports)
+    if found is None:
+        return None
+    return service_set(found.namespace or namespace, found.name, with_ports=end == "destination")
 
 
 def _ports(
@@ -173,19 +176,22 @@ def _ports(
     return numbered, tuple(port_set(selector or ALL, name, number) for name in named)
 
 
-def _selector(end: str, entity: model.EntityRule, namespace: str, problems: list[str]) -> Selector | None:
+def _selectors(
+    end: str, entity: model.EntityRule, namespace: str, problems: list[str]
+) -> tuple[Selector | None, Selector | None]:
+    """What the end must be chosen by, and what it must not be.
+
+    Where something must choose it, what must not is part of that: one endpoint or network set fulfils both, whatever
+    others have its address. Alone, `notSelector` is true of addresses that nothing is known about, too."""
+    chosen = excluded = None
     try:
-        return entity_selector(entity, namespace)
+        chosen = entity_selector(entity, namespace)
     except SelectorError as error:
         problems.append(f"{end}: selector that cannot be read: {error}")
-        return None
-
-
-def _not_sets(end: str, entity: model.EntityRule, problems: list[str]) -> tuple[SelectorSet, ...]:
-    if not entity.not_selector:
-        return ()
     try:
-        return (selector_set(parse(entity.not_selector)),)
+        excluded = parse(entity.not_selector) if entity.not_selector else None
     except SelectorError as error:
         problems.append(f"{end}.notSelector: selector that cannot be read: {error}")
-        return ()
+    if chosen is None or excluded is None:
+        return chosen, excluded
+    return conjunction(chosen, Selector(Not(excluded.root))), None

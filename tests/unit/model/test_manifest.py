@@ -297,6 +297,9 @@ BAD = {
     ),
     "protocol": bad("NetworkPolicy", rule(protocol="IGMP"), "spec.ingress[0].protocol", "UDPLite"),
     "icmp without a protocol": bad("NetworkPolicy", rule(icmp={"type": 8}), "spec.ingress[0].protocol", "ICMP"),
+    "notICMP without a protocol": bad(
+        "NetworkPolicy", rule(notICMP={"type": 8}), "spec.ingress[0].protocol", "because notICMP"
+    ),
     "icmp code alone": bad(
         "NetworkPolicy", rule(protocol="ICMP", icmp={"code": 8}), "spec.ingress[0].icmp.code", "type"
     ),

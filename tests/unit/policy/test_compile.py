@@ -10,7 +10,7 @@ from weft.model.base import Metadata
 from weft.model.keys import ResourceKey
 from weft.model.values import Port, Protocol
 from weft.policy.compile import compile_policy, compile_rules
-from weft.policy.values import Action, Direction, Entity, Icmp, PortRange, ServiceSet
+from weft.policy.values import Action, Direction, Entity, Icmp, PortRange, SelectorSet, ServiceSet
 
 TCP, ICMP = Protocol.parse("TCP"), Protocol.parse("ICMP")
 ALLOW = m.Rule(action="Allow")
@@ -36,7 +36,7 @@ def test_a_policy_speaks_about_its_types_or_the_rules_it_has(
 
 
 def test_what_can_be_enforced_is_kept_whole() -> None:
-    source = m.EntityRule(nets=(ip_network("10.0.0.0/8"),), selector="a == 'b'", not_selector="c == 'd'")
+    source = m.EntityRule(nets=(ip_network("10.0.0.0/8"),), selector="a == 'b'")
     destination = m.EntityRule(
         ports=(Port(80, 80), Port(90, 99)), not_ports=(Port(95, 95),), not_nets=(ip_network("10.1.0.0/16"),)
     )
@@ -45,10 +45,32 @@ def test_what_can_be_enforced_is_kept_whole() -> None:
     assert (rule.effect, rule.protocol) == (Action.DENY, 6)
     assert rule.source.nets == (ip_network("10.0.0.0/8"),)
     assert [str(one.selector) for one in rule.source.sets] == ['(projectcalico.org/namespace == "shop" && a == "b")']
-    assert [str(one.selector) for one in rule.source.not_sets] == ['c == "d"']
     assert rule.destination.ports == (PortRange(80, 80), PortRange(90, 99))
     assert rule.destination.not_ports == (PortRange(95, 95),)
     assert rule.destination.not_nets == (ip_network("10.1.0.0/16"),)
+
+
+@pytest.mark.parametrize(
+    ("entity", "namespace", "chosen", "excluded"),
+    [
+        (m.EntityRule(selector="a == 'b'", not_selector="c == 'd'"), "", ['(a == "b" && !c == "d")'], []),
+        (
+            m.EntityRule(not_selector="c == 'd'"),
+            "shop",
+            ['(projectcalico.org/namespace == "shop" && !c == "d")'],
+            [],
+        ),
+        (m.EntityRule(not_selector="c == 'd'"), "", [], ['c == "d"']),
+    ],
+    ids=["beside a selector", "in a namespace", "alone: of anybody"],
+)
+def test_one_and_the_same_must_be_chosen_and_not_be_excluded(
+    entity: m.EntityRule, namespace: str, chosen: list[str], excluded: list[str]
+) -> None:
+    """An excluded network set around a chosen endpoint does not take it away, as in Calico."""
+    (rule,) = compile_rules((m.Rule(action="Allow", source=entity),), namespace)
+    assert [str(one.selector) for one in rule.source.sets if isinstance(one, SelectorSet)] == chosen
+    assert [str(one.selector) for one in rule.source.not_sets] == excluded
 
 
 UNENFORCEABLE = {
@@ -155,6 +177,20 @@ def test_a_service_as_destination_is_addresses_with_ports_and_as_source_addresse
     assert not source.with_ports
     assert of.source.ports == (PortRange(80, 80),)
     assert source.id != to.destination.service.id
+
+
+def test_what_stands_beside_a_service_is_asked_too() -> None:
+    """Named ports of a source are accepted by Calico; the others could only have been written by another tool."""
+    service = m.ServiceMatch(name="dns", namespace="kube-system")
+    net = ip_network("10.0.0.0/8")
+    entity = m.EntityRule(services=service, ports=(Port(name="web"),), selector="a == 'b'", nets=(net,))
+    (rule,) = compile_rules((m.Rule(action="Allow", protocol=TCP, source=entity, destination=entity),), "")
+    assert rule.unenforced == ()
+    assert [type(one) for one in rule.source.sets] == [ServiceSet]
+    assert rule.destination.service is not None
+    for end in (rule.source, rule.destination):
+        assert end.nets == (net,)
+        assert [(one.port, str(one.selector)) for one in end.named_ports] == [("web", 'a == "b"')]
 
 
 def test_a_rule_keeps_its_id_where_others_come_and_go() -> None:

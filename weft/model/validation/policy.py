@@ -160,7 +160,7 @@ def _icmp(where: str, rule: Rule) -> Iterator[FieldError]:
     number = 0 if rule.protocol is None else rule.protocol.number
     found = None if rule.protocol is None else str(rule.protocol)
     for field, fields in (("icmp", rule.icmp), ("notICMP", rule.not_icmp)):
-        if fields is not None and field == "icmp" and number not in (_ICMP, _ICMPV6):
+        if fields is not None and number not in (_ICMP, _ICMPV6):
             yield FieldError(f"{where}.protocol", found, f"ICMP or ICMPv6, because {field} is given")
     excluded = 0 if rule.not_protocol is None else rule.not_protocol.number
     for protocol, version in ((_ICMP, 4), (_ICMPV6, 6)):
