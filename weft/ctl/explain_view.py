@@ -12,7 +12,7 @@ from weft.policy.cluster import Cluster
 from weft.policy.ends import Party
 from weft.policy.explainer import Answer, Packet, Side, Why
 from weft.policy.matching import Flow
-from weft.policy.trace import Visit, visits
+from weft.policy.trace import OnTheWay, Visit, on_the_way, visits
 from weft.policy.values import Action, Direction, Stage
 from weft.policy.verdict import Step
 from weft.policy.words import protocol_name, rule_text
@@ -56,6 +56,11 @@ class Explanation:
 
     def visits(self, direction: Direction, party: Party, side: Side) -> tuple[Visit, ...]:
         return visits(self.cluster, party, side, self.flow, direction)
+
+    def on_the_way(self, direction: Direction) -> tuple[OnTheWay, ...]:
+        """Host endpoints that the flow may pass at one end, and that nobody asked."""
+        parties = (self.source, self.destination) if direction is Direction.EGRESS else (self.destination, self.source)
+        return on_the_way(self.cluster, *parties, direction)
 
     def text_of(self, step: Step, direction: Direction) -> str:
         """A rule as it is written; "" where the step is no rule of a resource."""
@@ -133,6 +138,14 @@ def _end(explained: Explanation, direction: Direction, party: Party, side: Side)
         "rule": rule_of(side) | (_details(explained, seen[-1], direction) if seen else {}),
         "before": [_visit(explained, visit, direction) for visit in seen[:-1]],
         "not_choosing": [{"kind": key.kind, "policy": policy_name(key)} for key in _not_choosing(explained, party)],
+        "on_the_way": [
+            {
+                "host_endpoint": one.endpoint.name,
+                "interface": one.interface,
+                "policies": [policy_name(key) for key in one.policies],
+            }
+            for one in explained.on_the_way(direction)
+        ],
     }
 
 
@@ -185,6 +198,11 @@ def text(explained: Explanation) -> str:
             parts.append(
                 f"{others} other {'policy does' if others == 1 else 'policies do'} not choose this endpoint.\n"
             )
+        parts += [
+            f"Not asked: host endpoint {one.endpoint.name}, by which this may pass, has policies for what is "
+            f"forwarded: {', '.join(map(policy_name, one.policies))}.\n"
+            for one in explained.on_the_way(direction)
+        ]
     return "".join(parts)
 
 

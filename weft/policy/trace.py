@@ -41,6 +41,38 @@ def visits(cluster: Cluster, party: Party, side: Side, flow: Flow, direction: Di
     return tuple(visit for stage in asked for visit in walk(host.of(stage), policies, members, flow, direction, stage))
 
 
+class OnTheWay(Struct, frozen=True):
+    """A host endpoint with policies for what its node forwards. Whether a flow comes by its interface, nobody says."""
+
+    endpoint: ResourceKey
+    interface: str
+    policies: tuple[ResourceKey, ...]
+
+
+def on_the_way(cluster: Cluster, party: Party, other: Party, direction: Direction) -> tuple[OnTheWay, ...]:
+    """Those of a workload's node, which no verdict knows of. Two workloads of one node have only that for all
+    interfaces between them; its node and a workload have none."""
+    if party.key is None or party.is_node or not party.node or (other.is_node and other.node == party.node):
+        return ()
+    found = []
+    for key, endpoint in cluster.endpoints.items():
+        if key.kind != "HostEndpoint" or endpoint.spec.node != party.node:
+            continue
+        interface = endpoint.spec.interface_name
+        if other.node == party.node and interface != "*":
+            continue
+        host = cluster.host_policy(key)
+        asked = (policy for stage in STAGES[direction, Path.FORWARDED] for policy in _asked(host.of(stage), direction))
+        if policies := tuple(dict.fromkeys(asked)):
+            found.append(OnTheWay(key, interface, policies))
+    return tuple(sorted(found, key=lambda one: one.endpoint.name))
+
+
+def _asked(policy: EndpointPolicy, direction: Direction) -> Iterator[ResourceKey]:
+    for tier in policy.tiers:
+        yield from tier.ingress if direction is Direction.INGRESS else tier.egress
+
+
 def walk(
     endpoint: EndpointPolicy,
     policies: Policies,

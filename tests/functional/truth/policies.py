@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from tests.functional.truth.world import NAMESPACES, NODE, OUTSIDE, UPLINK, Tree, calico, document
@@ -38,13 +38,17 @@ NAMESPACE_SELECTORS = (
 
 
 class Policies:
-    def __init__(self, seed: int) -> None:
+    """`addresses`: of the pods by name, as in `world`."""
+
+    def __init__(self, seed: int, addresses: Mapping[str, tuple[str, str]]) -> None:
         self._random = random.Random(seed)
+        self._addresses = addresses
 
     def documents(self) -> list[Tree]:
         """In an order in which they can be applied: tiers come first."""
         found = [calico("Tier", "ops", order=self._one((50, 2e6)), defaultAction=self._one(("Deny", "Pass")))]
         found += self._network_sets()
+        found += [self._slice(family) for family in (0, 1)]
         if self._maybe(0.5):
             found += self._host()
         if self._maybe(0.4):
@@ -58,7 +62,7 @@ class Policies:
             (self._staged, 2),
         ):
             found += [make(number) for number in range(self._random.randint(0, most))]
-        if self._maybe(0.2) and not any(one["spec"].get("tier") == "Baseline" for one in found):
+        if self._maybe(0.2) and not any(one.get("spec", {}).get("tier") == "Baseline" for one in found):
             found.append(self._baseline())
         return found
 
@@ -201,6 +205,18 @@ class Policies:
             one["metadata"]["labels"] = {"kind": "nets"}
         return [everywhere, local]
 
+    def _slice(self, family: int) -> Tree:
+        """Of service `web` in namespace `red`, whose first pod alone is ready."""
+        endpoints = [
+            {"addresses": [self._addresses[pod][family]], "conditions": {"ready": pod == "red/a"}}
+            for pod in ("red/a", "red/b", "red/c")[: self._random.randint(1, 3)]
+        ]
+        made = document(
+            "discovery.k8s.io/v1", "EndpointSlice", f"web-{family}", "red", labels={"kubernetes.io/service-name": "web"}
+        )
+        ports = [{"name": "web", "port": 80, "protocol": "TCP"}, {"name": "dns", "port": 53, "protocol": "UDP"}]
+        return made | {"addressType": ("IPv4", "IPv6")[family], "endpoints": endpoints, "ports": ports}
+
     def _host(self) -> list[Tree]:
         interface = self._one((UPLINK, "*", ""))
         spec = {"node": "n1", "expectedIPs": list(NODE)} | ({"interfaceName": interface} if interface else {})
@@ -246,12 +262,16 @@ class Policies:
 
     def _spec(self, types: list[str]) -> Tree:
         return {"types": types} | {
-            one.lower(): self._some(self._rule, 3) + ([{"action": "Allow"}] if self._maybe(0.3) else [])
+            one.lower(): self._some(lambda one=one: self._rule(one), 3)
+            + ([{"action": "Allow"}] if self._maybe(0.3) else [])
             for one in types
         }
 
-    def _rule(self) -> Tree:
+    def _rule(self, direction: str) -> Tree:
         rule: Tree = {"action": self._one(("Allow", "Allow", "Allow", "Deny", "Pass", "Log"))}
+        if self._maybe(0.1):
+            served = {"services": {"name": "web", "namespace": "red"}}
+            return rule | ({"destination": served} if direction == "Egress" else {"source": served})
         shape = self._random.randrange(8)
         with_ports = shape < 4
         if with_ports:

@@ -77,9 +77,12 @@ class World:
     # --- documents ----------------------------------------------------------------------------------------------
 
     def apply(self, documents: Sequence[Tree]) -> None:
-        """These and the cluster itself, and nothing else; the kernel has followed when this returns."""
-        if self._applied:
-            self.weftctl.run("delete", "--skip-not-exists", "-f", "-", stdin=_text(reversed(self._applied)))
+        """These and the cluster itself, and nothing else; the kernel has followed when this returns. What was there
+        before is changed where it stands, if it has the same name and tier."""
+        names = set(map(_identity, documents))
+        gone = [one for one in reversed(self._applied) if _identity(one) not in names]
+        if gone:
+            self.weftctl.run("delete", "--skip-not-exists", "-f", "-", stdin=_text(gone))
         self._applied = []
         if documents:
             self.weftctl.run("apply", "-f", "-", stdin=_text(documents))
@@ -203,6 +206,11 @@ def world(node_netns: NetNs, netns: Callable[[str], NetNs]) -> Iterator[World]:
     settings = {"FELIX_PROMETHEUSMETRICSENABLED": "true", "FELIX_PROMETHEUSMETRICSPORT": str(METRICS_PORT)}
     with live_node(node_netns, settings) as node, ExitStack() as stack:
         yield World(node, netns, stack)
+
+
+def _identity(one: Tree) -> tuple[str, ...]:
+    metadata = one["metadata"]
+    return one["kind"], metadata.get("namespace", ""), metadata["name"], str(one.get("spec", {}).get("tier", ""))
 
 
 def _mark(name: str) -> list[Tree]:

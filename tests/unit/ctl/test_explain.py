@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,40 @@ default   -                                    -      Deny     decides          
 1 other policy does not choose this endpoint.
 """
     )
+
+
+FORWARDING = """
+---
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: uplink, labels: {role: uplink}}
+spec: {node: NODE, interfaceName: INTERFACE}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: gate}
+spec: {selector: role == 'uplink', applyOnForward: true, types: [Ingress], ingress: [{action: Deny}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "interface", "named"),
+    [("203.0.113.1", "eth0", True), ("203.0.113.1", "*", True), ("prod/web", "eth0", False), ("prod/web", "*", True)],
+)
+def test_host_endpoints_that_a_flow_may_pass_are_named(
+    manifests: Path, capsys: pytest.CaptureFixture[str], source: str, interface: str, named: bool
+) -> None:
+    node = re.search(r"node: (\w+)", CLUSTER)
+    assert node
+    more = FORWARDING.replace("NODE", node[1]).replace("INTERFACE", json.dumps(interface))
+    manifests.write_text(CLUSTER + more)
+    asked = ("--from", source, "--to", "prod/db", "--protocol", "tcp", "--port", "5432")
+    _, out, _ = ran(manifests, capsys, *asked)
+    assert ("Not asked: host endpoint uplink, by which this may pass" in out) is named
+    told = json.loads(ran(manifests, capsys, *asked, "-o", "json")[1])
+    expected = [{"host_endpoint": "uplink", "interface": interface, "policies": ["gate"]}]
+    assert told["ingress"]["on_the_way"] == (expected if named else [])
+    assert told["egress"]["on_the_way"] == []
 
 
 def test_json_and_yaml_say_the_same(manifests: Path, capsys: pytest.CaptureFixture[str]) -> None:
