@@ -44,16 +44,20 @@ def network_set_labels(networks: Resource) -> Labels:
 
 
 def policy_selector(policy: NetworkPolicy | GlobalNetworkPolicy | StagedPolicy) -> Selector:
-    """Which endpoints a policy applies to. Raises SelectorError."""
+    """Which endpoints a policy applies to. Raises SelectorError.
+
+    Beside a namespace selector of a global policy `all()` is what is in a namespace, whichever of the two says it, and
+    beside its service account selector what has an account."""
     spec = policy.spec
-    parts = [parse(spec.selector)]
+    accounts = parse(spec.service_account_selector).prefixed(SERVICE_ACCOUNT_PREFIX)
     if not isinstance(spec, GlobalNetworkPolicySpec):
-        parts.insert(0, _in_namespace(policy.namespace))
-    elif spec.namespace_selector:
-        parts.insert(0, _namespaces(spec.namespace_selector))
+        return conjunction(_in_namespace(policy.namespace), parse(spec.selector), accounts)
+    parts = [parse(spec.selector)] if spec.selector else []
+    if spec.namespace_selector:
+        namespaces = parse(spec.namespace_selector).prefixed(NAMESPACE_PREFIX)
+        parts = [_with_everything_as(part, Has(NAMESPACE)) for part in (namespaces, *parts)]
     if spec.service_account_selector:
-        root = parse(spec.service_account_selector).prefixed(SERVICE_ACCOUNT_PREFIX).root
-        parts.append(Selector(_with_everything_as(root, Has(SERVICE_ACCOUNT))))
+        parts = [_with_everything_as(part, Has(SERVICE_ACCOUNT)) for part in (*parts, accounts)]
     return conjunction(*parts)
 
 
@@ -101,20 +105,24 @@ def _in_namespace(namespace: str) -> Selector:
 @lru_cache(maxsize=4096)
 def _namespaces(text: str) -> Selector:
     """`all()` is every namespace, `global()` what is in none."""
-    root = parse(text).prefixed(NAMESPACE_PREFIX).root
-    return Selector(_with_everything_as(root, Has(NAMESPACE)))
+    return _with_everything_as(parse(text).prefixed(NAMESPACE_PREFIX), Has(NAMESPACE))
 
 
-def _with_everything_as(node: Node, present: Has) -> Node:
+def _with_everything_as(selector: Selector, present: Has) -> Selector:
+    """The selector with `present` for `all()`, and the contrary for `global()`."""
+    return Selector(_replaced(selector.root, present))
+
+
+def _replaced(node: Node, present: Has) -> Node:
     match node:
         case Everything("all"):
             return present
         case Everything():
             return Not(present)
         case Not(operand):
-            return Not(_with_everything_as(operand, present))
+            return Not(_replaced(operand, present))
         case Junction(_, operands):
-            return replace(node, operands=tuple(_with_everything_as(operand, present) for operand in operands))
+            return replace(node, operands=tuple(_replaced(operand, present) for operand in operands))
         case _:
             return node
 

@@ -62,11 +62,19 @@ def test_one_end_of_a_rule_chooses(entity: EntityRule, namespace: str, expected:
         (NetworkPolicySpec(), f"{NS} == 'shop'"),
         (NetworkPolicySpec(selector="a == 'b'"), f"{NS} == 'shop' && a == 'b'"),
         (NetworkPolicySpec(service_account_selector="r == 'w'"), f"{NS} == 'shop' && pcsa.r == 'w'"),
-        (NetworkPolicySpec(service_account_selector="all()"), f"{NS} == 'shop' && has({SA})"),
+        (NetworkPolicySpec(service_account_selector="all()"), f"{NS} == 'shop'"),
         (GlobalNetworkPolicySpec(), "all()"),
         (GlobalNetworkPolicySpec(selector="a == 'b'"), "a == 'b'"),
         (GlobalNetworkPolicySpec(selector="a == 'b'", namespace_selector="t == 'x'"), "pcns.t == 'x' && a == 'b'"),
         (GlobalNetworkPolicySpec(namespace_selector="all()"), f"has({NS})"),
+        # Calico's rule that keeps `all()` outside of `kube-system` away from host endpoints
+        (
+            GlobalNetworkPolicySpec(selector="all()", namespace_selector="t not in {'x'}"),
+            f"pcns.t not in {{'x'}} && has({NS})",
+        ),
+        (GlobalNetworkPolicySpec(namespace_selector="!has(t)"), "!has(pcns.t)"),
+        (GlobalNetworkPolicySpec(selector="all()", service_account_selector="!has(t)"), f"has({SA}) && !has(pcsa.t)"),
+        (GlobalNetworkPolicySpec(service_account_selector="all()"), f"has({SA})"),
     ],
 )
 def test_a_policy_chooses(policy: NetworkPolicySpec | GlobalNetworkPolicySpec, expected: str) -> None:
