@@ -25,7 +25,7 @@ from weft.model.node import Node
 from weft.model.policy import GlobalNetworkSet, NetworkSet, Profile, Tier
 from weft.model.staged import StagedKubernetesNetworkPolicy
 from weft.policy.remains import remains
-from weft.policy.selectors import endpoint_labels, network_set_labels
+from weft.policy.selectors import endpoint_labels, network_set_labels, network_set_profiles
 from weft.policy.verdict import Membership
 
 Handler = Callable[[ResourceKey, Any], None]
@@ -203,7 +203,7 @@ class Graph:
             self._sets.remove_item(key)
         else:
             members = _unique(as_member(network) for network in networks.spec.nets)
-            self._sets.set_item(key, network_set_labels(networks), (), members)
+            self._sets.set_item(key, network_set_labels(networks), network_set_profiles(networks), members)
 
     def _on_staged_kubernetes_policy(self, key: ResourceKey, staged: StagedKubernetesNetworkPolicy | None) -> None:
         self._policies.set_policy(key, staged_policy(staged) if staged is not None else None)

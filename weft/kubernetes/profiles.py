@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from weft.model import names
 from weft.model.base import Metadata, Resource
 from weft.model.endpoint import WorkloadEndpoint
-from weft.model.policy import Profile, ProfileSpec, Rule
+from weft.model.policy import NetworkSet, Profile, ProfileSpec, Rule
 
 NAMESPACE_PREFIX = "pcns."
 SERVICE_ACCOUNT_PREFIX = "pcsa."
@@ -40,20 +40,28 @@ def service_account_profile(namespace: str, name: str, labels: Mapping[str, str]
 
 
 def implicit_profiles(resources: Collection[Resource]) -> list[Profile]:
-    """The profiles of Namespaces and ServiceAccounts that endpoints name and nobody gave.
+    """The profiles of Namespaces and ServiceAccounts that endpoints and network sets inherit from and nobody gave.
 
     In Kubernetes a pod's Namespace and ServiceAccount always exist; with no document to say which labels they have,
     they have those that every Namespace and ServiceAccount has."""
     given = {resource.name for resource in resources if isinstance(resource, Profile)}
     found: dict[str, Profile] = {}
-    for endpoint in resources:
-        if not isinstance(endpoint, WorkloadEndpoint):
-            continue
-        for name in endpoint.spec.profiles:
+    for resource in resources:
+        for name in _inherited_by(resource):
             profile = None if name in given or name in found else _of_name(name)
             if profile is not None:
                 found[name] = profile
     return list(found.values())
+
+
+def _inherited_by(resource: Resource) -> tuple[str, ...]:
+    match resource:
+        case WorkloadEndpoint(spec=spec):
+            return spec.profiles
+        case NetworkSet():
+            return (names.namespace_profile(resource.namespace),)
+        case _:
+            return ()
 
 
 def _of_name(profile: str) -> Profile | None:

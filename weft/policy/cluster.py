@@ -21,7 +21,7 @@ from weft.policy.compile import PolicyResource, compile_policy, is_evaluated, po
 from weft.policy.members import Item, Members
 from weft.policy.order import BUILT_IN_TIERS, PolicyOrder, TierOrder, order_host_policies, order_policies
 from weft.policy.profiles import profile_key, profile_not_stored, usable_profiles
-from weft.policy.selectors import endpoint_labels, network_set_labels, policy_selector
+from weft.policy.selectors import endpoint_labels, network_set_labels, network_set_profiles, policy_selector
 from weft.policy.values import Action, EndpointPolicy, HostPolicy, Policy, Stage
 from weft.selector import Labels, Selector, SelectorError
 
@@ -53,6 +53,7 @@ class Cluster:
         self._labels_of_profiles: dict[str, Labels] = {}
         self._chosen: dict[tuple[frozenset[tuple[str, str]], tuple[str, ...]], EndpointPolicy] = {}
         known = {_key(one): one for one in resources}
+        network_sets: list[NetworkSet | GlobalNetworkSet] = []
         for key, resource in known.items():
             match resource:
                 case WorkloadEndpoint() | HostEndpoint():
@@ -66,7 +67,7 @@ class Cluster:
                     self.resources[key] = resource
                 case NetworkSet() | GlobalNetworkSet():
                     self.networks[key] = tuple(dict.fromkeys(resource.spec.nets))
-                    self.members.add_networks(Item(network_set_labels(resource)), self.networks[key])
+                    network_sets.append(resource)
                 case KubernetesEndpointSlice():
                     self.members.add_slice(resource)
                 case FelixConfiguration():
@@ -75,6 +76,9 @@ class Cluster:
                     self.node_addresses.update(dict.fromkeys(_addresses_of_node(resource), key.name))
                 case _:
                     pass
+        for networks in network_sets:
+            labels = self._with_inherited(network_set_labels(networks), network_set_profiles(networks))
+            self.members.add_networks(Item(labels), self.networks[_key(networks)])
         for endpoint in self.endpoints.values():
             self.members.add_endpoint(Item(self.labels(endpoint), endpoint.spec.ports), addresses(endpoint))
         self._choices = _Choices(self._choices_of(self.resources))
@@ -84,10 +88,7 @@ class Cluster:
     def labels(self, endpoint: Endpoint) -> Labels:
         """Its own labels before those of its profiles, and an earlier profile's before a later one's."""
         own = endpoint_labels(endpoint) if isinstance(endpoint, WorkloadEndpoint) else endpoint.metadata.labels
-        found: dict[str, str] = {}
-        for profile in reversed(endpoint.spec.profiles):
-            found.update(self._labels_of_profiles.get(profile, {}))
-        return {**found, **own} if found else own
+        return self._with_inherited(own, endpoint.spec.profiles)
 
     def endpoint_policy(self, key: ResourceKey) -> EndpointPolicy:
         """What applies to a workload. KeyError if there is no such endpoint."""
@@ -120,6 +121,12 @@ class Cluster:
         return {one.key for one in self._choices.choosing(self.labels(self.endpoints[key]))}
 
     # --- workings -----------------------------------------------------------------------------------------------
+
+    def _with_inherited(self, own: Labels, profiles: Sequence[str]) -> Labels:
+        found: dict[str, str] = {}
+        for profile in reversed(profiles):
+            found.update(self._labels_of_profiles.get(profile, {}))
+        return {**found, **own} if found else own
 
     def _choices_of(self, resources: Mapping[ResourceKey, PolicyResource | Profile]) -> Iterator[_Choice]:
         for key, resource in resources.items():

@@ -13,6 +13,7 @@ from weft.model.defaults import NAMESPACE_LABEL as NAMESPACE
 from weft.model.defaults import ORCHESTRATOR_LABEL as ORCHESTRATOR
 from weft.model.defaults import SERVICE_ACCOUNT_LABEL as SERVICE_ACCOUNT
 from weft.model.endpoint import WorkloadEndpoint
+from weft.model.names import namespace_profile
 from weft.model.policy import (
     EntityRule,
     GlobalNetworkPolicy,
@@ -27,11 +28,15 @@ from weft.selector.nodes import Compare, Everything, Has, Junction, Labels, Memb
 
 NAMESPACE_PREFIX = "pcns."
 SERVICE_ACCOUNT_PREFIX = "pcsa."
+_INHERITED = (NAMESPACE_PREFIX, SERVICE_ACCOUNT_PREFIX)
 
 
 def endpoint_labels(endpoint: WorkloadEndpoint) -> Labels:
-    """Its own labels and those that follow from what it is; inherited ones are not here."""
-    labels = {**endpoint.metadata.labels, NAMESPACE: endpoint.namespace, ORCHESTRATOR: endpoint.spec.orchestrator}
+    """Its own labels and those that follow from what it is; inherited ones are not here.
+
+    Own labels that look inherited do not count: with them a workload would pretend to be in another namespace."""
+    own = {name: value for name, value in endpoint.metadata.labels.items() if not name.startswith(_INHERITED)}
+    labels = {**own, NAMESPACE: endpoint.namespace, ORCHESTRATOR: endpoint.spec.orchestrator}
     if endpoint.spec.service_account_name:
         labels[SERVICE_ACCOUNT] = endpoint.spec.service_account_name
     return labels
@@ -41,6 +46,11 @@ def network_set_labels(networks: Resource) -> Labels:
     """A NetworkSet is in its namespace, a GlobalNetworkSet in none."""
     labels = networks.metadata.labels
     return {**labels, NAMESPACE: networks.namespace} if networks.namespace else labels
+
+
+def network_set_profiles(networks: Resource) -> tuple[str, ...]:
+    """A NetworkSet inherits the labels of its namespace, as the endpoints there do."""
+    return (namespace_profile(networks.namespace),) if networks.namespace else ()
 
 
 def policy_selector(policy: NetworkPolicy | GlobalNetworkPolicy | StagedPolicy) -> Selector:

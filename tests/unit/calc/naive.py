@@ -85,7 +85,10 @@ def labels_of(state: dict[Key, Any], value: Any) -> dict[str, str]:
     if isinstance(value, WorkloadEndpoint):
         own = endpoint_labels(value)
     found: dict[str, str] = {}
-    for name in reversed(getattr(value.spec, "profiles", ())):
+    profiles = getattr(value.spec, "profiles", ())
+    if isinstance(value, NetworkSet):
+        profiles = (f"kns.{value.namespace}",)
+    for name in reversed(profiles):
         for key, profile in state.items():
             if isinstance(profile, Profile) and key.name == name:
                 found |= profile.spec.labels_to_apply

@@ -21,6 +21,7 @@ from weft.model.policy import (
     GlobalNetworkPolicySpec,
     GlobalNetworkSet,
     HttpMatch,
+    NetworkSet,
     NetworkSetSpec,
     Profile,
     ProfileSpec,
@@ -120,6 +121,16 @@ def test_a_set_with_a_prefix_becomes_one_of_networks_and_back() -> None:
     assert (grown.kind, set(map(str, grown.added))) == (SetKind.NETWORKS, {"10.0.9.9/32", "192.0.2.0/24"})
     (shrunk,) = node.remove(prefixes).sets.values()
     assert (shrunk.kind, shrunk.replaced, set(map(str, shrunk.added))) == (SetKind.ADDRESSES, True, {"10.0.9.9"})
+
+
+def test_a_network_set_has_the_labels_of_its_namespace() -> None:
+    from_prod = Rule(action="Allow", source=EntityRule(selector="kind == 'office'", namespace_selector="env == 'prod'"))
+    nets = NetworkSetSpec(nets=(ip_network("192.0.2.0/24"),))
+    office = NetworkSet(metadata=Metadata(name="n", namespace="two", labels={"kind": "office"}), spec=nets)
+    node = Node(workload("1"), PROFILE, policy("p", from_prod), office)
+    namespace = ProfileSpec(labels_to_apply={"pcns.env": "prod"})
+    delta = node.put(Profile(metadata=Metadata(name="kns.two"), spec=namespace))
+    assert [set(map(str, one.added)) for one in delta.sets.values()] == [{"192.0.2.0/24"}]
 
 
 def test_labels_of_profiles_choose_like_own_ones_but_give_way_to_them() -> None:

@@ -212,6 +212,7 @@ _PROFILES = _Kind(
     ),
     "p1",
     "p2",
+    "kns.one",
 )
 _nets = st.builds(NetworkSetSpec, nets=st.lists(networks, max_size=3).map(tuple))
 _NETWORK_SETS = _Kind(NetworkSet, _nets, "ns1")

@@ -9,8 +9,9 @@ import pytest
 
 from tests.unit.kubernetes.documents import Tree, document, namespace, one, pod, policy, read
 from weft.kubernetes import implicit_profiles
+from weft.model.base import Metadata
 from weft.model.endpoint import WorkloadEndpoint
-from weft.model.policy import Rule
+from weft.model.policy import NetworkSet, Rule
 
 
 def test_a_namespace_becomes_a_profile_that_allows_everything_and_hands_down_its_labels() -> None:
@@ -164,8 +165,9 @@ def test_profiles_that_no_document_gave_have_the_labels_that_kubernetes_gives_al
         pod("c", "missing", "10.0.0.3"),
         policy({}, namespace="unused"),
     )
-    found = {profile.name: profile.spec for profile in implicit_profiles(resources)}
-    assert found.keys() == {"ksa.given.robot", "kns.missing"}
+    office = NetworkSet(metadata=Metadata(name="n", namespace="office"))
+    found = {profile.name: profile.spec for profile in implicit_profiles([*resources, office])}
+    assert found.keys() == {"ksa.given.robot", "kns.missing", "kns.office"}
     assert found["kns.missing"].ingress == (Rule(action="Allow"),)
     assert found["kns.missing"].labels_to_apply == {
         "pcns.projectcalico.org/name": "missing",

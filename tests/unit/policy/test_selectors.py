@@ -92,6 +92,13 @@ def test_an_endpoint_has_the_labels_that_follow_from_what_it_is() -> None:
     assert endpoint_labels(endpoint) == {"a": "b", NS: "shop", "projectcalico.org/orchestrator": "k8s", SA: "web"}
 
 
+def test_a_workload_cannot_pretend_to_be_in_another_namespace_or_to_have_another_account() -> None:
+    lies = {"pcns.projectcalico.org/name": "kube-system", "pcns.env": "prod", "pcsa.role": "admin"}
+    endpoint = WorkloadEndpoint(metadata=Metadata(name="w", namespace="shop", labels={"pcn": "b", **lies}))
+    assert endpoint_labels(endpoint).keys() & lies.keys() == set()
+    assert endpoint_labels(endpoint)["pcn"] == "b"
+
+
 def test_a_network_set_is_in_its_namespace_and_a_global_one_in_none() -> None:
     own = {"a": "b"}
     assert network_set_labels(NetworkSet(metadata=Metadata(name="n", namespace="shop", labels=own))) == own | {
