@@ -70,6 +70,7 @@ class CompiledRule(NamedTuple):
     digest: bytes
 
 
+@lru_cache(maxsize=16384)  # a changed chain is written whole, and most of its rules are what they were
 def compile_rule(rule: v.Rule) -> CompiledRule:
     parts: list[bytes | AnonymousSet] = []
     pending: list[bytes] = []

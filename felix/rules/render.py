@@ -5,7 +5,8 @@ endpoints use it, endpoints with the same policies share one chain, and a set of
 chains that look into it. What it returns depends on the node's state alone, not on how the node got there.
 
 A policy with a Pass rule has no chain of its own: passing means to leave the tier, so its rules are written
-into the tier's chain, where `return` does that (docs/design/policy.md)."""
+into the tier's chain, where `return` does that. Nor has a short one that a single endpoint chain asks: it is written
+there (docs/design/policy.md)."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
@@ -25,6 +26,7 @@ from felix.rules.render_chains import (
     endpoint_plan,
     passing_directions,
     render_plan,
+    render_policy,
 )
 from felix.rules.render_host import HOST_MAPS, LOOPBACK, HostUse, host_plan, host_plans
 from felix.rules.render_senders import Senders
@@ -43,6 +45,8 @@ KEY_TYPES = {
 }
 WORKLOAD_MAPS = (names.FROM_ENDPOINTS, names.TO_ENDPOINTS, names.KNOWN_ENDPOINTS, names.SENDERS)
 VERSIONS: tuple[Literal[4, 6], ...] = (4, 6)
+_ONE_ASKS = 2
+"""An endpoint chain that asks a policy, and the plan of the tier in it."""
 
 
 class Renderer:
@@ -57,6 +61,7 @@ class Renderer:
         self._looking_into: dict[str, set[ResourceKey]] = {}
         self._policy_plans: dict[str, PolicyPlan] = {}
         self._chains_of: dict[ResourceKey, set[str]] = {}
+        self._rules: dict[str, tuple[nft.Rule, ...]] = {}
         self._shared_plans: dict[str, SharedPlan] = {}
         self._plan_users: dict[str, set[str]] = {}
         self._asked_by: dict[str, set[str]] = {}
@@ -88,6 +93,19 @@ class Renderer:
 
     def passes(self, key: ResourceKey, direction: Direction) -> bool:
         return direction in self._passing.get(key, ())
+
+    def asked_once(self, plan: PolicyPlan) -> bool:
+        """One endpoint chain asks it, and no more than one chain of a tier on its behalf."""
+        asked_by = self._asked_by.get(plan.name, ())
+        if len(asked_by) > _ONE_ASKS:
+            return False
+        return sum(isinstance(self._shared_plans[name], EndpointPlan) for name in asked_by) == 1
+
+    def rules_of(self, plan: PolicyPlan) -> tuple[nft.Rule, ...]:
+        rules = self._rules.get(plan.name)
+        if rules is None:
+            rules = self._rules[plan.name] = tuple(render_policy(plan, self))
+        return rules
 
     def render(self, delta: NodeDelta) -> Changes:
         sets: dict[str, nft.Set | None] = {}
@@ -164,12 +182,16 @@ class Renderer:
         self._touch_policy(key)
 
     def _touch_policy(self, key: ResourceKey) -> None:
-        """Its own chains; and, if it passes, those in which its rules are written."""
+        """Its own chains; and those in which its rules are written, if it passes or few ask it."""
         for name in self._chains_of.get(key, ()):
             self._chains.touch(name)
-            if key in self._passing:
-                for plan in self._asked_by[name]:
-                    self._chains.touch(plan)
+            self._rules.pop(name, None)
+            if key in self._passing or len(self._asked_by[name]) <= _ONE_ASKS:
+                self._touch_askers(name)
+
+    def _touch_askers(self, policy_chain: str) -> None:
+        for plan in self._asked_by[policy_chain]:
+            self._chains.touch(plan)
 
     def _on_endpoint(self, interface: str, policy: EndpointPolicy | None) -> None:
         before = self._endpoints.pop(interface, None)
@@ -232,21 +254,28 @@ class Renderer:
         if not asked_by:
             self._policy_plans[name] = policy
             self._chains_of.setdefault(policy.key, set()).add(name)
-            self._chains.touch(name)
         asked_by.add(plan)
+        self._on_askers(name)
 
     def _no_longer_ask(self, policy: PolicyPlan, plan: str) -> None:
         name = policy.name
         asked_by = self._asked_by[name]
         asked_by.remove(plan)
+        self._on_askers(name)
         if asked_by:
             return
         del self._asked_by[name], self._policy_plans[name]
-        self._chains.touch(name)
+        self._rules.pop(name, None)
         chains = self._chains_of[policy.key]
         chains.remove(name)
         if not chains:
             del self._chains_of[policy.key]
+
+    def _on_askers(self, policy_chain: str) -> None:
+        """One asked more, or less: the policy may be written elsewhere now."""
+        self._chains.touch(policy_chain)
+        if len(self._asked_by[policy_chain]) <= _ONE_ASKS + 2:
+            self._touch_askers(policy_chain)
 
     def _on_pools(self, pools: Mapping[IPNetwork, bool | None], sets: dict[str, nft.Set | None]) -> None:
         for cidr, masquerade in pools.items():
@@ -267,6 +296,7 @@ class Renderer:
             settings.flow_logs,
             nft.Limit(limit.packets, limit.burst, limit.seconds) if limit is not None else None,
         )
+        self._rules.clear()
         self._chains.touch_all()
         self._render_base()
 

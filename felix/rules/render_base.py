@@ -13,7 +13,7 @@ from felix.calc.delta import Settings
 from felix.rules import render_names as names
 from felix.rules.render_actions import ActionSettings, refuse
 from felix.rules.render_host import HostUse, host_chains, input_rules, output_rules, raw_rules
-from felix.rules.render_pieces import DELETED, DROP_INVALID, ESTABLISHED, WORKLOADS
+from felix.rules.render_pieces import DELETED, DROP_INVALID, ESTABLISHED, STILL_ESTABLISHED, WORKLOADS
 from felix.rules.render_senders import forged
 from felix.rules.values import (
     ICMP,
@@ -92,7 +92,7 @@ def base_chains(settings: Settings, around: Surroundings) -> dict[str, Chain | N
         ),
         Chain(
             names.FORWARD_TO_ENDPOINT,
-            (*ESTABLISHED, *_only_known(Way.OUT, names.TO_ENDPOINTS), *_no_service_loops(settings, around)),
+            (STILL_ESTABLISHED, *_only_known(Way.OUT, names.TO_ENDPOINTS), *_no_service_loops(settings, around)),
             Hook("filter", "forward", 1),
         ),
         Chain(

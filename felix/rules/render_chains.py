@@ -32,6 +32,13 @@ class Context(Protocol):
     def drop_invalid(self) -> bool: ...
     def kind_of(self, key: SetKey) -> SetKind | None: ...
     def passes(self, key: ResourceKey, direction: Direction) -> bool: ...
+    def asked_once(self, plan: "PolicyPlan") -> bool:
+        """Whether one endpoint chain asks the policy, and no other."""
+        ...
+
+    def rules_of(self, plan: "PolicyPlan") -> tuple[nft.Rule, ...]:
+        """`render_policy` of the plan, remembered until something it depends on changes."""
+        ...
 
 
 class Where(Enum):
@@ -60,6 +67,9 @@ class Where(Enum):
     def denies_the_rest(self) -> bool:
         return self in (Where.WORKLOAD, Where.HOST, Where.DNATTED)
 
+
+_MOST_INLINED = 4
+"""Rules of a policy that is written into the one chain that asks it."""
 
 _MARK_ALLOWED = nft.SetMark(names.ALLOWED_EARLY, names.ALLOWED_EARLY)
 _ON_ALLOW: Mapping[Where, Ending] = {
@@ -159,9 +169,9 @@ def _policy_chain(plan: PolicyPlan, context: Context) -> nft.Chain | None:
     policy = context.policies.get(plan.key)
     if policy is None or policy.rules(plan.direction) is None:
         return None
-    if _passes(plan, context):
+    if _passes(plan, context) or _inlined(plan, context):
         return None
-    rules = tuple(_rules(plan, context))
+    rules = context.rules_of(plan)
     return nft.Chain(plan.name, rules, keeps=_kept(_counters(plan, context), rules))
 
 
@@ -173,8 +183,8 @@ def _tier_chain(plan: TierPlan, context: Context) -> nft.Chain | None:
     rules: list[nft.Rule] = []
     counters: set[str] = set()
     for one in asked:
-        if _passes(one, context):
-            rules += _rules(one, context)
+        if _passes(one, context) or _inlined(one, context):
+            rules += context.rules_of(one)
             counters |= _counters(one, context)
         else:
             rules.append(nft.rule(nft.Jump(one.name)))
@@ -186,20 +196,30 @@ def _endpoint_chain(plan: EndpointPlan, context: Context) -> nft.Chain:
     """What no packet reaches is left out. Of a workload, and where a host endpoint has its last word, it ends in a
     verdict, so that nothing falls back into the base chain."""
     rules = list(_before_policy(plan, context))
+    counters: set[str] = set()
+
+    def ask(asked: Iterable[PolicyPlan]) -> None:
+        for one in asked:
+            if _inlined(one, context):
+                rules.extend(context.rules_of(one))
+                counters.update(_counters(one, context))
+            else:
+                rules.append(nft.rule(nft.Jump(one.name)))
+
     for tier in plan.tier_plans():
-        asked = tuple(tier.asked())
-        if any(_passes(one, context) for one in asked):
+        if any(_passes(one, context) for one in tier.asked()):
             rules.append(nft.rule(nft.Jump(tier.name), comment=_comment("tier", tier.tier.name)))
             continue
-        rules += [nft.rule(nft.Jump(one.name)) for one in asked]
+        ask(tier.asked())
         end = _end_of_tier(tier, context)
         if end:
-            return nft.Chain(plan.name, (*rules, *end))
-    if plan.where.denies_the_rest:
-        profiles = (PolicyPlan(plan.direction, key, plan.where) for key in plan.profiles)
-        rules += [nft.rule(nft.Jump(one.name)) for one in profiles]
-        rules.append(nft.Rule(_deny(plan, names.final_counter(plan.direction), context), "nothing allowed it"))
-    return nft.Chain(plan.name, tuple(rules))
+            rules += end
+            break
+    else:
+        if plan.where.denies_the_rest:
+            ask(PolicyPlan(plan.direction, key, plan.where) for key in plan.profiles)
+            rules.append(nft.Rule(_deny(plan, names.final_counter(plan.direction), context), "nothing allowed it"))
+    return nft.Chain(plan.name, tuple(rules), keeps=_kept(counters, rules))
 
 
 def _before_policy(plan: EndpointPlan, context: Context) -> Iterator[nft.Rule]:
@@ -228,7 +248,20 @@ def _passes(plan: PolicyPlan, context: Context) -> bool:
     return plan.key.kind != "Profile" and context.passes(plan.key, plan.direction)
 
 
-def _rules(plan: PolicyPlan, context: Context) -> Iterator[nft.Rule]:
+def _inlined(plan: PolicyPlan, context: Context) -> bool:
+    """Whether its rules are written where it is asked, which saves packets the jump and the kernel's check a visit.
+
+    Only where one endpoint chain asks it and it is short, so that a change writes little; and where no rule returns,
+    which would leave more than the policy."""
+    if is_staged(plan.key) or not context.asked_once(plan):
+        return False
+    policy = context.policies.get(plan.key)
+    rules = policy.rules(plan.direction) if policy is not None else None
+    return rules is not None and len(rules) <= _MOST_INLINED and all(one.effect is not Action.PASS for one in rules)
+
+
+def render_policy(plan: PolicyPlan, context: Context) -> Iterator[nft.Rule]:
+    """The rules of a policy, wherever they are written."""
     place = Place(plan.direction, plan.key, _ON_ALLOW.get(plan.where, (nft.Accept(),)))
     actions = _actions(plan.where, context)
     for rule in context.policies[plan.key].rules(plan.direction) or ():

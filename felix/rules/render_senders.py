@@ -20,7 +20,7 @@ def forged(version: nft.IPVersion, *before: nft.Statement) -> nft.Rule:
     exempt = () if version == 4 else (nft.Address(nft.Side.SOURCE, (one,), negated=True) for one in _UNROUTED)
     family = nft.NetworkProtocol(version)
     return nft.rule(
-        *before, family, *exempt, nft.ReversePath(exists=False), nft.Drop(), comment="sender is not this workload"
+        family, *before, *exempt, nft.ReversePath(exists=False), nft.Drop(), comment="sender is not this workload"
     )
 
 
