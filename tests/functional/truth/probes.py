@@ -106,6 +106,11 @@ class Prober:
             one.close()
 
     def _turn(self, run: _Run) -> None:
+        self.serve()
+        run.collect(0.01)
+
+    def serve(self) -> None:
+        """Servers take whoever has connected, and answer."""
         for listener in chain.from_iterable(self._listeners.values()):
             with suppress(BlockingIOError):
                 while True:
@@ -116,7 +121,41 @@ class Prober:
                     said, peer = echo.recvfrom(100)
                     with suppress(PermissionError):
                         echo.sendto(said, peer)
-        run.collect(0.01)
+
+
+class Held:
+    """UDP flows that stay, each with its own port; their packets are numbered."""
+
+    def __init__(self, prober: Prober, where: Mapping[str, NetNs], probes: Iterable[Probe]) -> None:
+        self._prober = prober
+        self._sockets: dict[Probe, socket.socket] = {}
+        self._said = 0
+        for probe in probes:
+            with where[probe.source].enter():
+                made = socket.socket(socket.AF_INET6 if probe.version == 6 else socket.AF_INET, socket.SOCK_DGRAM)
+            self._sockets[probe] = made
+            made.bind((probe.source, 0))
+            made.connect((probe.destination, probe.port))
+            made.setblocking(False)
+
+    def close(self) -> None:
+        for one in self._sockets.values():
+            one.close()
+
+    def answered(self, expected: set[Probe], within_s: float = ALLOWED_WITHIN_S) -> set[Probe]:
+        """Those over which an answer comes to what is said now: waits long for those expected, briefly for others."""
+        self._said += 1
+        said = str(self._said).encode()
+        for one in self._sockets.values():
+            one.send(said)
+        found: set[Probe] = set()
+        end_s, settled_s = time.monotonic() + within_s, time.monotonic() + SETTLING_S
+        while time.monotonic() < settled_s or (expected - found and time.monotonic() < end_s):
+            self._prober.serve()
+            for probe, one in self._sockets.items():
+                if any(heard == said for heard, _ in _received(one)):
+                    found.add(probe)
+        return found
 
 
 class _Run:

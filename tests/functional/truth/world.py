@@ -69,6 +69,7 @@ class World:
         stack.callback(self._conntrack.close)
         for address in by_address:
             node.netns.run(["ping", "-c1", "-W5", address])
+        self.by_address = by_address
         self.prober = Prober(by_address)
         stack.callback(self.prober.close)
         self._marks = 0
