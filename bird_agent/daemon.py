@@ -38,7 +38,7 @@ from bird_agent.fib import OWNER, Fib
 from bird_agent.inspection import BgpInspection
 from bird_agent.kernel import KernelView
 from bird_agent.metrics import BgpMetrics, Snapshot
-from bird_agent.session_config import DEFAULT_PORT, Peering, SessionConfig
+from bird_agent.session_config import DEFAULT_PORT, Needs, Peering, SessionConfig
 from bird_agent.status import BirdAgentStatus
 from bird_agent.surroundings import SecretFiles, look_around
 from weft.admin.metrics import MetricsServer
@@ -90,6 +90,8 @@ class Daemon:
         self._inspection = BgpInspection(self._agent, self._kernel, self._table, self._speaker_text)
         self._metrics = BgpMetrics()
         self._metrics_due = 0.0
+        self._needs = Needs()
+        self._look_again_at = 0.0
         self._wake = asyncio.Event()
         self._wanted: Peering | None = None
         self._reconfigure = asyncio.Event()
@@ -232,7 +234,7 @@ class Daemon:
             self._step()
 
     def _step(self) -> None:
-        self._agent.on_surroundings(look_around(self._agent.needs, self._secrets))
+        self._look_around(time.monotonic())
         step = self._agent.step(time.time())
         self._take_snapshot(time.monotonic())
         for note in step.notes:
@@ -256,6 +258,14 @@ class Daemon:
                 log.warning("route to %s refused by the kernel: %s", failure.prefix, failure.text)
         except (OSError, DumpInterruptedError) as error:
             log.warning("the kernel's routes could not be read, trying again: %s", error)
+
+    def _look_around(self, now: float) -> None:
+        """Once a second, and at once for what was not asked before."""
+        needs = self._agent.needs
+        if needs == self._needs and now < self._look_again_at:
+            return
+        self._needs, self._look_again_at = needs, now + TICK_S
+        self._agent.on_surroundings(look_around(needs, self._secrets))
 
     def _take_snapshot(self, now: float) -> None:
         if self._config.bgp_metrics is None or now < self._metrics_due:

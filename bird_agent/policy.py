@@ -17,7 +17,16 @@ from bird_agent.bestpath import Path, local_preference_of
 from bird_agent.exabgp.commands import Announcement
 from bird_agent.exabgp.events import AsSegment, PathAttributes
 from bird_agent.exports import Candidate, Exports, Networks
-from bird_agent.filters import MAX_PRIORITY, NO_RULES, FilterRoute, RuleSet, rule_set, with_communities
+from bird_agent.filters import (
+    MAX_PRIORITY,
+    NO_RULES,
+    Community,
+    FilterRoute,
+    LargeCommunity,
+    RuleSet,
+    rule_set,
+    with_communities,
+)
 from bird_agent.session_config import Problem, SessionConfig
 from weft.model.address import IPAddress, IPNetwork
 from weft.model.bgp import BGPFilter
@@ -107,9 +116,27 @@ class Exporter:
         chosen = (
             candidates.values() if looked_at is None else (candidates[each] for each in looked_at & candidates.keys())
         )
+        if not self.policies.of(session.peer).exports:
+            return self._unfiltered(session, chosen)
         told: dict[IPNetwork, Announcement] = {}
         for candidate in chosen:
             announcement = self.decide(session, candidate).announcement
+            if announcement is not None:
+                told[candidate.prefix] = announcement
+        return told
+
+    def _unfiltered(self, session: SessionConfig, candidates: Iterable[Candidate]) -> dict[IPNetwork, Announcement]:
+        """As `decide` says where there are no filters, in a fraction of the time: prefixes share their attributes."""
+        version, tagging = session.peer.version, self._exports.advertising.tagging
+        known: dict[tuple[Community | LargeCommunity, ...], Announcement | None] = {}
+        told: dict[IPNetwork, Announcement] = {}
+        for candidate in candidates:
+            if not candidate.announced or candidate.prefix.version != version:
+                continue
+            tags = tagging.of(candidate.prefix) if tagging.by_prefix else ()
+            if tags not in known:
+                known[tags] = self.decide(session, candidate).announcement
+            announcement = known[tags]
             if announcement is not None:
                 told[candidate.prefix] = announcement
         return told

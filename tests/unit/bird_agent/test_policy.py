@@ -6,6 +6,8 @@ from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bird_agent.bestpath import Local, Path, Peer, local_preference_of, unusable
 from bird_agent.exabgp.commands import Announcement
@@ -143,6 +145,22 @@ def test_a_decision_names_the_rule_that_took_it() -> None:
         "10.1.0.0/24": "accepted by BGPFilter/f exportV4[1]",
         "192.0.2.0/24": "kernel route: not announced unless a filter accepts it",
     }
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([BLOCK, IN_BLOCK, BORROWED, STATIC]), st.booleans()), max_size=4),
+    st.booleans(),
+    st.booleans(),
+)
+def test_peers_without_filters_are_told_what_a_filter_without_rules_would_let_pass(
+    workloads: list[tuple[IPNetwork, bool]], internal: bool, tagged: bool
+) -> None:
+    made = exporter(prefix_advertisements=TAGGED if tagged else ())
+    for prefix, present in workloads:
+        made._exports.change_workloads({prefix: "cali9"} if present else {}, [] if present else [prefix])
+    config = session(internal)
+    decided = {prefix: made.decide(config, one).announcement for prefix, one in made.candidates.items()}
+    assert made.announcements(config) == {prefix: one for prefix, one in decided.items() if one is not None}
 
 
 PEER = Peer(ip_address("10.1.0.254"), IPv4Address("10.1.0.254"), 65001, False)
