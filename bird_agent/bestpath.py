@@ -75,7 +75,9 @@ def unusable(path: Path, local: Local) -> str | None:
     """Why a path may not be considered, in a network engineer's words; None if it may (RFC 4271 9.1.2, RFC 4456 8)."""
     attributes = path.attributes
     asn = local.asn if path.peer.local_as is None else path.peer.local_as
-    own = sum(segment.numbers.count(asn) for segment in attributes.as_path)
+    own = 0
+    for segment in attributes.as_path:
+        own += segment.numbers.count(asn)
     if own > path.peer.allowed_own_as:
         allowed = f", {own} times" if path.peer.allowed_own_as else ""
         return f"AS path contains our own AS {asn}{allowed}"
@@ -91,9 +93,9 @@ def select(paths: Sequence[Path], cost: Sequence[int | None]) -> tuple[Path, ...
 
     `cost[i]` is the cost of reaching the next hop of `paths[i]`, None if it cannot be reached. Empty: no path."""
     left = [(path, each) for path, each in zip(paths, cost, strict=True) if each is not None]
+    if len(left) < 2:  # as for nearly every prefix of a large table
+        return tuple(path for path, _ in left)
     for step in _STEPS:
-        if len(left) < 2:
-            break
         left = step.keep(left)
     return tuple(sorted((path for path, _ in left), key=_last_tie_breaks))[:MAX_MULTIPATH]
 

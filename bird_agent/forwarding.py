@@ -89,14 +89,14 @@ class Forwarding:
         return {prefix: self._target(prefix, best) for prefix, best in changes.items()}
 
     def _target(self, prefix: IPNetwork, best: Best) -> Target | None:
-        gateway = self._gateways.get(prefix)
+        gateway = self._gateways.get(prefix) if self._gateways else None
         if gateway is None:
             return target_of(prefix, best, self._next_hops)
         link = self._next_hops.connected_link(gateway)
         return via(Hop(gateway, link)) if link is not None and link in self._underlay.links_up else None
 
     def _set_way(self, prefix: IPNetwork, best: Best) -> None:
-        gateway = self._gateways.get(prefix)
+        gateway = self._gateways.get(prefix) if self._gateways else None
         if gateway is not None:
             self._ways[prefix] = (gateway,)
         elif best:

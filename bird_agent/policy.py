@@ -32,6 +32,7 @@ from weft.model.address import IPAddress, IPNetwork
 from weft.model.bgp import BGPFilter
 
 HOST_LENGTH: Final = {4: 32, 6: 128}
+_SPECIAL_FIRST_OCTETS: Final = frozenset({127, 169, *range(224, 240)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +210,7 @@ class Importer:
 
     def _mistake(self, prefix: IPNetwork) -> str | None:
         address, own = prefix.network_address, self._own
-        if address.is_link_local or address.is_loopback or address.is_multicast:
+        if _is_never_routed(address):
             return "link-local, loopback and multicast prefixes are not routed"
         if prefix in own.blocks:
             return "a block of this node"
@@ -218,6 +219,12 @@ class Importer:
         if prefix.prefixlen < HOST_LENGTH[prefix.version]:
             return "a part of a block of this node" if self._blocks.covers(prefix) else None
         return "an address of this node" if address in own.addresses else None
+
+
+def _is_never_routed(address: IPAddress) -> bool:
+    if address.version == 4 and int(address) >> 24 not in _SPECIAL_FIRST_OCTETS:
+        return False  # nearly every route of a large table
+    return address.is_link_local or address.is_loopback or address.is_multicast
 
 
 def _changed(path: Path, before: FilterRoute, after: FilterRoute) -> Path:

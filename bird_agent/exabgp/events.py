@@ -9,18 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, TypeVar
 
 import msgspec
 
 from bird_agent.exabgp.commands import Family
+from bird_agent.exabgp.prefixes import read_prefix
 from weft.model.address import IPAddress, IPNetwork
 
 T = TypeVar("T")
 
 ORIGINS: Final = {"igp": 0, "egp": 1, "incomplete": 2}
 _CACHED_ATTRIBUTE_SETS: Final = 4096
+_CACHED_ADDRESSES: Final = 4096  # peers and next hops are few
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +257,7 @@ class _Line(_Raw):
     error: str = ""
 
 
+_address = lru_cache(_CACHED_ADDRESSES)(ip_address)
 _line = msgspec.json.Decoder(_Line)
 _attributes = msgspec.json.Decoder(_Attributes)
 _graceful = msgspec.json.Decoder(_Capability)
@@ -279,7 +283,7 @@ class Decoder:
             return None  # the `down` that follows names it; without a neighbour it is the end of the speaker
         if line.neighbor is None:
             return _own_report(line)
-        peer = ip_address(line.neighbor.address.peer)
+        peer = _address(line.neighbor.address.peer)
         match line.type:
             case "update":
                 return self._update(peer, line.neighbor.message)
@@ -297,12 +301,12 @@ class Decoder:
             return EndOfRib(peer, _family(content.eor))
         update = _required(content.update)
         announced = [
-            (ip_network(route.nlri), _next_hop(next_hop, peer))
+            (read_prefix(route.nlri), _next_hop(next_hop, peer))
             for by_next_hop in update.announce.values()
             for next_hop, routes in by_next_hop.items()
             for route in routes
         ]
-        withdrawn = [ip_network(route.nlri) for routes in update.withdraw.values() for route in routes]
+        withdrawn = [read_prefix(route.nlri) for routes in update.withdraw.values() for route in routes]
         return RoutesReceived(peer, self._path(bytes(update.attribute)), tuple(announced), tuple(withdrawn))
 
     def _path(self, raw: bytes) -> PathAttributes:
@@ -329,7 +333,7 @@ def _path_attributes(raw: _Attributes) -> PathAttributes:
 
 def _next_hop(text: str, peer: IPAddress) -> IPAddress:
     """A link-local address means something on the link to the peer alone: the peer is its zone (RFC 4007)."""
-    address = ip_address(text)
+    address = _address(text)
     return IPv6Address(f"{text}%{peer}") if address.version == 6 and address.is_link_local else address
 
 
@@ -377,7 +381,7 @@ def _own_report(line: _Line) -> SpeakerEvent:
             opened = None if line.open is None else _opened(line.open)
             return SessionReport(ip_address(line.address), line.state.lower(), line.since, opened)
         case "weft-advertised":
-            return AdvertisedReport(ip_address(line.address), tuple(ip_network(each) for each in line.prefixes))
+            return AdvertisedReport(ip_address(line.address), tuple(map(read_prefix, line.prefixes)))
         case "weft-synced":
             return SyncEnd(line.digest)
         case "weft-reload":
