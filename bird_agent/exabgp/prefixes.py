@@ -7,7 +7,7 @@ refused, by the standard library."""
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network, ip_network
-from typing import Final
+from typing import Any, Final
 
 from weft.model.address import IPNetwork
 
@@ -22,6 +22,10 @@ class _Prefix(IPv4Network):
     """See the module; made by `read_prefix` alone."""
 
     _known_hash: int
+
+    def __new__(cls, *arguments: Any) -> Any:
+        """What the standard library derives from one of these (its supernet, its subnets) is an ordinary network."""
+        return IPv4Network(*arguments) if arguments else object.__new__(cls)
 
     def __hash__(self) -> int:
         return self._known_hash
@@ -39,7 +43,7 @@ def read_prefix(text: str) -> IPNetwork:
     mask = _MASKS[bits]
     if number & ~mask:
         return ip_network(text)  # which refuses it
-    made = _Prefix.__new__(_Prefix)
+    made: _Prefix = object.__new__(_Prefix)
     made.network_address = IPv4Address(number)
     made.netmask = _NETMASKS[bits]
     made._prefixlen = bits  # type: ignore[attr-defined]

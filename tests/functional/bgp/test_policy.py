@@ -101,7 +101,7 @@ def test_a_session_with_password_and_ttl_security_is_filtered_both_ways(
     store.filter("tor")
     wait_until("without rules we have both routes", lambda: set(node.routes()) == FIRST)
     wait_until("BIRD has our blocks as they are", lambda: bird.routes("p0") == {BLOCK, "10.65.1.0/26"})
-    assert bird.attributes(BLOCK, "p0")["as_path"] == "64512"
+    wait_until("and without what a rule added", lambda: bird.attributes(BLOCK, "p0")["as_path"] == "64512")
     assert bird.connection() == connection
     received = 'weft_bgp_prefixes_received{asn="65001",peer="10.1.0.254",resource="BGPPeer/tor"} 2.0'
     wait_until("the metrics say so", lambda: received in metrics(node))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from ipaddress import IPv4Network, ip_network
 from typing import Any
 
@@ -35,7 +37,10 @@ def test_a_prefix_is_what_the_standard_library_makes_of_it(one: Any, other: Any)
         assert made.subnet_of(other) == one.subnet_of(other)
         assert (made < other) == (one < other)
     if made.prefixlen:
-        assert made.supernet() == one.supernet()
+        assert {made.supernet()} == {one.supernet()}
+    if made.prefixlen < made.max_prefixlen:
+        assert set(made.subnets()) == set(one.subnets())
+    assert {copy.copy(made), copy.deepcopy(made), pickle.loads(pickle.dumps(made))} == {one}
     assert next(iter(made.hosts())) == next(iter(one.hosts()))
 
 
