@@ -15,6 +15,7 @@ import msgspec
 from felix.cni.configuration import NetworkConfiguration
 from weft.model.address import IPAddress
 from weft.model.errors import WeftError
+from weft.model.wire import NO_JSON
 
 SUPPORTED_VERSIONS: Final = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")
 _SINCE: Final = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
@@ -126,7 +127,7 @@ def asked_version(raw: bytes) -> str:
     """The version to answer a request in that cannot be parsed."""
     try:
         tree = msgspec.json.decode(raw)
-    except msgspec.DecodeError:
+    except NO_JSON:
         return SUPPORTED_VERSIONS[-1]
     version = tree.get("cniVersion") if isinstance(tree, dict) else None
     return version if isinstance(version, str) and version else SUPPORTED_VERSIONS[-1]
@@ -181,7 +182,7 @@ def _parse_configuration(raw: bytes) -> NetworkConfiguration:
         return msgspec.json.decode(raw, type=NetworkConfiguration)
     except msgspec.ValidationError as error:
         raise CNIError(Code.INVALID_CONFIGURATION, "the network configuration is not valid", str(error)) from None
-    except msgspec.DecodeError as error:
+    except NO_JSON as error:
         raise CNIError(Code.CANNOT_DECODE, "the network configuration is no JSON", str(error)) from None
 
 

@@ -25,6 +25,7 @@ from weft.model.keys import ResourceKey
 from weft.model.policy import EntityRule, Profile, ProfileSpec, Rule
 from weft.model.pool import IPPool
 from weft.model.validation import checks
+from weft.model.wire import NO_JSON
 
 NETWORK_ANNOTATION: Final = "weft.dev/cni-network"
 """On an endpoint: the network it was added to. GC goes by it."""
@@ -238,7 +239,7 @@ def _listed(annotations: Mapping[str, str], name: str) -> tuple[str, ...]:
         return ()
     try:
         return msgspec.json.decode(text, type=tuple[str, ...])
-    except msgspec.DecodeError as error:
+    except NO_JSON as error:
         raise CNIError(Code.INVALID_CONFIGURATION, f"annotation {_ANNOTATION}{name} is no list", str(error)) from None
 
 

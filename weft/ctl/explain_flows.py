@@ -4,6 +4,7 @@ Everything is read and checked before anything is answered: a wrong line leaves 
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
@@ -14,6 +15,7 @@ import msgspec
 from weft.ctl.errors import CommandError
 from weft.model.errors import FieldError
 from weft.model.values import Protocol
+from weft.model.wire import NO_JSON
 from weft.policy.ends import Parties, Party, UnknownEndError
 from weft.policy.explainer import Answer, Explainer, NoCommonFamilyError, Packet, Side
 
@@ -44,7 +46,7 @@ def read(text: bytes, source: str, parties: Parties, explainer: Explainer) -> li
     lines: list[Line] = []
     complaints: list[str] = []
     wrong = 0
-    for number, raw in enumerate(text.split(b"\n"), 1):
+    for number, raw in enumerate(text.removeprefix(BOM_UTF8).split(b"\n"), 1):
         if not raw or raw.isspace():
             continue
         try:
@@ -64,7 +66,7 @@ def read(text: bytes, source: str, parties: Parties, explainer: Explainer) -> li
 def _line(raw: bytes, parties: Parties, explainer: Explainer) -> Line:
     try:
         fields = msgspec.json.decode(raw)
-    except msgspec.DecodeError as error:
+    except NO_JSON as error:
         raise FieldError("$", None, f"a JSON object ({error})") from None
     if not isinstance(fields, dict):
         raise FieldError("$", fields, "a JSON object with from, to, protocol and port")

@@ -255,7 +255,13 @@ def _read_op(key: str, keys_only: bool) -> Any:
 
 
 def _key_value(kv: Any) -> KeyValue:
-    return KeyValue(kv.key.decode(), kv.value, kv.mod_revision)
+    return KeyValue(_key(kv), kv.value, kv.mod_revision)
+
+
+def _key(kv: Any) -> str:
+    """Keys are text; a stray one of another's making that is none is told apart from all others, and nothing more."""
+    text: str = kv.key.decode(errors="backslashreplace")
+    return text
 
 
 def _first(answer: Any) -> KeyValue | None:
@@ -266,9 +272,7 @@ def _events(answer: Any) -> Sequence[Event]:
     if not answer.events:
         return (Progress(answer.header.revision),)
     return tuple(
-        Removed(event.kv.key.decode(), event.kv.mod_revision)
-        if event.type == _DELETE_EVENT
-        else Changed(_key_value(event.kv))
+        Removed(_key(event.kv), event.kv.mod_revision) if event.type == _DELETE_EVENT else Changed(_key_value(event.kv))
         for event in answer.events
     )
 

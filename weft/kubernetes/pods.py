@@ -17,6 +17,7 @@ from weft.model.defaults import with_defaults
 from weft.model.endpoint import IPNAT, WorkloadEndpoint, WorkloadEndpointPort, WorkloadEndpointSpec
 from weft.model.errors import FieldError
 from weft.model.values import Protocol
+from weft.model.wire import NO_JSON
 
 UNKNOWN_NODE = "unknown"
 """Where a pod is put that has an address and no node: written by hand, since Kubernetes gives the node first."""
@@ -146,5 +147,5 @@ def _annotated_list(pod: Pod, name: str) -> list[str]:
         return []
     try:
         return msgspec.json.decode(text, type=list[str])
-    except (msgspec.ValidationError, msgspec.DecodeError):
+    except NO_JSON:
         raise FieldError(f"metadata.annotations.{name}", text, "a JSON list of text") from None

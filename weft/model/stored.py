@@ -19,7 +19,7 @@ from weft.model.keys import AffinityKey, BlockKey, HandleKey, IPAMConfigKey, Key
 from weft.model.policy import DEFAULT_TIER
 from weft.model.pool import IPAMConfiguration
 from weft.model.resources import CLASSES
-from weft.model.wire import Shape, dec_hook, enc_hook, expected_at, lenient_dec_hook, only_known, shape_of
+from weft.model.wire import NO_JSON, Shape, dec_hook, enc_hook, expected_at, lenient_dec_hook, only_known, shape_of
 
 StoredValue = Resource | ipam.BlockValue | ipam.AffinityValue | ipam.HandleValue | ipam.IPAMConfigValue
 
@@ -57,7 +57,7 @@ def decode_stored(key: Key, raw: bytes) -> StoredValue:
     try:
         try:
             value = _decoder(cls).decode(raw)
-        except (msgspec.ValidationError, msgspec.DecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError):
             value = _decode_slowly(key, cls, raw)
     except RecursionError:
         raise ValidationError(keys.path(key), 0, "$", raw[:80], "JSON that is nested less deeply") from None
@@ -77,7 +77,7 @@ def _decode_slowly(key: Key, cls: type[StoredValue], raw: bytes) -> StoredValue:
         return msgspec.convert(tree, cls, dec_hook=lenient_dec_hook, strict=False)
     except msgspec.ValidationError as error:
         raise as_validation_error(error, cls, keys.path(key), 0) from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ValidationError(keys.path(key), 0, "$", raw[:80], f"JSON ({error})") from None
 
 
@@ -135,7 +135,7 @@ def _policy_name(stored: str, tier: str, annotations: Mapping[str, str]) -> tupl
     if original is not None:
         try:
             name = msgspec.json.decode(original, type=Metadata).name or stored
-        except (msgspec.ValidationError, msgspec.DecodeError):
+        except NO_JSON:
             name = stored
         return name, {field: text for field, text in annotations.items() if field != _NAME_ANNOTATION}
     if tier in ("", DEFAULT_TIER):
@@ -156,7 +156,7 @@ def encode_stored(value: StoredValue, previous: bytes | None = None) -> bytes:
         return encoded
     try:
         old = msgspec.json.decode(previous)
-    except msgspec.DecodeError:
+    except NO_JSON:
         return encoded
     shape = shape_of(type(value))
     if isinstance(value, Resource):

@@ -105,6 +105,11 @@ def enc_hook(value: object) -> Any:
     return str(value)
 
 
+NO_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are no JSON; text that is no UTF-8 and deep nesting are not among its own errors.
+The first has msgspec.ValidationError under it."""
+
+
 class Shape(msgspec.Struct, frozen=True):
     """The fields of a class by JSON name; the value is the shape inside, or None for a leaf.
 

@@ -280,7 +280,7 @@ def get_elements(table: str, name: str) -> bytes:
 
 
 def table_object(found: Message) -> TableObject | None:
-    """None for what is no message of nf_tables about a table (a new generation)."""
+    """None for what is no message of nf_tables about a table (a new generation). Raises MalformedMessageError."""
     kind = found.kind & 0xFF
     if found.kind >> 8 != SUBSYSTEM or kind in (NEWGEN, GETGEN) or len(found.payload) < 4:
         return None
@@ -289,12 +289,11 @@ def table_object(found: Message) -> TableObject | None:
 
 
 def base_chain(found: TableObject) -> BaseChain | None:
-    """The base chain that a NEWCHAIN describes, None for a regular chain."""
+    """The base chain that a NEWCHAIN describes, None for a regular chain. Raises MalformedMessageError."""
     if 4 not in found.attributes:
         return None
     hook = attributes(found.attributes[4])
-    number = read_be32(hook[1])
-    priority = read_be32(hook[2])
+    number, priority = (read_be32(hook.get(kind, b"")) for kind in (1, 2))
     return BaseChain(
         read_string(found.attributes.get(7, b"")),
         HOOKS[number] if number < len(HOOKS) else f"hook {number}",
@@ -304,7 +303,8 @@ def base_chain(found: TableObject) -> BaseChain | None:
 
 
 def set_layout(found: TableObject) -> SetLayout:
-    """What a NEWSET describes. The timeout flag is passed over where nothing in the set times out."""
+    """What a NEWSET describes. The timeout flag is passed over where nothing in the set times out.
+    Raises MalformedMessageError."""
     known = found.attributes
     flags = read_be32(known[3]) if 3 in known else 0
     return SetLayout(
@@ -331,7 +331,7 @@ def counter(found: TableObject) -> CounterValue | None:
 
 
 def elements(found: TableObject) -> list[Element]:
-    """The elements of one NEWSETELEM."""
+    """The elements of one NEWSETELEM. Raises MalformedMessageError."""
     data = found.attributes.get(3, b"")
     plain = _plain_keys(data)
     if plain is not None:

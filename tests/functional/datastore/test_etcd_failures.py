@@ -98,6 +98,19 @@ async def test_a_watch_goes_on_after_etcd_was_killed_and_only_the_difference_is_
         assert kept.revision == revision
 
 
+async def test_a_key_that_is_no_text_stops_nothing(server: Callable[..., Etcd]) -> None:
+    etcd = server()
+    stray = b"\xff".decode(errors="surrogateescape")
+    etcd.ctl("put", f"{POOLS}before{stray}", "{}")
+    async with connected(etcd.endpoint) as store, syncing(store) as (syncer, seen):
+        etcd.ctl("put", f"{POOLS}after{stray}", "{}")
+        etcd.ctl("del", f"{POOLS}after{stray}")
+        await store.create(POOLS + "good", pool("10.1.0.0/16"))
+        await eventually(lambda: "good" in str(seen))
+        assert syncer.status.connected
+        assert [kv.key for kv in (await store.list(POOLS)).items] == [POOLS + "before\\xff", POOLS + "good"]
+
+
 async def test_a_watch_that_fell_behind_a_compaction_is_replaced_by_a_snapshot(server: Callable[..., Etcd]) -> None:
     etcd = server()
     async with connected(etcd.endpoint) as store:

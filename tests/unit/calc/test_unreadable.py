@@ -124,7 +124,18 @@ def test_whatever_is_stored_the_graph_goes_on_and_names_its_field(
 
 
 @pytest.mark.parametrize("kind", ["NetworkPolicy", "StagedNetworkPolicy", "KubernetesEndpointSlice"])
-@pytest.mark.parametrize("raw", [b"[" * 100_000, b'{"spec": ' + b"[" * 600 + b"]" * 600 + b"}", b"\xff", b"", b"null"])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"[" * 100_000,
+        b'{"spec": ' + b"[" * 600 + b"]" * 600 + b"}",
+        b"\xff",
+        b'{"sp\x80c": {}}',
+        b'{"metadata": {"labels": {"a": "\x80"}}}',
+        b"",
+        b"null",
+    ],
+)
 def test_bytes_that_are_hardly_json_are_reported(kind: str, raw: bytes) -> None:
     state = NodeState()
     graph = Graph("here")

@@ -107,7 +107,10 @@ def test_an_error_is_answered_in_the_asked_version() -> None:
         "msg": "m",
         "details": "d",
     }
-    assert asked_version(b"nonsense") == "1.1.0"
+    for nonsense in (b"nonsense", b'{"cni\x80": 1}', b"[" * 100_000):
+        assert asked_version(nonsense) == "1.1.0"
+        with pytest.raises(CNIError, match=r"configuration|version"):
+            parse_request({"CNI_COMMAND": "STATUS"}, nonsense)
 
 
 def test_a_message_is_split_into_environment_and_input() -> None:

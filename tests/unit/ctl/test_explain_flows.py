@@ -8,8 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from weft.ctl.explain import cluster_of
+from weft.ctl.explain_flows import MalformedFlowsError, read, write
+from weft.ctl.explain_view import rule_of
 from weft.ctl.main import main
+from weft.kubernetes import decode_manifests
+from weft.policy.ends import Parties
+from weft.policy.explainer import Explainer
 
 CLUSTER = """
 apiVersion: projectcalico.org/v3
@@ -50,6 +58,8 @@ kind: IPPool
 metadata: {name: pool}
 spec: {cidr: 10.0.0.0/16}
 """
+
+WORLD = cluster_of(decode_manifests(CLUSTER, "cluster.yaml"))
 
 
 class Ran:
@@ -244,3 +254,65 @@ def test_kubernetes_objects_are_the_cluster_too_and_a_namespace_that_is_not_give
     explain.manifests.write_text(KUBERNETES)
     ran = explain(flow(to="other/db"), flow(to="other/db", port=80), {**flow(), "from": "other/db", "to": "prod/web"})
     assert [line["verdict"] for line in ran.lines] == ["allow", "deny", "allow"]
+
+
+_parts = st.sampled_from(
+    [
+        "prod/web",
+        "prod/db",
+        "prod/",
+        "10.0.0.1",
+        "fd00::1",
+        "tcp",
+        "icmp",
+        6,
+        1,
+        0,
+        80,
+        65536,
+        -1,
+        1.5,
+        True,
+        None,
+        "",
+        "é",
+    ]
+)
+_fields = st.sampled_from(
+    ["from", "to", "protocol", "port", "source_port", "icmp_type", "icmp_code", "expect", "id", "x"]
+)
+_lines = st.dictionaries(_fields, _parts | st.lists(_parts, max_size=1), max_size=6).map(
+    lambda one: json.dumps(one).encode()
+)
+_good = json.dumps(flow()).encode()
+_spoilt = st.builds(
+    lambda at, byte: _good[:at] + bytes([byte]) + _good[at + 1 :], st.integers(0, len(_good)), st.integers(0, 255)
+)
+
+
+@settings(max_examples=150)
+@given(text=st.lists(_lines | _spoilt | st.binary(max_size=30) | st.just(_good), max_size=4).map(b"\n".join))
+def test_whatever_stands_in_a_flows_file_is_answered_or_refused_with_its_line(text: bytes) -> None:
+    try:
+        lines = read(text, "f.jsonl", Parties(WORLD), Explainer(WORLD))
+    except MalformedFlowsError as error:
+        refused, lines = str(error).splitlines(), []
+    else:
+        refused = []
+    assert all(complaint.startswith("f.jsonl, line ") for complaint in refused)
+    answers = [json.loads(answer) for answer in write(lines, rule_of)]
+    assert all(answer["verdict"] in ("allow", "deny") for answer in answers)
+    assert refused or len(answers) == sum(1 for raw in text.split(b"\n") if raw.strip())
+
+
+@pytest.mark.parametrize(
+    "raw", [b'{"fr\x80m": 1}', b"[" * 100_000, b'{"from": "\\ud800"}'], ids=["no UTF-8", "brackets", "surrogate"]
+)
+def test_what_is_hardly_json_is_a_wrong_line(raw: bytes) -> None:
+    with pytest.raises(MalformedFlowsError, match=r"^f.jsonl, line 1: "):
+        read(raw, "f.jsonl", Parties(WORLD), Explainer(WORLD))
+
+
+def test_a_byte_order_mark_before_the_first_line_says_nothing(explain: Explain) -> None:
+    ran = explain("\ufeff" + json.dumps(flow()))
+    assert (ran.status, [line["verdict"] for line in ran.lines]) == (0, ["allow"])

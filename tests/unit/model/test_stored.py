@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from weft.model.base import Metadata
@@ -27,7 +27,7 @@ from weft.model.ipam import (
 )
 from weft.model.keys import AffinityKey, BlockKey, HandleKey, IPAMConfigKey, Key, Owner, ResourceKey
 from weft.model.node import Node
-from weft.model.policy import NetworkPolicy
+from weft.model.policy import NetworkPolicy, Tier, TierSpec
 from weft.model.pool import IPAMConfiguration, IPAMConfigurationSpec, IPPool
 from weft.model.stored import StoredValue
 
@@ -355,7 +355,16 @@ def test_a_rewrite_of_an_unchanged_value_changes_nothing_unknown(top: Any, spec:
     assert {name: written["spec"][name] for name in spec} == spec
 
 
-@given(st.binary(max_size=30))
+_TIER = encode_stored(Tier(metadata=Metadata(name="t", labels={"a": "b"}), spec=TierSpec(order=1)))
+
+
+@given(
+    st.binary(max_size=30)
+    | st.builds(
+        lambda at, put: _TIER[:at] + put + _TIER[at + len(put) :], st.integers(0, len(_TIER)), st.binary(max_size=3)
+    )
+)
+@example(b'{"spec": {"\x80": 1}}')
 def test_any_bytes_give_a_value_or_a_validation_error(raw: bytes) -> None:
     for key in (ResourceKey("Tier", "t"), BlockKey(CIDR), HandleKey("h"), IPAMConfigKey()):
         try:

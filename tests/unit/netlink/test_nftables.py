@@ -3,13 +3,13 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pyroute2.netlink.nfnetlink import nftsocket
 
 from weft.netlink import nftables as nft
 from weft.netlink import nftables_expressions as ex
-from weft.netlink.message import attribute, be32, messages, nested
+from weft.netlink.message import MalformedMessageError, Message, attribute, be32, messages, nested
 
 TABLE = nft.TableMessages("weft")
 names = st.text(st.sampled_from("abcxyz019-_"), min_size=1, max_size=40)
@@ -101,3 +101,53 @@ def test_the_timeout_flag_counts_where_something_times_out_alone(timeout: bytes,
     found = nft.table_object(answer)
     assert found is not None
     assert nft.set_layout(found) == nft.SetLayout(flags, 7, 4)
+
+
+NEWCHAIN, NEWSETELEM = nft.SUBSYSTEM << 8 | 3, nft.SUBSYSTEM << 8 | 12
+DUMPED = (
+    *messages(TABLE.new_chain("c", nft.BaseChain("filter", "forward", -5, False))),
+    *(one for data in TABLE.add_elements("s", nft.plain_elements([b"abcdef", b"ghijkl"], 6)) for one in messages(data)),
+    *(
+        one
+        for data in TABLE.add_elements("m", [nft.element(b"cali0", data=nft.verdict(nft.VERDICT_GOTO, "fw"))])
+        for one in messages(data)
+    ),
+    Message(
+        nft.SUBSYSTEM << 8 | nft.NEWOBJ,
+        0,
+        1,
+        0,
+        bytes(4) + attribute(1, b"weft\0") + attribute(2, b"n\0") + be32(3, nft.OBJECT_COUNTER) + nested(4, be32(1, 7)),
+    ),
+)
+
+
+@given(
+    dumped=st.sampled_from(DUMPED),
+    places=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), max_size=6),
+    cut=st.integers(0, 40),
+)
+@example(dumped=Message(NEWCHAIN, 0, 1, 0, bytes(4) + nested(4)), places=[], cut=0)
+def test_a_spoilt_dump_is_refused_as_malformed_or_read(
+    dumped: Message, places: list[tuple[int, int]], cut: int
+) -> None:
+    whole = bytearray(dumped.payload)
+    for place, value in places:
+        whole[place % len(whole)] = value
+    spoilt = dumped._replace(payload=bytes(whole[: max(len(whole) - cut, 0)]))
+    for decode in (nft.base_chain, nft.elements, nft.set_layout, nft.counter):
+        try:
+            found = nft.table_object(spoilt)
+            read = decode(found) if found is not None else None
+        except MalformedMessageError:
+            continue
+        assert read is None or isinstance(read, (nft.BaseChain, nft.SetLayout, nft.CounterValue, list))
+
+
+@given(kind=st.sampled_from([NEWCHAIN, NEWSETELEM]), payload=st.binary(max_size=120))
+def test_any_bytes_for_a_dump_are_refused_as_malformed_or_read(kind: int, payload: bytes) -> None:
+    try:
+        found = nft.table_object(Message(kind, 0, 1, 0, payload))
+    except MalformedMessageError:
+        return
+    assert found is None or found.kind == kind & 0xFF
