@@ -201,9 +201,10 @@ def read_value(cls: type[S], tree: dict[str, Any], place: Place, *, as_text: boo
     if isinstance(tree.get("metadata"), dict):
         metadata = {name: item for name, item in tree["metadata"].items() if name not in _SERVER_METADATA}
         tree = {**tree, "metadata": metadata}
-    tree = _without_nulls(tree)
+    shape = shape_of(cls)
+    tree = _without_nulls(tree, shape)
     try:
-        _refuse_unknown(tree, shape_of(cls), "")
+        _refuse_unknown(tree, shape, "")
         return msgspec.convert(with_text(tree, cls) if as_text else tree, cls, dec_hook=dec_hook)
     except msgspec.ValidationError as error:
         found = as_validation_error(error, cls, place.source, place.document)
@@ -227,13 +228,15 @@ def unknown_kind(kind: object, known: list[str], place: Place) -> ValidationErro
     return place.wrong("kind", kind, f"did you mean {near}?" if near else f"one of {', '.join(known)}")
 
 
-def _without_nulls(tree: Any) -> Any:
-    """null in a mapping is how Go prints what is not set."""
-    if isinstance(tree, dict):
-        return {name: _without_nulls(item) for name, item in tree.items() if item is not None}
+def _without_nulls(tree: Any, shape: Shape | None) -> Any:
+    """null for a field is how Go prints what is not set; in a map, such as labels, it is empty text, as Go reads it."""
     if isinstance(tree, list):
-        return [_without_nulls(item) for item in tree]
-    return tree
+        return [_without_nulls(item, shape) for item in tree]
+    if not isinstance(tree, dict):
+        return tree
+    if shape is None:
+        return {name: "" if item is None else item for name, item in tree.items()}
+    return {name: _without_nulls(item, shape.fields.get(name)) for name, item in tree.items() if item is not None}
 
 
 def _refuse_unknown(tree: Any, shape: Shape | None, where: str) -> None:

@@ -48,6 +48,7 @@ SELECTORS = {
         f"{PODS} && a == '1' && b == '2'",
     ),
     "an empty value": ({"podSelector": {"matchLabels": {"a": ""}}}, f"{PODS} && a == ''"),
+    "null for a value, which is empty": ({"podSelector": {"matchLabels": {"a": None}}}, f"{PODS} && a == ''"),
     "expressions in the order given, after the labels": (
         {
             "podSelector": {
