@@ -84,7 +84,8 @@ def _one(arguments: Namespace, cluster: Cluster, counts: explain_view.Counts | N
     parties, explainer = Parties(cluster), Explainer(cluster)
     try:
         packet = explain_flows.packet_of(vars(arguments))
-        source, destination = parties.find(arguments.source), parties.find(arguments.destination)
+        version = explain_flows.VERSIONS.get(packet.protocol)
+        source, destination = (parties.find(text, version) for text in (arguments.source, arguments.destination))
         answer = explainer.explain(source, destination, packet)
     except FieldError as error:
         found = "" if error.value is None else f"{error.value!r} is not valid: "

@@ -21,6 +21,8 @@ from weft.policy.explainer import Answer, Explainer, NoCommonFamilyError, Packet
 
 ICMP, ICMPV6 = 1, 58
 ECHO_REQUEST = {ICMP: 8, ICMPV6: 128}
+VERSIONS = {ICMP: 4, ICMPV6: 6}
+"""Protocols of one IP version."""
 FIELDS = ("from", "to", "protocol", "port", "source_port", "icmp_type", "icmp_code", "expect", "id")
 VERDICTS = {True: "allow", False: "deny"}
 MOST_COMPLAINTS = 20
@@ -71,8 +73,9 @@ def _line(raw: bytes, parties: Parties, explainer: Explainer) -> Line:
     if not isinstance(fields, dict):
         raise FieldError("$", fields, "a JSON object with from, to, protocol and port")
     _refuse_misspelt(fields)
-    source, destination = (_party(fields, end, parties) for end in ("from", "to"))
     packet = packet_of(fields)
+    version = VERSIONS.get(packet.protocol)
+    source, destination = (_party(fields, end, parties, version) for end in ("from", "to"))
     try:
         answer = explainer.explain(source, destination, packet)
     except NoCommonFamilyError as error:
@@ -99,12 +102,12 @@ def _meant(name: str) -> str:
     return next(iter(get_close_matches(name.lower(), FIELDS, n=1, cutoff=0.8)), "")
 
 
-def _party(fields: Mapping[str, object], end: str, parties: Parties) -> Party:
+def _party(fields: Mapping[str, object], end: str, parties: Parties, version: int | None) -> Party:
     text = fields.get(end)
     if not isinstance(text, str) or not text:
         raise FieldError(end, text, "NAMESPACE/NAME of an endpoint, or an address")
     try:
-        return parties.find(text)
+        return parties.find(text, version)
     except UnknownEndError as error:
         raise FieldError(end, text, error.reason) from None
 

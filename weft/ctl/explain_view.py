@@ -114,14 +114,17 @@ def _end_in_words(step: Step) -> str | None:
     return NOTHING_ALLOWS if step.action is Action.DENY else "the end of what is forwarded"
 
 
+_AS_ASKED = {"destination_port": "port"}
+
+
 def document(explained: Explanation) -> dict[str, Any]:
     """The whole explanation. Each end has what decided (`rule`), and everything that was asked before, in order."""
     packet = explained.packet
     return {
         "from": explained.source.text,
         "to": explained.destination.text,
+        **{_AS_ASKED.get(name, name): value for name, value in packet._asdict().items() if value is not None},
         "protocol": protocol_name(packet.protocol),
-        **{name: value for name, value in packet._asdict().items() if name != "protocol" and value is not None},
         "source": str(explained.flow.source),
         "destination": str(explained.flow.destination),
         "verdict": VERDICTS[explained.answer.allowed],

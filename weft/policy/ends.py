@@ -1,6 +1,7 @@
 """Whom somebody means by one end of a flow: NAMESPACE/NAME, the name of a host endpoint, or an address."""
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from weft.model.address import IPAddress, parse_address
 from weft.model.endpoint import HostEndpoint, HostEndpointSpec, WorkloadEndpoint
@@ -47,7 +48,7 @@ class Parties:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._known: dict[str, Party] = {}
+        self._known: dict[tuple[str, int | None], Party] = {}
         self._named: dict[tuple[str, str], list[ResourceKey]] = {}
         self._owners: dict[IPAddress, ResourceKey] = {}
         self._of_nodes: dict[str, list[HostEndpoint]] = {}
@@ -63,11 +64,11 @@ class Parties:
             for name in names - {""}:
                 self._named.setdefault((key.namespace, name), []).append(key)
 
-    def find(self, text: str) -> Party:
-        """Raises UnknownEndError."""
-        party = self._known.get(text)
+    def find(self, text: str, version: int | None = None) -> Party:
+        """`version`: with its addresses of this IP version alone, if it has any. Raises UnknownEndError."""
+        party = self._known.get((text, version))
         if party is None:
-            party = self._known[text] = self._find(text)
+            party = self._known[text, version] = _of_version(self._find(text), version)
         return party
 
     def of(self, key: ResourceKey) -> Party:
@@ -109,3 +110,8 @@ class Parties:
             raise UnknownEndError(text, f"there is no {what}")
         candidates = tuple(sorted(f"{key.namespace}/{key.name}" for key in found))
         raise UnknownEndError(text, "more than one endpoint is called so, name one of", candidates)
+
+
+def _of_version(party: Party, version: int | None) -> Party:
+    fitting = tuple(address for address in party.addresses if address.version == version)
+    return replace(party, addresses=fitting) if fitting else party

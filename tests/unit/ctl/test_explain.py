@@ -99,11 +99,11 @@ def test_json_and_yaml_say_the_same(manifests: Path, capsys: pytest.CaptureFixtu
     arguments = (*WEB_TO_DB, "--port", "5432", "--source-port", "999")
     said = json.loads(ran(manifests, capsys, *arguments, "-o", "json")[1])
     assert said == yaml.safe_load(ran(manifests, capsys, *arguments, "-o", "yaml")[1])
-    assert {key: said[key] for key in ("verdict", "protocol", "source_port", "destination_port", "source")} == {
+    assert {key: said[key] for key in ("verdict", "protocol", "source_port", "port", "source")} == {
         "verdict": "allow",
         "protocol": "TCP",
         "source_port": 999,
-        "destination_port": 5432,
+        "port": 5432,
         "source": "10.0.0.1",
     }
     ingress = said["ingress"]

@@ -316,3 +316,18 @@ def test_what_is_hardly_json_is_a_wrong_line(raw: bytes) -> None:
 def test_a_byte_order_mark_before_the_first_line_says_nothing(explain: Explain) -> None:
     ran = explain("\ufeff" + json.dumps(flow()))
     assert (ran.status, [line["verdict"] for line in ran.lines]) == (0, ["allow"])
+
+
+def test_icmp_is_of_the_ip_version_that_it_belongs_to() -> None:
+    both = {"from": "192.0.2.1", "to": "prod/web", "protocol": "icmp"}
+    (asked,) = read(json.dumps(both).encode(), "f", Parties(WORLD), Explainer(WORLD))
+    assert asked.answer.egress.allowed
+    with pytest.raises(MalformedFlowsError, match="no address family in common"):
+        read(json.dumps(both | {"protocol": "icmpv6"}).encode(), "f", Parties(WORLD), Explainer(WORLD))
+
+
+def test_an_endpoint_of_both_versions_is_asked_about_icmpv6_by_its_ipv6_address() -> None:
+    parties = Parties(WORLD)
+    assert [str(one) for one in parties.find("prod/web", 6).addresses] == ["fd00::1"]
+    assert [str(one) for one in parties.find("prod/web").addresses] == ["10.0.0.1", "fd00::1"]
+    assert parties.find("prod/db", 6) is parties.find("prod/db", 6)
