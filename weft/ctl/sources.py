@@ -51,17 +51,23 @@ def read_documents(filenames: Sequence[str], namespace: str, recursive: bool, sk
 
 def _texts(filename: str, recursive: bool) -> Iterator[tuple[str, str]]:
     if filename == "-":
-        yield "<stdin>", sys.stdin.read()
+        yield "<stdin>", _text(sys.stdin.buffer.read(), "<stdin>")
         return
     path = Path(filename)
     files = sorted(_inside(path, recursive)) if path.is_dir() else [path]
     for file in files:
         try:
-            yield str(file), file.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise CommandError(f"{file}: not UTF-8 text") from error
+            content = file.read_bytes()
         except OSError as error:
             raise CommandError(f"{file}: {error.strerror}") from error
+        yield str(file), _text(content, str(file))
+
+
+def _text(content: bytes, source: str) -> str:
+    try:
+        return content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        raise CommandError(f"{source}: not UTF-8 text") from error
 
 
 def _inside(directory: Path, recursive: bool) -> Iterator[Path]:

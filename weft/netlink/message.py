@@ -119,10 +119,6 @@ def u32(kind: int, value: int) -> bytes:
     return _ATTRIBUTE_U32.pack(8, kind, value)
 
 
-def s32(kind: int, value: int) -> bytes:
-    return _ATTRIBUTE_S32.pack(8, kind, value)
-
-
 def u64(kind: int, value: int) -> bytes:
     return _ATTRIBUTE_U64.pack(12, kind, value)
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+import io
 
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from weft.ctl.errors import CommandError
 from weft.ctl.messages import describe, summary
-from weft.ctl.sources import split
+from weft.ctl.sources import read_documents, split
 from weft.model.errors import ConflictError, NotFoundError, ValidationError
 
 TIER = "apiVersion: projectcalico.org/v3\nkind: Tier\nmetadata: {name: t%d}\n"
@@ -66,3 +71,31 @@ def test_a_summary_counts_as_calicoctl_does(kinds: list[str], done: int, failure
 def test_errors_about_one_resource_name_it() -> None:
     assert describe(NotFoundError("Tier(t)")) == "resource does not exist: Tier(t)"
     assert describe(ConflictError("Tier(t)")).startswith("update conflict: Tier(t)")
+
+
+def test_what_comes_from_stdin_and_is_no_text_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"kind: \xff")))
+    with pytest.raises(CommandError, match="<stdin>: not UTF-8 text"):
+        read_documents(["-"], "default", recursive=False, skip_empty=False)
+
+
+KUBERNETES = "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Namespace, metadata: {name: a}}\n"
+_spoilt = st.builds(
+    lambda text, at, length, put: text[:at] + put + text[at + length :],
+    st.sampled_from([TIER % 1, f"{TIER % 1}---\n{KUBERNETES}", '{"apiVersion": "v1", "kind": "List", "items": []}']),
+    st.integers(0, 200),
+    st.integers(0, 20),
+    st.text(st.sampled_from(":{}[]- \n\"'&*!|>%@`#,?0a\x00\x85\ufeff<~"), max_size=4),
+)
+
+
+@settings(max_examples=150)
+@given(_spoilt)
+def test_any_change_of_a_text_leaves_documents_or_a_complaint_about_the_file(text: str) -> None:
+    try:
+        found = list(split(text, "f.yaml", "default"))
+    except ValidationError as error:
+        sources = {error.source}
+    else:
+        sources = {one.source for one in found}
+    assert sources <= {"f.yaml"}
