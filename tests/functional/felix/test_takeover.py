@@ -4,6 +4,7 @@ The whole programmer on a real kernel in a namespace: table `inet weft` and the 
 is counted where it leaves for the kernel, and the kernel's own word is taken, too: rule handles and route
 notifications."""
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_network
@@ -170,6 +171,18 @@ def rules_with_handles(host: NetNs) -> str:
     return host.run(["nft", "-a", "list", "ruleset"])
 
 
+def chain_that_asks(host: NetNs, policy_name: str) -> str:
+    """The chain in which the policy's rules of ingress are written."""
+    tables = json.loads(host.run(["nft", "-j", "list", "ruleset"]))["nftables"]
+    (found,) = {
+        one["rule"]["chain"]
+        for one in tables
+        if any(f"ingress/gnp/{policy_name}/" in str(part) for part in one.get("rule", {}).get("expr", ()))
+    }
+    assert isinstance(found, str)
+    return found
+
+
 def test_a_start_on_what_is_right_writes_nothing(host: NetNs) -> None:
     with Agent(cluster()) as first:
         assert len(first.nft.sent) > 50
@@ -189,8 +202,9 @@ def test_a_start_on_what_is_right_writes_nothing(host: NetNs) -> None:
 def test_a_start_on_leftovers_writes_what_differs(host: NetNs) -> None:
     with Agent(cluster()):
         right = rules_with_handles(host)
+    changed = chain_that_asks(host, "p0")
     # What somebody else changed, what an older life left behind, and what is none of our business.
-    host.run(["nft", "add", "rule", "inet", "weft", "ingress/gnp/p0", "accept"])
+    host.run(["nft", "add", "rule", "inet", "weft", changed, "accept"])
     host.run(["nft", "add", "chain", "inet", "weft", "ingress/gnp/leftover"])
     host.run(["nft", "delete", "element", "inet", "weft", "to_endpoints", '{ "cali3" }'])
     host.run(["nft", "add", "element", "inet", "weft", "known_endpoints", '{ "cali99" : return }'])
@@ -203,8 +217,8 @@ def test_a_start_on_leftovers_writes_what_differs(host: NetNs) -> None:
 
     with Agent(cluster()) as again:
         touched = [getattr(one, "chain", getattr(one, "map", getattr(one, "name", ""))) for one in again.nft.sent]
-        assert set(touched) == {"ingress/gnp/p0", "ingress/gnp/leftover", "to_endpoints", "known_endpoints"}
-        assert len(touched) <= 10
+        assert set(touched) == {changed, "ingress/gnp/leftover", "to_endpoints", "known_endpoints"}
+        assert len(touched) <= 12
         assert set(again.routes.written) == packed("10.65.0.1/32", "10.65.0.2/32")
         assert set(again.routes.deleted) == packed("10.65.0.77/32", "10.65.9.0/26")
     assert "10.77.0.0/24 dev cali1" in host.ip("route", "show", "proto", "static")
@@ -215,11 +229,11 @@ def test_a_start_on_leftovers_writes_what_differs(host: NetNs) -> None:
 
 def test_a_start_writes_what_changed_in_the_datastore_meanwhile(host: NetNs) -> None:
     with Agent(cluster()):
-        pass
+        changed = chain_that_asks(host, "p1")
     now = [one for one in cluster() if one.metadata.name not in ("p1", "w4")]
     with Agent([*now, policy("p1", 8080)]) as again:
         chains = {one.chain for one in again.nft.sent if isinstance(one, op.AddRule)}
-        assert chains == {"ingress/gnp/p1"}
+        assert chains == {changed}
         gone = [one for one in again.nft.sent if isinstance(one, op.RemoveEntries)]
         assert {(one.map, *one.interfaces) for one in gone} == {
             (name, "cali4") for name in ("to_endpoints", "from_endpoints", "known_endpoints")
