@@ -14,14 +14,19 @@ SEEDS = range(1, 13)
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_packets_do_what_explain_says(live: World, seed: int) -> None:
-    documents = Policies(seed, live.addresses).documents()
-    live.apply(documents)
-    found = live.disagreements(documents)
+    _agrees(live, seed)
     assert min(live.outcomes) > 50
-    assert found == [], "\n".join([*found[:10], f"{len(found)} in all", live.node.log()[-2000:]])
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(100, 500))
 def test_packets_do_what_explain_says_of_many_more(live: World, seed: int) -> None:
-    test_packets_do_what_explain_says(live, seed)
+    """Some of these worlds allow hardly anything."""
+    _agrees(live, seed)
+
+
+def _agrees(live: World, seed: int) -> None:
+    documents = Policies(seed, live.addresses).documents()
+    live.apply(documents)
+    found = live.disagreements(documents)
+    assert found == [], "\n".join([*found[:10], f"{len(found)} in all", live.node.log()[-2000:]])
