@@ -46,10 +46,11 @@ class _Changes:
 
 
 def _script(changes: Changes) -> str:
-    """The same as text: chains emptied and filled."""
+    """The same as text: chains emptied and filled, counters made for the rules that are new."""
     operations: list[op.Operation] = []
     for name, chain in changes.chains.items():
         assert chain is not None
+        operations += [op.CreateCounter(counter) for counter in sorted(chain.counters())]
         operations.append(op.FlushChain(name))
         operations += [op.AddRule(name, compile_rule(rule)) for rule in chain.rules]
     return text.script(operations)
