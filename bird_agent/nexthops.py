@@ -87,12 +87,6 @@ class NextHops:
         found = self.reach(next_hop)
         return None if found is None else found.cost
 
-    def keep_only(self, next_hops: Iterable[IPAddress]) -> None:
-        """Forget what nobody asks for any more."""
-        wanted = set(next_hops)
-        for address in [address for address in self._known if address not in wanted]:
-            del self._known[address]
-
     def connected_link(self, address: IPAddress) -> int | None:
         """The link of the connected network an address is in."""
         for length in self._lengths[address.version]:

@@ -235,7 +235,7 @@ def _stored_bytes() -> float:
 
 
 def _check(table: str) -> None:
-    assert table.count("\tchain ingress/gnp/") == LOCAL * EACH
+    assert table.count('counter name "ingress/gnp/') == LOCAL * EACH
     for number in range(LOCAL):
         assert table.count(f'"{interface(number)}"') == 3
 

@@ -32,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     except ValidationError as error:
         print(f"Failed to execute command: {describe(error)}", file=sys.stderr)
+        if arguments.command == "explain":
+            return EXIT_USAGE  # 1 says that a flow is not as expected
     except WeftError as error:
         print(describe(error), file=sys.stderr)
     except CommandError as error:

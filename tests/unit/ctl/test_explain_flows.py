@@ -216,7 +216,7 @@ def test_a_wrong_manifest_is_named_with_its_field(explain: Explain) -> None:
     )
     ran = explain(flow())
     assert "cluster.yaml, document 5: spec.ingress[0].action: 'Alow' is not valid" in ran.err
-    assert (ran.out, ran.status) == ("", 1)
+    assert (ran.out, ran.status) == ("", 2)
 
 
 def test_a_missing_profile_denies(explain: Explain) -> None:
