@@ -14,10 +14,10 @@ from pathlib import Path
 from weft.ctl import explain_flows, explain_view, output
 from weft.ctl.config import Target, run_dir
 from weft.ctl.errors import CommandError, UsageError
-from weft.ctl.resources import DEFAULT_NAMESPACE
 from weft.ctl.sources import read_documents
 from weft.kubernetes import implicit_profiles, staged_policy
 from weft.model.base import Resource
+from weft.model.defaults import DEFAULT_NAMESPACE
 from weft.model.errors import FieldError
 from weft.model.staged import StagedKubernetesNetworkPolicy
 from weft.policy.cluster import Cluster

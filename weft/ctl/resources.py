@@ -20,10 +20,10 @@ from weft.ctl.config import Target
 from weft.ctl.errors import CommandError, UsageError
 from weft.ctl.messages import describe, summary
 from weft.ctl.sources import Document, read_documents
+from weft.model.defaults import DEFAULT_NAMESPACE
 from weft.model.errors import AlreadyExistsError, DatastoreUnavailableError, NotFoundError, WeftError
 from weft.model.kinds import KINDS, find
 
-DEFAULT_NAMESPACE = "default"
 # Whether a pool overlaps is checked against those already there.
 ONE_BY_ONE = ("IPPool",)
 MOST_AT_ONCE = 32
