@@ -25,7 +25,7 @@ check: setup ## format, lint, types, import direction, unit tests: no root neede
 	@$(VENV)/lint-imports --no-logo
 	@$(VENV)/hadolint docker/Dockerfile
 	@sh -n docker/run
-	@$(VENV)/pytest -q -n 2 tests/unit
+	@$(VENV)/pytest -q -n 2 -m "not soak" tests/unit
 
 test: check ## everything, against real etcd, kernel and routers
 	@$(VENV)/pytest -q -n 4 --dist loadgroup -m "not soak" tests/functional tests/fv
