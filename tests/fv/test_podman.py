@@ -31,20 +31,24 @@ def podman(flat: Lab, tmp_path: Path) -> Iterator[Podman]:
     plugin = {"type": "weft", "ipam": {"type": "weft-ipam", "assign_ipv4": "true", "assign_ipv6": "true"}}
     conflist = {"cniVersion": "0.4.0", "name": "lab", "plugins": [plugin]}
     (networks / "10-lab.conflist").write_text(json.dumps(conflist))
+    # Whoever sees the container end first takes its network down: podman, or the process that its monitor starts with
+    # an environment of its own. So the plugin is told where the agent is by a script, not by the environment.
+    plugins = tmp_path / "plugins"
+    plugins.mkdir()
+    script = plugins / "weft"
+    script.write_text(f"#!/bin/sh\nWEFT_CNI_SOCKET={flat.host_directory(NODE) / 'cni.sock'} exec {PROGRAMS}/weft\n")
+    script.chmod(0o755)
     (tmp_path / "containers.conf").write_text(
-        f'[network]\nnetwork_backend = "cni"\ncni_plugin_dirs = ["{PROGRAMS}"]\nnetwork_config_dir = "{networks}"\n'
+        f'[network]\nnetwork_backend = "cni"\ncni_plugin_dirs = ["{plugins}"]\nnetwork_config_dir = "{networks}"\n'
         '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\nruntime = "runc"\n'
     )
-    environ = {
-        "CONTAINERS_CONF": str(tmp_path / "containers.conf"),
-        "WEFT_CNI_SOCKET": str(flat.host_directory(NODE) / "cni.sock"),
-    }
+    configuration = f"CONTAINERS_CONF={tmp_path / 'containers.conf'}"
 
     run_root = flat.host_directory(NODE) / "podman"  # at most 50 characters, podman says
 
     def run(*arguments: str) -> str:
         storage = ["--root", str(tmp_path / "root"), "--runroot", str(run_root), "--storage-driver", "vfs"]
-        command = ["env", *(f"{key}={value}" for key, value in environ.items()), "podman", *storage, *arguments]
+        command = ["env", configuration, "podman", *storage, *arguments]
         return flat.netns(NODE).run(command, timeout_s=60)
 
     run("import", str(busybox_image(tmp_path)), IMAGE)

@@ -34,7 +34,7 @@ def weftctl(
     monkeypatch.setenv("WEFT_RUN_DIR", str(tmp_path))
 
     def run(*arguments: str, stdin: str = "") -> Result:
-        monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
         try:
             code = main(arguments)
         except SystemExit as stop:
