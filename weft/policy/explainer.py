@@ -8,7 +8,7 @@ Nothing here changes an answer, only how often it is computed."""
 from bisect import bisect
 from collections.abc import Iterable, Sequence
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from msgspec import Struct
 
@@ -20,7 +20,7 @@ from weft.policy.ends import Party
 from weft.policy.host import Interface, Path, host_verdict
 from weft.policy.matching import Flow, address_mismatch, packet_mismatch
 from weft.policy.node_settings import node_settings
-from weft.policy.values import Direction, EndpointPolicy, Entity, PortRange, Rule, Stage
+from weft.policy.values import Direction, EndpointPolicy, Entity, PortRange, Stage
 from weft.policy.verdict import Course, Verdict, course, follow
 
 
@@ -76,13 +76,18 @@ _Spot = tuple[Party, int]
 """A party's address of one family, for a dictionary: an address takes long to hash."""
 
 
-class _Rules(Struct, frozen=True, eq=False):
-    """The rules of a policy in one direction, and which of them an address fits as source or as destination: a bit for
-    each rule, the lowest for the first."""
+class _Ends(Struct, frozen=True, eq=False):
+    """What the rules of a policy ask of one end, in one direction, and which of them an address fits: a bit for each
+    rule, the lowest for the first."""
 
-    rules: tuple[Rule, ...]
-    as_source: dict[_Spot, int]
-    as_destination: dict[_Spot, int]
+    entities: tuple[Entity, ...]
+    fitting: dict[_Spot, int]
+
+
+_Rules = tuple[_Ends, _Ends]
+"""Source and destination."""
+_SOURCE: Final = 0
+_DESTINATION: Final = 1
 
 
 class _Asked:
@@ -108,8 +113,7 @@ class _Asked:
         rules = [place.rule for place in course.places if place.rule is not None]
         self.source_bounds = _bounds(rule.source for rule in rules)
         self.destination_bounds = _bounds(rule.destination for rule in rules)
-        self.as_source: dict[_Spot, int] = {}
-        self.as_destination: dict[_Spot, int] = {}
+        self.fitting: tuple[dict[_Spot, int], dict[_Spot, int]] = ({}, {})
         self.packets: dict[tuple[object, ...], int] = {}
         self.sides: dict[int, Side] = {}
 
@@ -278,8 +282,8 @@ class Explainer:
         asked = self._asked_at[direction].get(party)
         if asked is None:
             asked = self._asked_at[direction][party] = self._ask(party.key, direction)
-        fitting = self._fits_source(asked, ends[0], addresses[0])
-        return asked, fitting & self._fits_destination(asked, ends[1], addresses[1])
+        fitting = self._fits(asked, _SOURCE, ends[0], addresses[0])
+        return asked, fitting & self._fits(asked, _DESTINATION, ends[1], addresses[1])
 
     def _ask(self, endpoint: ResourceKey, direction: Direction) -> _Asked:
         policy = self._cluster.endpoint_policy(endpoint)
@@ -288,37 +292,25 @@ class Explainer:
             rules_of = self._rules[direction]
             for key in policy.asked():
                 if key not in rules_of:
-                    rules_of[key] = _Rules(self._cluster.policies[key].rules(direction) or (), {}, {})
+                    rules = self._cluster.policies[key].rules(direction) or ()
+                    sources, destinations = (one.source for one in rules), (one.destination for one in rules)
+                    rules_of[key] = _Ends(tuple(sources), {}), _Ends(tuple(destinations), {})
             asked = _Asked(course(policy, self._cluster.policies, direction), rules_of)
             self._asked[direction, policy] = asked
         return asked
 
-    def _fits_source(self, asked: _Asked, party: Party, address: IPAddress) -> int:
+    def _fits(self, asked: _Asked, end: Literal[0, 1], party: Party, address: IPAddress) -> int:
         spot = (party, address.version)
-        found = asked.as_source.get(spot)
+        found = asked.fitting[end].get(spot)
         if found is None:
             found = asked.ends
             for start, policy in asked.runs:
-                bits = policy.as_source.get(spot)
+                ends = policy[end]
+                bits = ends.fitting.get(spot)
                 if bits is None:
-                    ends = (rule.source for rule in policy.rules)
-                    bits = policy.as_source[spot] = self._fitting(ends, address)
+                    bits = ends.fitting[spot] = self._fitting(ends.entities, address)
                 found |= bits << start
-            asked.as_source[spot] = found
-        return found
-
-    def _fits_destination(self, asked: _Asked, party: Party, address: IPAddress) -> int:
-        spot = (party, address.version)
-        found = asked.as_destination.get(spot)
-        if found is None:
-            found = asked.ends
-            for start, policy in asked.runs:
-                bits = policy.as_destination.get(spot)
-                if bits is None:
-                    ends = (rule.destination for rule in policy.rules)
-                    bits = policy.as_destination[spot] = self._fitting(ends, address)
-                found |= bits << start
-            asked.as_destination[spot] = found
+            asked.fitting[end][spot] = found
         return found
 
     def _fitting(self, ends: Iterable[Entity], address: IPAddress) -> int:
