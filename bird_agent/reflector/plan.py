@@ -1,0 +1,37 @@
+"""What a route reflector should be: its identity, and the sessions it should have.
+
+Values only. They are made of resources elsewhere; the session loop and the RIB take them as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+from bird_agent.session_config import DEFAULT_PORT, DEFAULT_RESTART_TIME_S, Problem, SessionConfig
+from weft.model.address import IPAddress
+
+
+@dataclass(frozen=True, slots=True)
+class ReflectorSession:
+    """One session. `client`: routes of other internal peers are reflected to it, and its own to all (RFC 4456 6); an
+    internal peer that is none gets clients' and external routes. `passive`: the other end connects."""
+
+    config: SessionConfig
+    client: bool
+    passive: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReflectorPlan:
+    """A reflector. It listens on `addresses`, which need not be the node's; `sessions` are by peer address."""
+
+    name: str
+    asn: int
+    router_id: IPv4Address
+    cluster_id: IPv4Address
+    addresses: tuple[IPAddress, ...]
+    port: int = DEFAULT_PORT
+    restart_time_s: int = DEFAULT_RESTART_TIME_S
+    sessions: Mapping[IPAddress, ReflectorSession] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
