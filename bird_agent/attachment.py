@@ -17,9 +17,9 @@ class Step:
 
     peering: Peering | None = None
     commands: list[bytes] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     routes: dict[IPNetwork, Target | None] = field(default_factory=dict)
     sweep: bool = False
-    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)

@@ -178,13 +178,13 @@ class Daemon:
         self._agent.on_workloads(state.added, state.removed)
 
     def on_attached(self, hello: link.Hello) -> None:
-        self._agent.on_attached(hello)
+        self._agent.conversation.on_attached(hello)
 
     def on_replaying(self, peer: link.Replaying) -> None:
-        self._agent.on_replaying(ip_address(peer.peer), peer.complete)
+        self._agent.conversation.on_replaying(ip_address(peer.peer), peer.complete)
 
     def on_live(self) -> None:
-        self._agent.on_live()
+        self._agent.conversation.on_live()
 
     def on_event(self, event: events.SpeakerEvent) -> None:
         if isinstance(event, events.ReloadReport):
@@ -201,7 +201,7 @@ class Daemon:
         self._wake.set()
 
     def on_detached(self) -> None:
-        self._agent.on_detached()
+        self._agent.conversation.on_detached()
         self._wake.set()
 
     def _on_bfd(self, report: Report) -> None:
@@ -210,13 +210,13 @@ class Daemon:
 
     def _on_speaker_running(self, before: bool) -> None:
         if before:
-            self._agent.on_speaker_found()
+            self._agent.conversation.on_speaker_found()
         else:
-            self._agent.on_speaker_started()
+            self._agent.conversation.on_speaker_started()
 
     def _on_speaker_ended(self, how: str) -> None:
         self._status.speaker_error = how
-        self._agent.on_speaker_ended()
+        self._agent.conversation.on_speaker_ended()
         self._wake.set()
 
     # Outputs.
@@ -311,7 +311,7 @@ class Daemon:
             return  # a speaker that is attached to later says what it runs with
         if await self._supervisor.reload():
             self._status.speaker_error = ""
-            self._agent.on_configured()
+            self._agent.conversation.on_configured()
             self._wake.set()
         else:
             self._status.speaker_error = self._supervisor.last_error or "the speaker does not answer"

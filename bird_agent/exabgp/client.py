@@ -1,6 +1,6 @@
 """The agent's connection to the speaker link: attach, read, attach again.
 
-An adapter: bytes become frames and events in `link.AgentSide` and `events.Decoder`, and everything is handed to one
+An adapter: bytes become frames and events in `link.AgentSide` and `decoder.Decoder`, and everything is handed to one
 sink in the order in which it came. It decides nothing, and it never gives up: without a speaker it keeps trying."""
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from bird_agent.exabgp import link
-from bird_agent.exabgp.events import Decoder, SpeakerEvent
+from bird_agent.exabgp.decoder import Decoder
+from bird_agent.exabgp.events import SpeakerEvent
 
 log = logging.getLogger(__name__)
 

@@ -45,21 +45,21 @@ class FakeSpeaker:
         wanted = {ip_address(peer) for peer in peers}
         self.peers = {peer: self.peers.get(peer, FakePeer()) for peer in wanted}
         if self.attached:
-            self.agent.on_configured()
+            self.agent.conversation.on_configured()
 
     def attach(self) -> None:
         self.attached = True
-        self.agent.on_attached(link.Hello(1, self.pid, self.pid + 1))
+        self.agent.conversation.on_attached(link.Hello(1, self.pid, self.pid + 1))
         for peer in self.peers:
-            self.agent.on_replaying(peer, self.complete)
+            self.agent.conversation.on_replaying(peer, self.complete)
             for event in self.history if self.complete else ():
                 if getattr(event, "peer", None) == peer:
                     self.agent.on_speaker(event)
-        self.agent.on_live()
+        self.agent.conversation.on_live()
 
     def detach(self) -> None:
         self.attached = False
-        self.agent.on_detached()
+        self.agent.conversation.on_detached()
 
     def tell(self, event: SpeakerEvent) -> None:
         """ExaBGP says something; the link keeps it."""

@@ -148,7 +148,7 @@ def test_a_new_agent_withdraws_what_the_last_one_announced_and_nobody_has_any_mo
     peer = world.speaker.peers[ip_address("10.0.0.2")]
     peer.remembered = {ip_network(BLOCKS[0]), ip_network(BLOCKS[2])}
     world.begin(block(BLOCKS[0]))
-    world.agent.on_speaker_found()
+    world.agent.conversation.on_speaker_found()
     world.speaker.attach()
     world.step()
     assert peer.sent == [f"-{BLOCKS[2]}", "eor"]
@@ -315,7 +315,7 @@ def test_a_speaker_that_cannot_be_started_again_costs_the_routes_after_the_resta
     world.learn("10.0.0.2")
     world.step()
     world.speaker.detach()
-    world.agent.on_speaker_ended()
+    world.agent.conversation.on_speaker_ended()
     world.step(100)
     session = world.agent.sessions.get(ip_address("10.0.0.2"))
     assert session is not None
@@ -345,8 +345,8 @@ def test_a_history_that_nobody_ends_stops_nothing_for_ever() -> None:
     world.learn("10.0.0.2")
     world.step()
     world.speaker.detach()
-    world.agent.on_attached(link.Hello(1, 100, 102))
-    world.agent.on_replaying(ip_address("10.0.0.2"), True)
+    world.agent.conversation.on_attached(link.Hello(1, 100, 102))
+    world.agent.conversation.on_replaying(ip_address("10.0.0.2"), True)
     world.speaker.detach()
     world.step()
     assert set(world.kernel) == {LEARNT}

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bird_agent.exabgp.decoder import Decoder
 from bird_agent.exabgp.events import (
     AdvertisedReport,
     AsSegment,
-    Decoder,
     EndOfRib,
     PathAttributes,
     PeerOpen,

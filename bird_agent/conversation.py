@@ -1,0 +1,276 @@
+"""What has been said between the agent and the speaker: how each session stands, and what of it is news.
+
+Pure. It follows an attachment to the speaker link from the history that is told again to live events, corrects what
+was believed when the speaker reports (`weft sync`), and keeps the RIB's view of each peer. What should be announced or
+accepted, and which sessions there should be, it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import assert_never
+
+from bird_agent import sessions as session_states
+from bird_agent.announcer import Announcer
+from bird_agent.attachment import Attachment
+from bird_agent.bestpath import Peer
+from bird_agent.exabgp import commands, events, link
+from bird_agent.exabgp.events import SpeakerEvent
+from bird_agent.rib import Rib
+from bird_agent.session_config import Peering, SessionConfig
+from bird_agent.sessions import DropAll, DropStale, MarkStale, Session, Sessions
+from weft.model.address import IPAddress
+
+SETTLE_TIMEOUT_S = 120.0  # as long as peers keep our routes
+
+
+class Conversation:
+    """With one speaker after another. `commands` and `notes` are what is to be said and logged, until taken."""
+
+    def __init__(self, rib: Rib, announcer: Announcer, started_at: float) -> None:
+        self._rib = rib
+        self._announcer = announcer
+        self._started_at = started_at
+        self._attachment: Attachment | None = None
+        self._speaker_pid: int | None = None
+        self._speaker_was_running = False
+        self._in_doubt_since: float | None = None
+        """While a history is told again: what comes of half of it must not reach the kernel."""
+        self.now = started_at
+        self.sessions = Sessions()
+        self.peering: Peering | None = None
+        """The sessions there should be now."""
+        self.commands: list[bytes] = []
+        self.notes: list[str] = []
+
+    # How far it has come.
+
+    @property
+    def synced(self) -> bool:
+        """The speaker has said how everything stands."""
+        return self._attachment is not None and self._attachment.synced
+
+    @property
+    def in_doubt(self) -> bool:
+        """Only half of a history is known, and there is still reason to wait for the rest."""
+        return self._in_doubt_since is not None and self.now - self._in_doubt_since < SETTLE_TIMEOUT_S
+
+    @property
+    def settled(self) -> bool:
+        """Is everything that will be learnt without waiting for the absent learnt?"""
+        if self.now - self._started_at >= SETTLE_TIMEOUT_S:
+            return True
+        if not self.synced or self.peering is None:
+            return False
+        for session in self.sessions:
+            if session.established and session.learning:
+                return False
+            if not session.established and not self._speaker_was_running:
+                return False
+        return True
+
+    def config_of(self, peer: IPAddress) -> SessionConfig | None:
+        return None if self.peering is None else self.peering.sessions.get(peer)
+
+    # What it is told.
+
+    def on_tick(self, now: float) -> None:
+        self.now = now
+        self._do(self.sessions.on_tick(now))
+
+    def configure(self, peering: Peering | None) -> None:
+        """The sessions there should be from now on."""
+        self.peering = peering
+        self._do(self.sessions.configure(set() if peering is None else set(peering.sessions)))
+        self._announcer.on_sessions_changed()
+
+    def name_peers(self) -> None:
+        """Every session's settings may have changed, and with them what the RIB knows of its peer."""
+        for session in self.sessions:
+            self._name_peer(session)
+
+    def on_path_lost(self, peer: IPAddress, why: str, farewell: bytes) -> None:
+        """The way to an established peer is gone: its routes go, and the speaker is told to end the session."""
+        self._do(self.sessions.on_path_lost(peer, self.now, why))
+        self._announcer.on_down(peer)
+        self.commands.append(farewell)
+        self.note(peer, f"down: {why}")
+
+    def on_attached(self, hello: link.Hello) -> None:
+        is_new = self._speaker_pid is not None and hello.speaker_pid != self._speaker_pid
+        if is_new:
+            self._do(self.sessions.on_speaker_lost(self.now))
+        self._attachment = Attachment(continues=not is_new)
+        self._speaker_pid = hello.speaker_pid
+        self._in_doubt_since = self.now
+        self._announcer.on_detached()
+
+    def on_replaying(self, peer: IPAddress, complete: bool) -> None:
+        assert self._attachment is not None
+        if complete:
+            self._attachment.replayed.add(peer)
+        if self._attachment.continues:
+            self._do(self.sessions.on_replay(peer, complete))
+        # A new speaker's history is news: what the peer said to the last one is kept until it was said again.
+
+    def on_live(self) -> None:
+        assert self._attachment is not None
+        self._attachment.live = True
+        self.sessions.on_replay_over()
+        self.commands.append(commands.sync())
+
+    def on_detached(self) -> None:
+        self._attachment = None
+
+    def on_speaker_ended(self) -> None:
+        """It died with all its sessions; whether another can be started, is open."""
+        self._do(self.sessions.on_speaker_lost(self.now))
+        self._announcer.on_detached()
+
+    def on_speaker_started(self) -> None:
+        """It is a new one, whose sessions have yet to come up: routes of an earlier run wait for them."""
+        self._speaker_was_running = False
+
+    def on_speaker_found(self) -> None:
+        """It was running already."""
+        self._speaker_was_running = True
+
+    def on_configured(self) -> None:
+        """The speaker runs with the configuration that was asked for: ask how everything stands with it."""
+        if self._attachment is not None and self._attachment.live:
+            self.commands.append(commands.sync())
+
+    def on_event(self, event: SpeakerEvent) -> None:
+        match event:
+            case events.RoutesReceived():
+                self.sessions.on_heard(event.peer, self.now)
+                self._rib.update(event.peer, event.attributes, event.announced, event.withdrawn)
+            case events.SessionConnecting():
+                self.sessions.on_connecting(event.peer)
+            case events.SessionOpened():
+                self._on_open(event.peer, event.opened)
+            case events.SessionUp():
+                self._on_up(event.peer, event.at)
+            case events.SessionDown():
+                self._on_down(event)
+            case events.EndOfRib():
+                self._do(self.sessions.on_end_of_rib(event.peer, event.family))
+            case events.RefreshMark():
+                if event.begins:
+                    self._rib.mark_stale(event.peer, event.family)
+                else:
+                    self._do(self.sessions.on_end_of_rib(event.peer, event.family))
+            case events.SessionReport():
+                if self._attachment is not None:
+                    self._attachment.reports[event.peer] = event
+            case events.AdvertisedReport():
+                if self._attachment is not None:
+                    self._attachment.advertised.setdefault(event.peer, set()).update(event.prefixes)
+            case events.SyncEnd():
+                self._on_synced()
+            case events.ReloadReport():
+                pass  # the supervisor's
+            case events.Unrecognised():
+                self.notes.append(f"the speaker said something unexpected ({event.problem}): {event.line}")
+            case _:
+                assert_never(event)
+
+    def _on_open(self, peer: IPAddress, opened: events.PeerOpen) -> None:
+        self._do(self.sessions.on_open(peer, opened))
+        session = self.sessions.get(peer)
+        if session is not None:
+            self._name_peer(session)
+
+    def _on_up(self, peer: IPAddress, at: float) -> None:
+        self.sessions.on_up(peer, at)
+        self._announcer.on_up(peer)
+        self.note(peer, "up")
+
+    def _on_down(self, down: events.SessionDown) -> None:
+        session = self.sessions.get(down.peer)
+        was_up = session is not None and session.established
+        self._do(self.sessions.on_down(down))
+        self._announcer.on_down(down.peer)
+        if session is not None and was_up:
+            kept = (
+                f"; its {self._rib.received(down.peer)} routes are kept while it restarts" if session.restarting else ""
+            )
+            self.note(down.peer, f"down: {session_states.explain(down)}{kept}")
+
+    def _name_peer(self, session: Session) -> None:
+        config = self.config_of(session.peer)
+        if config is not None and session.opened is not None:
+            opened = session.opened
+            allowed = config.allowed_own_as
+            self._rib.set_peer(
+                Peer(session.peer, opened.router_id, opened.asn, config.internal, config.local_as, allowed)
+            )
+
+    def _on_synced(self) -> None:
+        """The speaker has said how everything stands: correct what we believed, and ask for what we missed."""
+        attachment = self._attachment
+        if attachment is None:
+            return
+        first, attachment.synced = not attachment.synced, True
+        for session in list(self.sessions):
+            report = attachment.reports.get(session.peer)
+            if report is None or report.opened is None:
+                if session.established:
+                    self._on_down(events.SessionDown(session.peer, self.now, "closing connection", None))
+                continue
+            # A peer that was taken away and given back before the speaker heard of it never went down there.
+            missed = not session.established
+            if missed:
+                self._on_open(session.peer, report.opened)
+                self._on_up(session.peer, report.since)
+            if first:
+                self._announcer.on_up(session.peer)
+                self.note(session.peer, "is established")
+                missed = missed or session.peer not in attachment.replayed
+            if missed:
+                self._refresh(session.peer, report.opened)
+        self._announcer.on_report(list(attachment.reports), attachment.advertised)
+        attachment.reports.clear()
+        attachment.advertised.clear()
+        self._in_doubt_since = None
+
+    def _refresh(self, peer: IPAddress, opened: events.PeerOpen) -> None:
+        """We missed what the peer said: it says everything again, or the session starts anew."""
+        self._do(self.sessions.on_refresh(peer, self.now))
+        if opened.route_refresh:
+            self.commands.append(link.forget(str(peer)))
+            self.commands.append(commands.route_refresh(peer, commands.family_of(peer)))
+        else:
+            self.commands.append(commands.teardown(peer, 4))
+
+    def _do(self, actions: Iterable[session_states.Action]) -> None:
+        for action in actions:
+            match action:
+                case MarkStale():
+                    self._rib.mark_stale(action.peer, action.family)
+                case DropStale():
+                    count = self._rib.drop_stale(action.peer, action.family)
+                    if count:
+                        self.note(action.peer, f"{count} stale routes removed: {action.why}")
+                case DropAll():
+                    if self.sessions.get(action.peer) is None:
+                        self._rib.remove_peer(action.peer)
+                    else:
+                        self._rib.drop(action.peer)
+                case _:
+                    assert_never(action)
+
+    # What comes of it.
+
+    def note(self, peer: IPAddress, text: str) -> None:
+        """A line for the log; history that is told again is no news."""
+        if self._attachment is not None and not self._attachment.live:
+            return
+        config = self.config_of(peer)
+        who = f"{peer}" if config is None else f"{peer} (AS {config.peer_as}, {config.resource})"
+        self.notes.append(f"BGP session with {who} {text}")
+
+    def take(self) -> tuple[list[bytes], list[str]]:
+        """Commands and log lines since the last time."""
+        taken = self.commands, self.notes
+        self.commands, self.notes = [], []
+        return taken

@@ -1,0 +1,267 @@
+"""Decode ExaBGP's JSON lines into the events of `events.py`: one odd line never costs the rest.
+
+It reads only what was asked for; anything else, and what does not read as expected, becomes `Unrecognised`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final, TypeVar
+
+import msgspec
+
+from bird_agent.exabgp.commands import Family
+from bird_agent.exabgp.events import (
+    AdvertisedReport,
+    AsSegment,
+    EndOfRib,
+    PathAttributes,
+    PeerOpen,
+    RefreshMark,
+    ReloadReport,
+    RoutesReceived,
+    SessionConnecting,
+    SessionDown,
+    SessionOpened,
+    SessionReport,
+    SessionUp,
+    SpeakerEvent,
+    SyncEnd,
+    Unrecognised,
+)
+from bird_agent.exabgp.prefixes import read_prefix
+from weft.model.address import IPAddress
+
+T = TypeVar("T")
+
+ORIGINS: Final = {"igp": 0, "egp": 1, "incomplete": 2}
+_CACHED_ATTRIBUTE_SETS: Final = 4096
+_CACHED_ADDRESSES: Final = 4096  # peers and next hops are few
+
+
+class _Raw(msgspec.Struct):
+    """Base of the wire shapes below: what they do not name is skipped."""
+
+
+class _Address(_Raw):
+    peer: str
+
+
+class _Capability(_Raw):
+    time: int = 0
+    address_family_flags: dict[str, list[str]] = msgspec.field(default_factory=dict, name="address-family-flags")
+
+
+class _Open(_Raw):
+    asn: int
+    hold_time: int
+    router_id: str
+    capabilities: dict[str, msgspec.Raw] = msgspec.field(default_factory=dict)
+
+
+class _Nlri(_Raw):
+    nlri: str
+
+
+class _Segment(_Raw):
+    element: str
+    value: list[int]
+
+
+class _Attributes(_Raw):
+    origin: str = "incomplete"
+    as_path: dict[str, _Segment] = msgspec.field(default_factory=dict, name="as-path")
+    local_preference: int | None = msgspec.field(default=None, name="local-preference")
+    med: int | None = None
+    originator_id: str | None = msgspec.field(default=None, name="originator-id")
+    cluster_list: list[str] = msgspec.field(default_factory=list, name="cluster-list")
+    community: list[tuple[int, int]] = msgspec.field(default_factory=list)
+    large_community: list[tuple[int, int, int]] = msgspec.field(default_factory=list, name="large-community")
+
+
+class _Update(_Raw):
+    attribute: msgspec.Raw = msgspec.Raw(b"{}")
+    announce: dict[str, dict[str, list[_Nlri]]] = msgspec.field(default_factory=dict)
+    withdraw: dict[str, list[_Nlri]] = msgspec.field(default_factory=dict)
+
+
+class _Family(_Raw):
+    afi: str
+    safi: str
+    subtype: str = ""
+
+
+class _Message(_Raw):
+    update: _Update | None = None
+    eor: _Family | None = None
+
+
+class _Neighbor(_Raw):
+    address: _Address
+    state: str = ""
+    reason: str = ""
+    open: _Open | None = None
+    message: _Message | None = None
+    route_refresh: _Family | None = msgspec.field(default=None, name="route-refresh")
+
+
+class _Line(_Raw):
+    type: str
+    time: float = 0.0
+    neighbor: _Neighbor | None = None
+    address: str = ""
+    state: str = ""
+    since: float = 0.0
+    open: _Open | None = None
+    prefixes: list[str] = msgspec.field(default_factory=list)
+    digest: str = ""
+    taken: bool = False
+    error: str = ""
+
+
+_address = lru_cache(_CACHED_ADDRESSES)(ip_address)
+_line = msgspec.json.Decoder(_Line)
+_attributes = msgspec.json.Decoder(_Attributes)
+_graceful = msgspec.json.Decoder(_Capability)
+_notified = re.compile(r"notification (sent|received) \((\d+),\s*(\d+)\)")
+
+
+class Decoder:
+    """Lines to events. It remembers attribute sets, because a peer sends few of them and many times each."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, PathAttributes] = {}
+
+    def decode(self, line: bytes) -> Iterator[SpeakerEvent]:
+        try:
+            event = self._event(_line.decode(line))
+        except (msgspec.MsgspecError, ValueError, KeyError) as error:
+            event = Unrecognised(line[:400].decode("utf-8", "replace"), str(error))
+        if event is not None:
+            yield event
+
+    def _event(self, line: _Line) -> SpeakerEvent | None:
+        if line.type == "notification":
+            return None  # the `down` that follows names it; without a neighbour it is the end of the speaker
+        if line.neighbor is None:
+            return _own_report(line)
+        peer = _address(line.neighbor.address.peer)
+        match line.type:
+            case "update":
+                return self._update(peer, line.neighbor.message)
+            case "state":
+                return _state(peer, line.time, line.neighbor)
+            case "open":
+                return SessionOpened(peer, line.time, _opened(_required(line.neighbor.open)))
+            case "refresh":
+                return _refresh(peer, _required(line.neighbor.route_refresh))
+        raise ValueError(f"a line of type {line.type!r}")
+
+    def _update(self, peer: IPAddress, message: _Message | None) -> SpeakerEvent:
+        content = _required(message)
+        if content.eor is not None:
+            return EndOfRib(peer, _family(content.eor))
+        update = _required(content.update)
+        announced = [
+            (read_prefix(route.nlri), _next_hop(next_hop, peer))
+            for by_next_hop in update.announce.values()
+            for next_hop, routes in by_next_hop.items()
+            for route in routes
+        ]
+        withdrawn = [read_prefix(route.nlri) for routes in update.withdraw.values() for route in routes]
+        return RoutesReceived(peer, self._path(bytes(update.attribute)), tuple(announced), tuple(withdrawn))
+
+    def _path(self, raw: bytes) -> PathAttributes:
+        known = self._known.get(raw)
+        if known is None:
+            if len(self._known) >= _CACHED_ATTRIBUTE_SETS:
+                self._known.clear()
+            known = self._known[raw] = _path_attributes(_attributes.decode(raw))
+        return known
+
+
+def _path_attributes(raw: _Attributes) -> PathAttributes:
+    return PathAttributes(
+        origin=ORIGINS.get(raw.origin.lower(), 2),
+        as_path=tuple(AsSegment(segment.element, tuple(segment.value)) for segment in raw.as_path.values()),
+        local_preference=raw.local_preference,
+        med=raw.med,
+        originator_id=None if raw.originator_id is None else IPv4Address(raw.originator_id),
+        cluster_list=tuple(IPv4Address(each) for each in raw.cluster_list),
+        communities=tuple(raw.community),
+        large_communities=tuple(raw.large_community),
+    )
+
+
+def _next_hop(text: str, peer: IPAddress) -> IPAddress:
+    """A link-local address means something on the link to the peer alone: the peer is its zone (RFC 4007)."""
+    address = _address(text)
+    return IPv6Address(f"{text}%{peer}") if address.version == 6 and address.is_link_local else address
+
+
+def _state(peer: IPAddress, at: float, neighbor: _Neighbor) -> SpeakerEvent:
+    match neighbor.state:
+        case "connected":
+            return SessionConnecting(peer, at)
+        case "up":
+            return SessionUp(peer, at)
+        case "down":
+            notified = _notified.search(neighbor.reason)
+            if notified is None:
+                return SessionDown(peer, at, neighbor.reason, None)
+            return SessionDown(
+                peer, at, neighbor.reason, (int(notified[2]), int(notified[3])), sent=notified[1] == "sent"
+            )
+    raise ValueError(f"a session state {neighbor.state!r}")
+
+
+def _opened(raw: _Open) -> PeerOpen:
+    graceful = raw.capabilities.get("64")
+    restart = None if graceful is None else _graceful.decode(graceful)
+    return PeerOpen(
+        asn=raw.asn,
+        router_id=IPv4Address(raw.router_id),
+        hold_time_s=raw.hold_time,
+        route_refresh="2" in raw.capabilities,
+        enhanced_refresh="70" in raw.capabilities,
+        restart_time_s=0 if restart is None else restart.time,
+        restart_families=None
+        if restart is None
+        else {family.replace("/", " "): "restart" in flags for family, flags in restart.address_family_flags.items()},
+    )
+
+
+def _refresh(peer: IPAddress, mark: _Family) -> SpeakerEvent | None:
+    if mark.subtype not in ("begin", "end"):
+        return None  # a request of the peer's, which ExaBGP answers itself
+    return RefreshMark(peer, _family(mark), mark.subtype == "begin")
+
+
+def _own_report(line: _Line) -> SpeakerEvent:
+    match line.type:
+        case "weft-session":
+            opened = None if line.open is None else _opened(line.open)
+            return SessionReport(ip_address(line.address), line.state.lower(), line.since, opened)
+        case "weft-advertised":
+            return AdvertisedReport(ip_address(line.address), tuple(map(read_prefix, line.prefixes)))
+        case "weft-synced":
+            return SyncEnd(line.digest)
+        case "weft-reload":
+            return ReloadReport(line.digest, line.taken, line.error)
+    raise ValueError(f"a line of type {line.type!r}")
+
+
+def _family(raw: _Family) -> Family:
+    if raw.safi == "unicast" and raw.afi == "ipv4":
+        return "ipv4 unicast"
+    if raw.safi == "unicast" and raw.afi == "ipv6":
+        return "ipv6 unicast"
+    raise ValueError(f"a family {raw.afi} {raw.safi}")
+
+
+def _required(value: T | None) -> T:
+    if value is None:
+        raise ValueError("a part of the line is missing")
+    return value
