@@ -1,0 +1,174 @@
+"""Path attributes as the reflector keeps them: one frozen value for each distinct set.
+
+A set carries what the decision needs and the bytes that are passed on, unknown attributes included, in one canonical
+form: ascending, AS numbers of four bytes, next hop left out, because it belongs to a route's prefixes. Equal sets
+are one object while anybody holds it: compare and group them by identity."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
+from typing import Final
+from weakref import WeakValueDictionary
+
+from bird_agent.exabgp.events import AsSegment, PathAttributes
+
+ORIGIN: Final = 1
+AS_PATH: Final = 2
+NEXT_HOP: Final = 3
+MED: Final = 4
+LOCAL_PREF: Final = 5
+ATOMIC_AGGREGATE: Final = 6
+AGGREGATOR: Final = 7
+COMMUNITIES: Final = 8
+ORIGINATOR_ID: Final = 9
+CLUSTER_LIST: Final = 10
+MP_REACH: Final = 14
+MP_UNREACH: Final = 15
+EXTENDED_COMMUNITIES: Final = 16
+AS4_PATH: Final = 17
+AS4_AGGREGATOR: Final = 18
+IPV6_EXTENDED_COMMUNITIES: Final = 25
+LARGE_COMMUNITIES: Final = 32
+
+OPTIONAL: Final = 0x80
+TRANSITIVE: Final = 0x40
+PARTIAL: Final = 0x20
+EXTENDED_LENGTH: Final = 0x10
+
+DEFAULT_LOCAL_PREFERENCE: Final = 100
+_REMEMBERED: Final = 8192
+_SEGMENT_KINDS: Final = {"as-set": 1, "as-sequence": 2, "as-confed-sequence": 3, "as-confed-set": 4}
+_SEGMENT_NAMES: Final = {number: name for name, number in _SEGMENT_KINDS.items()}
+_LONGEST_SEGMENT: Final = 255
+
+
+@dataclass(frozen=True, slots=True)
+class RawAttribute:
+    """One attribute as it is passed on. `flags` without the bit that says how its length is written."""
+
+    flags: int
+    code: int
+    value: bytes
+
+    def encoded(self) -> bytes:
+        size = len(self.value)
+        if size > 255:
+            return struct.pack("!BBH", self.flags | EXTENDED_LENGTH, self.code, size) + self.value
+        return bytes((self.flags, self.code, size)) + self.value
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class AttributeSet:
+    """See the module. Made by `AttributeSets` alone. `wire` is all attributes; `split` the end of its ORIGIN and
+    AS_PATH, behind which NEXT_HOP belongs."""
+
+    path: PathAttributes
+    wire: bytes
+    split: int
+
+    def raw(self) -> list[RawAttribute]:
+        """The attributes one by one."""
+        found = []
+        position, wire = 0, self.wire
+        while position < len(wire):
+            flags, code = wire[position], wire[position + 1]
+            if flags & EXTENDED_LENGTH:
+                start = position + 4
+                end = start + int.from_bytes(wire[position + 2 : start])
+            else:
+                start = position + 3
+                end = start + wire[position + 2]
+            found.append(RawAttribute(flags & ~EXTENDED_LENGTH, code, wire[start:end]))
+            position = end
+        return found
+
+
+class AttributeSets:
+    """Every set there is in a process, once. Sessions that exchange routes share one of these."""
+
+    def __init__(self) -> None:
+        self._known: WeakValueDictionary[bytes, AttributeSet] = WeakValueDictionary()
+        self._derived: dict[tuple[object, ...], AttributeSet] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def of(self, path: PathAttributes, raw: Iterable[RawAttribute]) -> AttributeSet:
+        """The set of these attributes. `path` must say the same as `raw`, whose AS numbers have four bytes."""
+        parts = sorted(raw, key=lambda each: each.code)
+        wire = b"".join([each.encoded() for each in parts])
+        known = self._known.get(wire)
+        if known is None:
+            split = sum(len(each.encoded()) for each in parts if each.code < NEXT_HOP)
+            known = self._known[wire] = AttributeSet(path, wire, split)
+        return known
+
+    def reflected(self, attributes: AttributeSet, originator: IPv4Address, cluster: IPv4Address) -> AttributeSet:
+        """As it is reflected: ORIGINATOR_ID if it has none, our cluster before the others (RFC 4456 8)."""
+        return self._derive((attributes, originator, cluster), lambda: self._reflected(attributes, originator, cluster))
+
+    def exported(self, attributes: AttributeSet, local_as: int) -> AttributeSet:
+        """As it is told to an external peer: our AS before the others, and what stays within an AS left out
+        (RFC 4271 5.1, RFC 4456 8)."""
+        return self._derive((attributes, local_as), lambda: self._exported(attributes, local_as))
+
+    def imported(self, attributes: AttributeSet, local_preference: int) -> AttributeSet:
+        """With a local preference, as what was learnt outside is told within the AS (RFC 4271 5.1.5)."""
+        key = (attributes, "preference", local_preference)
+        return self._derive(key, lambda: self._with_preference(attributes, local_preference))
+
+    def _derive(self, key: tuple[object, ...], make: Callable[[], AttributeSet]) -> AttributeSet:
+        known = self._derived.get(key)
+        if known is None:
+            if len(self._derived) >= _REMEMBERED:
+                self._derived.clear()
+            known = self._derived[key] = make()
+        return known
+
+    def _reflected(self, attributes: AttributeSet, originator: IPv4Address, cluster: IPv4Address) -> AttributeSet:
+        path = attributes.path
+        origin = path.originator_id or originator
+        clusters = (cluster, *path.cluster_list)
+        kept = [each for each in attributes.raw() if each.code not in (ORIGINATOR_ID, CLUSTER_LIST)]
+        kept.append(RawAttribute(OPTIONAL, ORIGINATOR_ID, origin.packed))
+        kept.append(RawAttribute(OPTIONAL, CLUSTER_LIST, b"".join(each.packed for each in clusters)))
+        return self.of(replace(path, originator_id=origin, cluster_list=clusters), kept)
+
+    def _exported(self, attributes: AttributeSet, local_as: int) -> AttributeSet:
+        segments = prepended(attributes.path.as_path, local_as)
+        inside = (AS_PATH, MED, LOCAL_PREF, ORIGINATOR_ID, CLUSTER_LIST)
+        kept = [each for each in attributes.raw() if each.code not in inside]
+        kept.append(RawAttribute(TRANSITIVE, AS_PATH, as_path_value(segments)))
+        path = replace(
+            attributes.path, as_path=segments, med=None, local_preference=None, originator_id=None, cluster_list=()
+        )
+        return self.of(path, kept)
+
+    def _with_preference(self, attributes: AttributeSet, preference: int) -> AttributeSet:
+        kept = [each for each in attributes.raw() if each.code != LOCAL_PREF]
+        kept.append(RawAttribute(TRANSITIVE, LOCAL_PREF, struct.pack("!I", preference)))
+        return self.of(replace(attributes.path, local_preference=preference), kept)
+
+
+def prepended(segments: Sequence[AsSegment], asn: int) -> tuple[AsSegment, ...]:
+    """The path with an AS before the others; confederation segments end here (RFC 4271 5.1.2, RFC 5065 4.1)."""
+    outside = tuple(each for each in segments if each.kind in ("as-sequence", "as-set"))
+    if outside and outside[0].kind == "as-sequence" and len(outside[0].numbers) < _LONGEST_SEGMENT:
+        return (AsSegment("as-sequence", (asn, *outside[0].numbers)), *outside[1:])
+    return (AsSegment("as-sequence", (asn,)), *outside)
+
+
+def as_path_value(segments: Sequence[AsSegment]) -> bytes:
+    """The value of an AS_PATH with four-byte numbers."""
+    return b"".join(
+        bytes((_SEGMENT_KINDS[each.kind], len(each.numbers))) + struct.pack(f"!{len(each.numbers)}I", *each.numbers)
+        for each in segments
+    )
+
+
+def segment_name(kind: int) -> str | None:
+    """What a type of segment is called here; None if there is no such type."""
+    return _SEGMENT_NAMES.get(kind)
