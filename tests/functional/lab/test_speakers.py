@@ -1,0 +1,95 @@
+"""Scripted speakers against a real BIRD as their reflector, and against one another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+import pytest
+
+from lab.netns import NetNs
+from lab.speakers.driver import Speakers, SpeakersEndedError, attach, clients
+from lab.speakers.wire import How, Script
+from tests.functional.bgp.fabric import Bird, wait_until
+
+pytestmark = pytest.mark.root
+
+SUBNET, ADDRESSES = IPv4Network("10.99.0.0/30"), IPv4Network("10.99.16.0/24")
+REFLECTOR = """router id 10.99.0.1;
+log stderr all;
+protocol device {}
+protocol bgp clients { local 10.99.0.1 as 64512; neighbor range 10.99.16.0/24 as 64512; multihop; rr client; passive;
+  hold time 9; error wait time 1, 2; graceful restart off;
+  ipv4 { import all; export all; gateway recursive; }; }
+"""
+NEW = IPv4Network("10.66.0.0/26")
+
+
+@pytest.fixture
+def place(netns: Callable[[str], NetNs]) -> tuple[NetNs, NetNs]:
+    tested, speakers = netns("tested"), netns("speakers")
+    attach(tested, speakers, SUBNET, ADDRESSES)
+    return tested, speakers
+
+
+def test_thirty_clients_of_a_reflector_get_and_lose_what_they_should(
+    place: tuple[NetNs, NetNs], tmp_path: Path
+) -> None:
+    bird = Bird(place[0], tmp_path / "bird", REFLECTOR)
+    bird.start()
+    scripts = clients(30, SUBNET[1], ADDRESSES, IPv4Network("10.65.0.0/16"), each=3)
+    with Speakers(place[1], scripts) as speakers:
+        speakers.expect()
+        speakers.connect(at_once=8)
+        established, complete = speakers.wait_established(), speakers.wait_complete()
+        assert established <= complete
+        assert len(speakers.held(0)) in (87, 90), "with or without its own"
+        speakers.announce((0,), [NEW])
+        assert speakers.wait_complete() > complete
+        assert NEW in speakers.held(29)
+        speakers.withdraw((0,), [NEW])
+        speakers.wait_complete()
+        assert NEW not in speakers.held(29)
+        speakers.lose((0,), How.RESET)
+        speakers.wait_complete()
+        assert scripts[0].routes[0] not in speakers.held(29)
+        assert speakers.each((0,))[0].state == "idle"
+        speakers.connect()
+        speakers.wait_complete()
+        assert scripts[0].routes[0] in speakers.held(29)
+        assert (speakers.totals().begun, speakers.totals().lost) == (31, 1)
+
+
+def test_a_client_that_falls_silent_is_given_up_by_the_hold_timer(place: tuple[NetNs, NetNs], tmp_path: Path) -> None:
+    bird = Bird(place[0], tmp_path / "bird", REFLECTOR.replace("hold time 9", "hold time 3"))
+    bird.start()
+    with Speakers(place[1], clients(3, SUBNET[1], ADDRESSES, IPv4Network("10.65.0.0/16"))) as speakers:
+        speakers.expect()
+        speakers.connect()
+        speakers.wait_complete()
+        speakers.lose((1,), How.MUTE, again=True)
+        wait_until("BIRD says so", lambda: speakers.totals().notifications == {"4/0": 1})
+        speakers.wait_complete()
+
+
+def test_speakers_that_wait_are_found_by_speakers_that_call(place: tuple[NetNs, NetNs]) -> None:
+    local, peer = ADDRESSES[1], SUBNET[1]
+    route, other = IPv4Network("10.65.0.0/26"), IPv4Network("10.65.1.0/26")
+    calling = Script(local=local, peer=peer, asn=65001, peer_asn=65002, routes=(route,))
+    waiting = Script(local=peer, peer=local, asn=65002, peer_asn=65001, routes=(other,), passive=True)
+    with Speakers(place[0], [waiting]) as waits, Speakers(place[1], [calling]) as calls:
+        waits.connect()
+        calls.connect()
+        calls.expect([other], mutual=False)
+        calls.wait_complete()
+        assert waits.held(0) == [route]
+        calls.lose(None, How.CEASE, again=True)
+        wait_until("it is back", lambda: waits.totals().begun == 2 and waits.held(0) == [route])
+        assert waits.totals().notifications == {"6/2": 1}
+
+
+def test_a_process_that_ends_is_an_error_and_no_wait(netns: Callable[[str], NetNs]) -> None:
+    alone = Script(local=IPv4Address("10.0.0.1"), peer=IPv4Address("10.0.0.2"))
+    with Speakers(netns("alone"), [alone]) as speakers, pytest.raises(SpeakersEndedError):
+        speakers.connect((7,))
