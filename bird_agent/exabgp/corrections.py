@@ -18,7 +18,10 @@ from exabgp.reactor.api import API
 from exabgp.reactor.api.processes import Processes
 from exabgp.reactor.asynchronous import ASYNC
 from exabgp.reactor.loop import Reactor
+from exabgp.reactor.peer import Peer
 from exabgp.rib.outgoing import OutgoingRIB
+
+from bird_agent.exabgp import turns
 
 KNOWN_VERSION = "5.0.15"
 COMMANDS_PER_TURN = 500
@@ -183,10 +186,28 @@ CORRECTIONS: tuple[Correction, ...] = (
             "Processes._handle_problem": "9f3e80dac1cd0a56",
         },
     ),
+    # Of the loop: it sleeps 50 ms between two commands of 500 routes, takes one UPDATE a turn, asks each of a hundred
+    # idle peers 20 times a second, and once a session has been lost its sleep hides what the others say.
+    Correction(
+        "B10 turns and sleep of the loop",
+        {
+            (Reactor, "active_peers"): turns.active_peers,
+            (Reactor, "_wait_for_io"): turns.wait_for_io,
+            (Peer, "run"): turns.run_peer,
+        },
+        {
+            "Reactor.run": "2be669a4812a5c6d",
+            "Reactor.active_peers": "163a6e3b7080e056",
+            "Reactor._wait_for_io": "abe9694fbe6f8686",
+            "Peer.run": "c00bb5613e406b4f",
+            "Peer._main": "e5ea2fecea84afed",
+        },
+    ),
 )
 
 _CLASSES: Mapping[str, type] = {
-    known.__name__: known for known in (OutgoingRIB, Reactor, Configuration, _Configuration, ASYNC, API, Processes)
+    known.__name__: known
+    for known in (OutgoingRIB, Reactor, Configuration, _Configuration, ASYNC, API, Processes, Peer)
 }
 
 

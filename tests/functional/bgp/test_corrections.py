@@ -37,7 +37,8 @@ import sys
 from bird_agent.exabgp import corrections
 left_out = sys.argv.pop(1).split(",")
 apply = corrections.apply
-corrections.apply = lambda: apply(tuple(each for each in corrections.CORRECTIONS if each.defect[:2] not in left_out))
+kept = tuple(each for each in corrections.CORRECTIONS if each.defect.split()[0] not in left_out)
+corrections.apply = lambda: apply(kept)
 from bird_agent.exabgp.launcher import main
 sys.exit(main())
 """
