@@ -32,6 +32,7 @@ from weft.model.address import IPAddress, IPNetwork
 
 MAX_PREFIXES_REACHED = 1  # subcodes of cease (RFC 4486 3, RFC 9384)
 BFD_DOWN = 10
+DEFERRAL_S = 60.0  # of the end-of-RIB, for what has to be learnt before it can be passed on (RFC 4724 4.1)
 
 
 class Agent:
@@ -151,6 +152,7 @@ class Agent:
                 self.conversation.note(gone, "ended: no longer configured")
         self._next_peering = planned
         self.conversation.configure(planned)
+        self.rulebook.set_role(planned)
         self.rulebook.set_policies(self._view.policies(planned))
         if planned is None:
             # A node that is no longer registered has nobody to peer with; where it listened does no harm.
@@ -200,11 +202,13 @@ class Agent:
         self._next_peering = None
         if not self._view.in_sync:
             return done
-        if self.conversation.synced:
-            sessions = {} if self.peering is None else self.peering.sessions
-            done.commands += self.announcer.next_commands(sessions, self.rulebook.exporter)
         if not self.conversation.in_doubt:
             done.routes = self.forwarding.take_changes()
+            self.rulebook.on_learnt(done.routes)
             if not self._swept and self.conversation.settled:
                 self._swept = done.sweep = True
+        if self.conversation.synced:
+            sessions = {} if self.peering is None else self.peering.sessions
+            complete = self._swept or not self.rulebook.passes or self.conversation.age_s >= DEFERRAL_S
+            done.commands += self.announcer.next_commands(sessions, self.rulebook.exporter, complete)
         return done

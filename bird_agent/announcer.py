@@ -6,11 +6,11 @@ yet is told nothing. Our own end-of-RIB comes behind everything else: it makes a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from ipaddress import IPv4Address
 
 from bird_agent.exabgp import commands
-from bird_agent.exabgp.commands import Announcement
+from bird_agent.exabgp.commands import FAMILIES, Announcement
 from bird_agent.policy import Exporter
 from bird_agent.session_config import SessionConfig
 from weft.model.address import IPAddress, IPNetwork
@@ -26,6 +26,7 @@ class Announcer:
         self._end_of_rib_due: set[IPAddress] = set()
         self._compare_all = False
         self._changed: set[IPNetwork] = set()
+        self._incomplete = False
 
     def on_sessions_changed(self) -> None:
         """Peers or their settings changed: everything is compared."""
@@ -53,37 +54,56 @@ class Announcer:
     def told(self, peer: IPAddress) -> Mapping[IPNetwork, Announcement]:
         return self._told.get(peer, {})
 
-    def next_commands(self, sessions: Mapping[IPAddress, SessionConfig], exporter: Exporter) -> list[bytes]:
-        """What to say now so that every peer is told what `exporter` says; empty if nothing has changed."""
-        out: list[bytes] = []
-        if not (self._compare_all or self._changed or self._end_of_rib_due):
-            return out
+    def next_commands(
+        self, sessions: Mapping[IPAddress, SessionConfig], exporter: Exporter, complete: bool = True
+    ) -> list[bytes]:
+        """What to say now so that every peer is told what `exporter` says; empty if nothing has changed.
+
+        Until that is `complete` nothing is withdrawn that an earlier agent announced, and no end-of-RIB is sent."""
+        if complete and self._incomplete:
+            self._compare_all = True
+        self._incomplete = not complete
+        if not (self._compare_all or self._changed or (complete and self._end_of_rib_due)):
+            return []
+        withdrawals: list[bytes] = []
+        for_peers: dict[str, list[IPAddress]] = {}
         for peer, told in self._told.items():
             config = sessions.get(peer)
             if config is None:
                 # ExaBGP closes without a NOTIFICATION, behind which the peer would keep our routes for a restart.
-                out.extend(commands.withdraw(peer, list(told)))
+                withdrawals.extend(commands.withdraw(peer, list(told)))
                 told.clear()
                 continue
-            out.extend(self._difference(config, told, exporter))
-            if peer in self._end_of_rib_due:
-                self._end_of_rib_due.discard(peer)
-                out.append(commands.end_of_rib(peer, commands.family_of(peer)))
+            gone, new = self._difference(config, told, exporter)
+            withdrawals.extend(commands.withdraw(peer, gone))
+            for command in commands.announcements(new):
+                for_peers.setdefault(command, []).append(peer)
         self._compare_all = False
         self._changed.clear()
-        return out
+        announcements = [line for command, peers in for_peers.items() for line in commands.to(peers, command)]
+        ends = self._ends_of_rib(sessions) if complete else []
+        return [*withdrawals, *announcements, *ends]
+
+    def _ends_of_rib(self, sessions: Mapping[IPAddress, SessionConfig]) -> list[bytes]:
+        due = [peer for peer in self._end_of_rib_due if peer in self._told and peer in sessions]
+        self._end_of_rib_due.difference_update(due)
+        return [commands.end_of_rib(peer, FAMILIES[version]) for peer in due for version in sessions[peer].versions]
 
     def _difference(
         self, config: SessionConfig, told: dict[IPNetwork, Announcement], exporter: Exporter
-    ) -> Iterator[bytes]:
-        """The commands for one peer; `told` is then what it has been told."""
-        peer = config.peer
+    ) -> tuple[list[IPNetwork], dict[IPNetwork, Announcement]]:
+        """What one peer has to be told: withdrawals and announcements; `told` is then what it has been told."""
         desired = exporter.announcements(config, None if self._compare_all else self._changed)
         looked_at = set(told) if self._compare_all else self._changed
         gone = [prefix for prefix in looked_at if prefix in told and prefix not in desired]
-        new = {prefix: attributes for prefix, attributes in desired.items() if told.get(prefix) != attributes}
+        if self._incomplete:
+            gone = [prefix for prefix in gone if told[prefix] is not _NOT_KNOWN]
+        new = {
+            prefix: attributes
+            for prefix, attributes in desired.items()
+            if (known := told.get(prefix)) is not attributes and known != attributes
+        }
         for prefix in gone:
             del told[prefix]
         told.update(new)
-        yield from commands.withdraw(peer, gone)
-        yield from commands.announce(peer, new)
+        return gone, new

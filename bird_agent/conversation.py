@@ -68,6 +68,11 @@ class Conversation:
                 return False
         return True
 
+    @property
+    def age_s(self) -> float:
+        """How long the agent has been there."""
+        return self.now - self._started_at
+
     def config_of(self, peer: IPAddress) -> SessionConfig | None:
         return None if self.peering is None else self.peering.sessions.get(peer)
 

@@ -1,6 +1,7 @@
 """What of the datastore concerns the BGP agent of one node, kept up to date from sync events.
 
-Pure. It holds nodes, BGP configuration and peers, pools, and this node's confirmed blocks; the rest passes by."""
+Pure. It holds nodes, BGP configuration and peers, pools, felix's default configuration, and this node's confirmed
+blocks; the rest passes by."""
 
 from __future__ import annotations
 
@@ -13,16 +14,18 @@ from bird_agent.exports import Advertising, advertising
 from bird_agent.peering import BgpResources, peering
 from bird_agent.policy import Policies, policies
 from bird_agent.session_config import Peering, Surroundings
+from bird_agent.settings import DEFAULT_CONFIGURATION
 from weft.datastore.syncer import Deleted, InSync, SyncEvent, Unreadable, Upserted
 from weft.model import keys
 from weft.model.address import IPNetwork
 from weft.model.bgp import BGPConfiguration, BGPFilter, BGPPeer
+from weft.model.felix_configuration import FelixConfiguration
 from weft.model.ipam import AffinityValue
 from weft.model.keys import AffinityKey, Key, Owner, ResourceKey
 from weft.model.node import Node
 from weft.model.pool import IPPool
 
-KINDS: Final = ("Node", "BGPConfiguration", "BGPPeer", "BGPFilter", "IPPool")
+KINDS: Final = ("Node", "BGPConfiguration", "BGPPeer", "BGPFilter", "IPPool", "FelixConfiguration")
 
 
 class Concern(Flag):
@@ -40,6 +43,7 @@ _CONCERNS: Final = {
     "BGPPeer": Concern.SESSIONS,
     "BGPFilter": Concern.SESSIONS | Concern.POLICY,
     "IPPool": Concern.EXPORTS,
+    "FelixConfiguration": Concern.EXPORTS,
 }
 
 
@@ -59,6 +63,7 @@ class DatastoreView:
         self._peers: dict[str, BGPPeer] = {}
         self._filters: dict[str, BGPFilter] = {}
         self._pools: dict[str, IPPool] = {}
+        self._felix: dict[str, FelixConfiguration] = {}
         self._blocks: set[IPNetwork] = set()
         self.in_sync = False
 
@@ -68,7 +73,9 @@ class DatastoreView:
         return frozenset(self._blocks)
 
     def advertising(self) -> Advertising:
-        return advertising(self._nodes.get(self._node_name), self._configurations, self._pools.values())
+        node, felix = self._nodes.get(self._node_name), self._felix.get(DEFAULT_CONFIGURATION)
+        spec = None if felix is None else felix.spec
+        return advertising(node, self._configurations, self._pools.values(), spec)
 
     def peering(self, surroundings: Surroundings) -> Peering | None:
         resources = BgpResources(self._nodes, self._configurations, self._peers, self._filters)
@@ -107,6 +114,8 @@ class DatastoreView:
                 self._filters[value.name] = value
             case IPPool():
                 self._pools[value.name] = value
+            case FelixConfiguration():
+                self._felix[value.name] = value
             case AffinityValue() if isinstance(key, AffinityKey):
                 if value.state == "confirmed" and not value.deleted:
                     self._blocks.add(key.cidr)
@@ -123,6 +132,7 @@ class DatastoreView:
                 "BGPPeer": self._peers,
                 "BGPFilter": self._filters,
                 "IPPool": self._pools,
+                "FelixConfiguration": self._felix,
             }
             holders.get(key.kind, {}).pop(key.name, None)
 

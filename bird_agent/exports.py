@@ -3,7 +3,7 @@
 Pure. By itself a node announces its blocks as aggregates, its workloads' addresses that lie in a pool but in none of
 its blocks (borrowed ones), and the configured service ranges; a pool with `disableBGPExport` keeps what lies in it.
 A workload's address in one of its blocks, a connected network or another route of the kernel is announced only
-where an export filter accepts it. What was learnt by BGP is never announced."""
+where an export filter accepts it. What was learnt by BGP is bird_agent/passing.py's."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from bird_agent.session_config import Problem
 from bird_agent.settings import default_configuration, setting
 from weft.model.address import IPNetwork
 from weft.model.bgp import BGPConfiguration, BGPConfigurationSpec, ServiceBlock
+from weft.model.felix_configuration import FelixConfigurationSpec
 from weft.model.node import Node
 from weft.model.pool import IPPool
 
@@ -62,13 +63,16 @@ class Tagging:
 
 @dataclass(frozen=True, slots=True)
 class Advertising:
-    """What the resources say about announcements. What lies in `private_pools` stays; `service_ranges` are never
-    learnt, and `announced_ranges` are those that this node announces. `normal_priority` is IPv4's and IPv6's."""
+    """What the resources say about announcements. What lies in `private_pools` stays; `service_ranges` are everybody's,
+    and `announced_ranges` are those that this node announces; a reflector passes on what lies in `reflected_ranges`.
+    What is learnt of `foreign` networks is not for this node's kernel. `normal_priority` is IPv4's and IPv6's."""
 
     pools: frozenset[IPNetwork] = frozenset()
     private_pools: frozenset[IPNetwork] = frozenset()
     service_ranges: frozenset[IPNetwork] = frozenset()
     announced_ranges: frozenset[IPNetwork] = frozenset()
+    reflected_ranges: frozenset[IPNetwork] = frozenset()
+    foreign: frozenset[IPNetwork] = frozenset()
     tagging: Tagging = Tagging()
     normal_priority: tuple[int, int] = (1024, 1024)
     ignored_interfaces: tuple[str, ...] = ()
@@ -76,9 +80,13 @@ class Advertising:
 
 
 def advertising(
-    node: Node | None, configurations: Mapping[str, BGPConfiguration], pools: Iterable[IPPool]
+    node: Node | None,
+    configurations: Mapping[str, BGPConfiguration],
+    pools: Iterable[IPPool],
+    felix: FelixConfigurationSpec | None = None,
 ) -> Advertising:
-    """Services' single addresses belong to each service and are not announced here, as in Calico."""
+    """Services' single addresses belong to each service and are not announced here, as in Calico. `felix`: the default
+    FelixConfiguration."""
     spec = default_configuration(configurations)
     ranges = frozenset(
         [
@@ -90,11 +98,14 @@ def advertising(
     excluded = node is None or node.metadata.labels.get(NO_SERVICES_LABEL) == "true"
     tagging, problems = _tagging("" if node is None else node.name, configurations)
     known = list(pools)
+    reflected = [block.cidr for block in (*spec.service_external_ips, *spec.service_load_balancer_ips)]
     return Advertising(
         pools=frozenset(pool.spec.cidr for pool in known),
         private_pools=frozenset(pool.spec.cidr for pool in known if pool.spec.disable_bgp_export),
         service_ranges=ranges,
         announced_ranges=frozenset() if excluded else ranges,
+        reflected_ranges=frozenset(cidr for cidr in reflected if cidr is not None),
+        foreign=ranges if _leads_to_pools(spec, felix) else ranges | {pool.spec.cidr for pool in known},
         tagging=tagging,
         normal_priority=(spec.ipv4_normal_route_priority or 1024, spec.ipv6_normal_route_priority or 1024),
         ignored_interfaces=spec.ignored_interfaces,
@@ -102,20 +113,39 @@ def advertising(
     )
 
 
+def _leads_to_pools(spec: BGPConfigurationSpec, felix: FelixConfigurationSpec | None) -> bool:
+    """Whether learnt routes into pools are for the kernel. Of the two agents that may have them there in Calico, this
+    one does it for both, and leaves it only where neither shall (docs/adr/0168)."""
+    return spec.program_cluster_routes != "Disabled" or (
+        felix is not None and felix.program_cluster_routes == "Enabled"
+    )
+
+
 class Networks:
     """A set of networks that answers whether one of them contains a given one, in a step per prefix length."""
 
     def __init__(self, networks: Iterable[IPNetwork]) -> None:
-        self._known = frozenset(networks)
-        self._lengths = {
-            version: sorted({each.prefixlen for each in self._known if each.version == version}) for version in (4, 6)
+        by_length: dict[int, dict[int, set[int]]] = {4: {}, 6: {}}
+        for each in networks:
+            by_length[each.version].setdefault(each.prefixlen, set()).add(int(each.network_address))
+        # Numbers, because making a network of each length for a hundred thousand prefixes takes seconds.
+        self._known = {
+            version: [
+                (length, ((1 << length) - 1) << (width - length), frozenset(by_length[version][length]))
+                for length in sorted(by_length[version])
+            ]
+            for version, width in ((4, 32), (6, 128))
         }
 
     def covers(self, prefix: IPNetwork) -> bool:
-        for length in self._lengths[prefix.version]:
-            if length > prefix.prefixlen:
+        known = self._known[prefix.version]
+        if not known:
+            return False
+        address, longest = int(prefix.network_address), prefix.prefixlen
+        for length, mask, numbers in known:
+            if length > longest:
                 return False
-            if prefix.supernet(new_prefix=length) in self._known:
+            if address & mask in numbers:
                 return True
         return False
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, ip_network
 
 from bird_agent.bestpath import Local
+from bird_agent.exports import Networks
 from bird_agent.fib import target_of
 from bird_agent.nexthops import NextHops, Underlay
 from bird_agent.rib import Best, Import, Rib
@@ -27,6 +28,8 @@ class Forwarding:
         """Prefix -> next hops of what we lead there with: where next hops are looked up in turn."""
         self._next_hops.set_learnt(self._ways)
         self._gateways: dict[IPNetwork, IPAddress] = {}
+        self._foreign = Networks(())
+        self._foreign_networks: frozenset[IPNetwork] = frozenset()
         self._underlay = Underlay()
         self._resolve_again: set[IPNetwork] = set()
         self.rib = Rib(Local(0, IPv4Address(0)), accept, self._next_hops.cost)
@@ -52,6 +55,16 @@ class Forwarding:
             self._set_way(prefix, self.rib.best.get(prefix, ()))
         self._resolve_again |= changed
         self._on_moved(self._next_hops.on_learnt_changed(changed))
+
+    def set_foreign(self, networks: frozenset[IPNetwork]) -> None:
+        """What lies in these is not for the kernel: others lead there, or nobody."""
+        if networks == self._foreign_networks:
+            return
+        before = self._foreign
+        self._foreign, self._foreign_networks = Networks(networks), networks
+        self._resolve_again.update(
+            prefix for prefix in self.rib.best if before.covers(prefix) != self._foreign.covers(prefix)
+        )
 
     def is_link_down(self, peer: IPAddress) -> bool:
         """The peer is on a network of ours whose link carries nothing."""
@@ -91,6 +104,8 @@ class Forwarding:
     def _target(self, prefix: IPNetwork, best: Best) -> Target | None:
         gateway = self._gateways.get(prefix) if self._gateways else None
         if gateway is None:
+            if self._foreign_networks and self._foreign.covers(prefix):
+                return None
             return target_of(prefix, best, self._next_hops)
         link = self._next_hops.connected_link(gateway)
         return via(Hop(gateway, link)) if link is not None and link in self._underlay.links_up else None

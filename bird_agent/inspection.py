@@ -11,7 +11,6 @@ from bird_agent.agent import Agent
 from bird_agent.bestpath import ORIGIN_NAMES, Path, Rank, Standing, explain, local_preference_of
 from bird_agent.exabgp.commands import Announcement
 from bird_agent.exabgp.events import AsSegment
-from bird_agent.exports import Candidate
 from bird_agent.kernel import KernelView
 from bird_agent.rib import AdjRibIn, sorted_prefixes
 from bird_agent.session_config import SessionConfig
@@ -136,23 +135,16 @@ class BgpInspection:
                 yield _refused(prefix, adj)
 
     def _advertised(self, config: SessionConfig) -> Iterator[PathReport]:
-        candidates = self._agent.rulebook.exporter.candidates
+        exporter = self._agent.rulebook.exporter
         told = self._agent.announcer.told(config.peer)
         for prefix in sorted_prefixes(told):
-            candidate = candidates.get(prefix)
-            reason = "" if candidate is None else self._reason(config, candidate)
-            yield _told(prefix, config, told[prefix], reason)
+            yield _told(prefix, config, told[prefix], exporter.explain(config, prefix) or "")
 
     def _announcements_of(self, prefix: IPNetwork) -> Iterator[PathReport]:
-        candidate = self._agent.rulebook.exporter.candidates.get(prefix)
         for config in self._configs().values():
-            if candidate is None or config.peer.version != prefix.version:
-                continue
-            told = self._agent.announcer.told(config.peer).get(prefix)
-            yield _told(prefix, config, told, self._reason(config, candidate))
-
-    def _reason(self, config: SessionConfig, candidate: Candidate) -> str:
-        return self._agent.rulebook.exporter.decide(config, candidate).reason
+            reason = self._agent.rulebook.exporter.explain(config, prefix)
+            if reason is not None and prefix.version in config.versions:
+                yield _told(prefix, config, self._agent.announcer.told(config.peer).get(prefix), reason)
 
     def _most_specific(self, destination: IPNetwork) -> IPNetwork | None:
         exported = self._agent.rulebook.exporter.candidates
@@ -212,7 +204,10 @@ def _told(prefix: IPNetwork, config: SessionConfig, told: Announcement | None, r
         standing="announced",
         reason=reason,
         as_path=" ".join(map(str, told.as_path or usual)),
-        origin=ORIGIN_NAMES[0],
+        origin=ORIGIN_NAMES[told.origin],
         local_preference=told.local_preference,
+        med=told.med,
         communities=(*told.communities, *told.large_communities),
+        originator_id=told.originator_id,
+        cluster_list=told.cluster_list,
     )

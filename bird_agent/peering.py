@@ -11,20 +11,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from ipaddress import IPv4Address
 from typing import Final, Literal, TypeVar
 
-from bird_agent.bfd.wire import BfdWish, parse_wish
+from bird_agent.bfd.wire import parse_wish
 from bird_agent.session_config import (
-    DEFAULT_HOLD_TIME_S,
     DEFAULT_PORT,
-    DEFAULT_RESTART_TIME_S,
-    MAX_RESTART_TIME_S,
     NOTHING_KNOWN,
     Needs,
-    NextHopMode,
-    Password,
     Peering,
     Problem,
     SecretKey,
@@ -32,6 +26,7 @@ from bird_agent.session_config import (
     SessionKind,
     Surroundings,
 )
+from bird_agent.session_options import Options, hold_time_s, prefix_limit, restart_time_s
 from bird_agent.settings import (
     DEFAULT_CONFIGURATION,
     NODE_CONFIGURATION,
@@ -78,26 +73,6 @@ def peering(
     return _Planner(own, addresses, resources, surroundings).plan(router_id)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Options:
-    """What a resource says about the session itself. `wants_password`: one is asked for, and None if not at hand."""
-
-    local_as: int | None = None
-    allowed_own_as: int = 0
-    hold_time_s: int = DEFAULT_HOLD_TIME_S
-    restart_time_s: int = DEFAULT_RESTART_TIME_S
-    ttl_security_hops: int | None = None
-    wants_password: bool = False
-    password: Password | None = None
-    source_is_free: bool = False
-    next_hop_mode: NextHopMode = "Auto"
-    keep_external_next_hop: bool = False
-    gateway: IPAddress | None = None
-    filters: tuple[str, ...] = ()
-    max_prefixes: int | None = None
-    bfd: BfdWish | None = None
-
-
 class _Planner:
     """One computation; holds what all its steps need."""
 
@@ -127,7 +102,7 @@ class _Planner:
             router_id=_router_id(own, router_id),
             addresses=tuple(self._local.values()),
             port=self._port_of(own),
-            cluster_id=own.spec.bgp.route_reflector_cluster_id if own.spec.bgp else None,
+            cluster_id=_cluster_of(own),
             sessions={peer: session for peer, session in planned.items() if session is not None},
             problems=tuple(self._problems),
             needs=Needs(frozenset(self._secrets), frozenset(self._sources)),
@@ -135,20 +110,20 @@ class _Planner:
 
     def _mesh(self) -> Iterator[_Planned]:
         default = self._default()
-        if default.node_to_node_mesh_enabled is False or _is_reflector(self._own):
+        if default.node_to_node_mesh_enabled is False or _cluster_of(self._own) is not None:
             return
         subject = f"BGPConfiguration/{DEFAULT_CONFIGURATION}"
         options = self._with_password(
-            _Options(
-                restart_time_s=_restart_time_s(default.node_mesh_max_restart_time),
-                max_prefixes=self._annotated(MAX_PREFIXES, _number),
+            Options(
+                restart_time_s=restart_time_s(default.node_mesh_max_restart_time),
+                max_prefixes=self._annotated(MAX_PREFIXES, prefix_limit),
                 bfd=self._annotated(BFD, parse_wish),
             ),
             default.node_mesh_password,
             subject,
         )
         for name, node in self._nodes.items():
-            if name != self._own.name and not _is_reflector(node):
+            if name != self._own.name and _cluster_of(node) is None:
                 yield from self._with_node(node, SessionKind.MESH, f"Node/{name}", options)
 
     def _explicit(self) -> Iterator[_Planned]:
@@ -184,7 +159,7 @@ class _Planner:
                         if target is None or target.address.version == address.version:
                             yield address, session
 
-    def _with_address(self, peer: BGPPeer, kind: SessionKind, options: _Options) -> Iterator[_Planned]:
+    def _with_address(self, peer: BGPPeer, kind: SessionKind, options: Options) -> Iterator[_Planned]:
         subject, spec = f"BGPPeer/{peer.name}", peer.spec
         target = spec.peer_address
         if target is None:
@@ -211,16 +186,17 @@ class _Planner:
         )
         yield from self._session(PeerAddress(target.address, port), int(asn), (kind, subject), options)
 
-    def _with_node(self, node: Node, kind: SessionKind, resource: str, options: _Options) -> Iterator[_Planned]:
+    def _with_node(self, node: Node, kind: SessionKind, resource: str, options: Options) -> Iterator[_Planned]:
         if node.name == self._own.name:
             return
+        options = replace(options, peer_cluster=_cluster_of(node))
         for address in _addresses(node):
             if address.version in self._local:
                 target = PeerAddress(address, self._port_of(node))
                 yield from self._session(target, self._as_of(node), (kind, resource), options)
 
     def _session(
-        self, target: PeerAddress, asn: int, cause: tuple[SessionKind, str], options: _Options
+        self, target: PeerAddress, asn: int, cause: tuple[SessionKind, str], options: Options
     ) -> Iterator[_Planned]:
         peer, (kind, resource) = target.address, cause
         local = self._local.get(peer.version)
@@ -235,6 +211,7 @@ class _Planner:
             return
         local_as = options.local_as or self._as_of(self._own)
         keep = options.keep_external_next_hop and asn != local_as
+        own_cluster = _cluster_of(self._own)
         gateway = options.gateway
         yield (
             peer,
@@ -256,29 +233,30 @@ class _Planner:
                 filters=options.filters,
                 max_prefixes=options.max_prefixes,
                 bfd=options.bfd,
+                client=asn == local_as and own_cluster is not None and options.peer_cluster != own_cluster,
             ),
         )
 
-    def _options(self, peer: BGPPeer) -> _Options:
+    def _options(self, peer: BGPPeer) -> Options:
         spec, subject = peer.spec, f"BGPPeer/{peer.name}"
         for name in spec.filters:
             if name not in self._filters:
                 self._complain(subject, f"BGPFilter/{name} does not exist: nothing is filtered by it")
-        options = _Options(
-            hold_time_s=_hold_time_s(spec.keepalive_time),
-            restart_time_s=_restart_time_s(spec.max_restart_time),
+        options = Options(
+            hold_time_s=hold_time_s(spec.keepalive_time),
+            restart_time_s=restart_time_s(spec.max_restart_time),
             ttl_security_hops=spec.ttl_security or None,
             source_is_free=spec.source_address == "None",
             next_hop_mode=spec.next_hop_mode or "Auto",
             keep_external_next_hop=spec.next_hop_mode is None and spec.keep_original_next_hop,
             gateway=spec.reachable_by,
             filters=spec.filters,
-            max_prefixes=self._annotated(MAX_PREFIXES, _number, peer),
+            max_prefixes=self._annotated(MAX_PREFIXES, prefix_limit, peer),
             bfd=self._annotated(BFD, parse_wish, peer),
         )
         return self._with_password(options, spec.password, subject)
 
-    def _with_password(self, options: _Options, wanted: BGPPassword | None, subject: str) -> _Options:
+    def _with_password(self, options: Options, wanted: BGPPassword | None, subject: str) -> Options:
         if wanted is None or wanted.secret_key_ref is None:
             return options
         reference = wanted.secret_key_ref
@@ -347,9 +325,6 @@ class _Planner:
 
     def _complain_of_configuration(self) -> None:
         own, default = self._own.name, self._default()
-        if _is_reflector(self._own):
-            text = "routeReflectorClusterID: what this node learns is not passed on to its clients"
-            self._complain(f"Node/{own}", text)
         found = self._configurations.get(f"{NODE_CONFIGURATION}{own}")
         if found is not None and has_fields_without_effect(found.spec):
             text = "of a node's own configuration only listenPort, communities and prefixAdvertisements count"
@@ -368,24 +343,9 @@ def _addresses(node: Node) -> Iterable[IPAddress]:
     return [interface.ip for interface in both if interface is not None]
 
 
-def _restart_time_s(wanted: timedelta | None) -> int:
-    """In whole seconds, and as much of it as the capability can carry (RFC 4724 3)."""
-    return DEFAULT_RESTART_TIME_S if wanted is None else min(round(wanted.total_seconds()), MAX_RESTART_TIME_S)
-
-
-def _hold_time_s(keepalive: timedelta | None) -> int:
-    """ExaBGP sends three keepalives in a hold time, so the interval asked for is a third of it."""
-    return DEFAULT_HOLD_TIME_S if keepalive is None else min(3 * max(1, round(keepalive.total_seconds())), 65535)
-
-
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise ValueError(f"{text!r} is not a number of prefixes: no limit")
-    return int(text)
-
-
-def _is_reflector(node: Node) -> bool:
-    return node.spec.bgp is not None and node.spec.bgp.route_reflector_cluster_id is not None
+def _cluster_of(node: Node) -> IPv4Address | None:
+    """Of a node that is a route reflector."""
+    return None if node.spec.bgp is None else node.spec.bgp.route_reflector_cluster_id
 
 
 def _router_id(node: Node, wanted: IPv4Address | Literal["hash"] | None) -> IPv4Address:

@@ -2,7 +2,7 @@
 
 Pure. The session's BGPFilters come first; what they do not decide is announced as bird_agent/exports.py says, with
 the communities of `prefixAdvertisements`, and accepted. Refused whatever the filters say is what can only be a mistake:
-link-local, loopback and multicast, this node's own addresses, its blocks and parts of them, and the service ranges.
+link-local, loopback and multicast, this node's own addresses, its blocks and parts of them.
 A single address of its blocks is none: another node may have borrowed it, and says so with a host route."""
 
 from __future__ import annotations
@@ -13,43 +13,69 @@ from functools import lru_cache
 from ipaddress import ip_network
 from typing import Final
 
+from bird_agent import passing
 from bird_agent.bestpath import Path, local_preference_of
 from bird_agent.exabgp.commands import Announcement
 from bird_agent.exabgp.events import AsSegment, PathAttributes
-from bird_agent.exports import Candidate, Exports, Networks
+from bird_agent.exports import Candidate, Exports, Networks, Source
 from bird_agent.filters import (
     MAX_PRIORITY,
     NO_RULES,
     Community,
+    Direction,
     FilterRoute,
     LargeCommunity,
     RuleSet,
+    Verdict,
     rule_set,
     with_communities,
 )
+from bird_agent.passing import Entry, Learnt
 from bird_agent.session_config import Problem, SessionConfig
 from weft.model.address import IPAddress, IPNetwork
 from weft.model.bgp import BGPFilter
 
 HOST_LENGTH: Final = {4: 32, 6: 128}
+DIRECTIONS: Final[tuple[Direction, ...]] = ("import", "export")
 _SPECIAL_FIRST_OCTETS: Final = frozenset({127, 169, *range(224, 240)})
 
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """What is this node's: its addresses and confirmed blocks; and the ranges of services, which are everybody's."""
+    """What is this node's: its addresses and confirmed blocks."""
 
     addresses: frozenset[IPAddress] = frozenset()
     blocks: frozenset[IPNetwork] = frozenset()
-    service_ranges: frozenset[IPNetwork] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The rules of one session and direction, by the version of the prefix."""
+
+    ipv4: RuleSet = NO_RULES
+    ipv6: RuleSet = NO_RULES
+
+    def __getitem__(self, version: int) -> RuleSet:
+        return self.ipv4 if version == 4 else self.ipv6
+
+    def __bool__(self) -> bool:
+        return bool(self.ipv4 or self.ipv6)
+
+    @property
+    def asks_for_interfaces(self) -> bool:
+        return self.ipv4.asks_for_interfaces or self.ipv6.asks_for_interfaces
+
+    @property
+    def accepts_something(self) -> bool:
+        return self.ipv4.accepts_something or self.ipv6.accepts_something
 
 
 @dataclass(frozen=True, slots=True)
 class SessionPolicy:
     """The filters of one session."""
 
-    imports: RuleSet = NO_RULES
-    exports: RuleSet = NO_RULES
+    imports: Rules = Rules()
+    exports: Rules = Rules()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +108,14 @@ def policies(sessions: Iterable[SessionConfig], filters: Mapping[str, BGPFilter]
     for session in sessions:
         if not session.filters:
             continue
-        version = session.peer.version
-        imports, wrong_imports = rule_set(session.filters, filters, "import", version)
-        exports, wrong_exports = rule_set(session.filters, filters, "export", version)
-        by_peer[session.peer] = SessionPolicy(imports, exports)
-        problems.update(dict.fromkeys([*wrong_imports, *wrong_exports]))
+        compiled: dict[Direction, Rules] = {}
+        for direction in DIRECTIONS:
+            rules = {4: NO_RULES, 6: NO_RULES}
+            for version in session.versions:
+                rules[version], wrong = rule_set(session.filters, filters, direction, version)
+                problems.update(dict.fromkeys(wrong))
+            compiled[direction] = Rules(rules[4], rules[6])
+        by_peer[session.peer] = SessionPolicy(compiled["import"], compiled["export"])
     return Policies(by_peer, tuple(problems))
 
 
@@ -99,11 +128,17 @@ class Decision:
 
 
 class Exporter:
-    """What each peer is told: the candidates, judged by its session's filters."""
+    """What each peer is told: the candidates and what is passed on, judged by its session's filters.
 
-    def __init__(self, exports: Exports) -> None:
+    `learnt` may be read and not changed; `interface_of` tells where a next hop is reached. `extended_to` are the peers
+    that take IPv6 next hops of IPv4 prefixes."""
+
+    def __init__(self, exports: Exports, learnt: Learnt, interface_of: Callable[[IPAddress], str]) -> None:
         self._exports = exports
+        self._learnt = learnt
+        self._interface_of = interface_of
         self.policies = Policies()
+        self.extended_to: frozenset[IPAddress] = frozenset()
 
     @property
     def candidates(self) -> Mapping[IPNetwork, Candidate]:
@@ -113,61 +148,137 @@ class Exporter:
         self, session: SessionConfig, looked_at: Set[IPNetwork] | None = None
     ) -> dict[IPNetwork, Announcement]:
         """Those of `looked_at` (None: of all) that this peer is told."""
-        candidates = self._exports.candidates
+        candidates, entries = self._exports.candidates, self._learnt.entries
         chosen = (
             candidates.values() if looked_at is None else (candidates[each] for each in looked_at & candidates.keys())
         )
-        if not self.policies.of(session.peer).exports:
-            return self._unfiltered(session, chosen)
-        told: dict[IPNetwork, Announcement] = {}
-        for candidate in chosen:
-            announcement = self.decide(session, candidate).announcement
-            if announcement is not None:
-                told[candidate.prefix] = announcement
+        if self.policies.of(session.peer).exports:
+            told: dict[IPNetwork, Announcement] = {}
+            for candidate in chosen:
+                announcement = self.decide(session, candidate).announcement
+                if announcement is not None:
+                    told[candidate.prefix] = announcement
+        else:
+            told = self._unfiltered(session, chosen)
+        if entries:
+            self._pass_on(session, entries.keys() if looked_at is None else looked_at & entries.keys(), told)
         return told
+
+    def goes_before(self, prefix: IPNetwork) -> Candidate | None:
+        """What of our own goes before whatever was learnt of a prefix, as BIRD's preferences have it: all but other
+        routes of the kernel."""
+        candidate = self._exports.candidates.get(prefix)
+        return None if candidate is None or candidate.source is Source.KERNEL else candidate
+
+    def _pass_on(
+        self, session: SessionConfig, prefixes: Iterable[IPNetwork], told: dict[IPNetwork, Announcement]
+    ) -> None:
+        """Add what is passed on. Where no filter asks for more, paths of one kind share what is said with them."""
+        entries, tagging = self._learnt.entries, self._exports.advertising.tagging
+        shares = not self.policies.of(session.peer).exports
+        known: dict[tuple[object, ...], Announcement | None] = {}
+        for prefix in prefixes:
+            if prefix in self._exports.candidates and self.goes_before(prefix) is not None:
+                continue
+            entry = entries[prefix]
+            path = entry.path
+            if not shares:
+                announcement = self.decide_learnt(session, prefix, entry).announcement
+            elif entry.refusal is not None:
+                continue
+            else:
+                tags = tagging.of(prefix) if tagging.by_prefix else ()
+                kind = (id(path.attributes), path.next_hop, path.peer.address, path.preference, prefix.version, tags)
+                if kind not in known:
+                    known[kind] = self.decide_learnt(session, prefix, entry).announcement
+                announcement = known[kind]
+            if announcement is not None:
+                told[prefix] = announcement
+            else:
+                told.pop(prefix, None)
+
+    def decide_learnt(self, session: SessionConfig, prefix: IPNetwork, entry: Entry) -> Decision:
+        """Why a learnt route is passed on to a peer, or not."""
+        role, path = self._learnt.role, entry.path
+        if prefix.version not in session.versions:
+            return Decision(None, f"the session does not carry IPv{prefix.version}")
+        reason = passing.obstacle(role, path, session)
+        if reason is not None:
+            return Decision(None, reason)
+        towards = passing.next_hop(path, session, prefix.version, session.peer in self.extended_to)
+        if towards is None or towards == session.peer:
+            what = f"this node has no IPv{prefix.version} address" if towards is None else "its next hop is the peer"
+            return Decision(None, what)
+        rules = self.policies.of(session.peer).exports[prefix.version]
+        interface = self._interface_of(path.next_hop) if rules.asks_for_interfaces else ""
+        route = passing.filter_route(prefix, path, interface)
+        verdict = rules.judge(route, session.internal) if rules else None
+        if verdict is not None and not verdict.accepted:
+            return Decision(None, f"rejected by {verdict.rule}")
+        if verdict is not None:
+            return Decision(passing.announcement(role, path, session, verdict.route, towards), verdict_text(verdict))
+        if entry.refusal is not None:
+            return Decision(None, f"{entry.refusal}: not passed on unless a filter accepts it")
+        route = with_communities(route, self._exports.advertising.tagging.of(prefix))
+        return Decision(passing.announcement(role, path, session, route, towards), f"learnt from {path.peer.address}")
+
+    def explain(self, session: SessionConfig, prefix: IPNetwork) -> str | None:
+        """Why a prefix is announced to a peer, or not; None if there is nothing to announce."""
+        candidate, entry = self._exports.candidates.get(prefix), self._learnt.entries.get(prefix)
+        if entry is not None and self.goes_before(prefix) is None:
+            return self.decide_learnt(session, prefix, entry).reason
+        return None if candidate is None else self.decide(session, candidate).reason
 
     def _unfiltered(self, session: SessionConfig, candidates: Iterable[Candidate]) -> dict[IPNetwork, Announcement]:
         """As `decide` says where there are no filters, in a fraction of the time: prefixes share their attributes."""
-        version, tagging = session.peer.version, self._exports.advertising.tagging
-        known: dict[tuple[Community | LargeCommunity, ...], Announcement | None] = {}
+        versions, tagging = session.versions, self._exports.advertising.tagging
+        known: dict[tuple[int, tuple[Community | LargeCommunity, ...]], Announcement | None] = {}
         told: dict[IPNetwork, Announcement] = {}
         for candidate in candidates:
-            if not candidate.announced or candidate.prefix.version != version:
+            version = candidate.prefix.version
+            if not candidate.announced or version not in versions:
                 continue
-            tags = tagging.of(candidate.prefix) if tagging.by_prefix else ()
-            if tags not in known:
-                known[tags] = self.decide(session, candidate).announcement
-            announcement = known[tags]
+            kind = version, tagging.of(candidate.prefix) if tagging.by_prefix else ()
+            if kind not in known:
+                known[kind] = self.decide(session, candidate).announcement
+            announcement = known[kind]
             if announcement is not None:
                 told[candidate.prefix] = announcement
         return told
 
     def decide(self, session: SessionConfig, candidate: Candidate) -> Decision:
         """Why a candidate is announced to a peer, or not."""
-        if candidate.prefix.version != session.peer.version:
-            return Decision(None, f"the session carries IPv{session.peer.version} only")
+        version = candidate.prefix.version
+        if version not in session.versions:
+            return Decision(None, f"the session does not carry IPv{version}")
+        next_hop = session.next_hop_for(version, session.peer in self.extended_to)
+        if next_hop is None:
+            return Decision(None, f"this node has no IPv{version} address")
         advertising = self._exports.advertising
-        normal = advertising.normal_priority[candidate.prefix.version == 6]
+        normal = advertising.normal_priority[version == 6]
         priority = normal if candidate.metric is None else candidate.metric
         route = FilterRoute(candidate.prefix, MAX_PRIORITY - priority, interface=candidate.interface)
-        rules = self.policies.of(session.peer).exports
+        rules = self.policies.of(session.peer).exports[version]
         verdict = rules.judge(route, session.internal) if rules else None
         if verdict is not None:
-            if verdict.accepted:
-                return Decision(_announcement(session, verdict.route), f"accepted by {verdict.rule}")
-            return Decision(None, f"rejected by {verdict.rule}")
+            announced = _announcement(session, verdict.route, next_hop) if verdict.accepted else None
+            return Decision(announced, verdict_text(verdict))
         if not candidate.announced:
             return Decision(None, f"{candidate.source.value}: not announced unless a filter accepts it")
         tagged = with_communities(route, advertising.tagging.of(candidate.prefix))
-        return Decision(_announcement(session, tagged), candidate.source.value)
+        return Decision(_announcement(session, tagged, next_hop), candidate.source.value)
 
 
-def _announcement(session: SessionConfig, route: FilterRoute) -> Announcement:
-    prepended = tuple(number for segment in route.as_path for number in segment.numbers)
+def verdict_text(verdict: Verdict) -> str:
+    return f"{'accepted' if verdict.accepted else 'rejected'} by {verdict.rule}"
+
+
+def _announcement(session: SessionConfig, route: FilterRoute, next_hop: IPAddress) -> Announcement:
+    prepended = tuple(passing.as_hops(route.as_path))
     return Announcement(
-        next_hop=session.local,
-        communities=tuple(f"{high}:{low}" for high, low in route.communities),
-        large_communities=tuple(f"{one}:{two}:{three}" for one, two, three in route.large_communities),
+        next_hop=next_hop,
+        communities=passing.texts(route.communities),
+        large_communities=passing.texts(route.large_communities),
         local_preference=route.local_preference if session.internal else None,
         as_path=(() if session.internal else (session.local_as,)) + prepended if prepended else (),
     )
@@ -179,7 +290,6 @@ class Importer:
     def __init__(self, own: Own, by_peer: Policies, interface_of: Callable[[IPAddress], str]) -> None:
         self._own = own
         self._blocks = Networks(own.blocks)
-        self._service_ranges = Networks(own.service_ranges)
         self._policies = by_peer
         self._interface_of = interface_of
 
@@ -188,7 +298,7 @@ class Importer:
         refusal = self._mistake(prefix)
         if refusal is not None:
             return refusal
-        rules = self._policies.of(path.peer.address).imports
+        rules = self._policies.of(path.peer.address).imports[prefix.version]
         if not rules:
             return path
         known = path.attributes
@@ -214,8 +324,6 @@ class Importer:
             return "link-local, loopback and multicast prefixes are not routed"
         if prefix in own.blocks:
             return "a block of this node"
-        if own.service_ranges and self._service_ranges.covers(prefix):
-            return "in a service range, which is never learnt"
         if prefix.prefixlen < HOST_LENGTH[prefix.version]:
             return "a part of a block of this node" if self._blocks.covers(prefix) else None
         return "an address of this node" if address in own.addresses else None
@@ -245,7 +353,7 @@ def _with(
 
 
 def concerned(before: Own, now: Own) -> Iterator[IPNetwork]:
-    """The prefixes about which the import policy has changed its mind, service ranges excepted."""
+    """The prefixes about which the import policy has changed its mind."""
     for address in before.addresses ^ now.addresses:
         yield ip_network(address)
     for block in before.blocks ^ now.blocks:

@@ -1,7 +1,7 @@
 """What is announced and accepted, kept equal to resources and kernel: the one place that changes policy.
 
-Pure. It owns the exports and their filters, gives the RIB its import policy, and tells the announcer about which
-prefixes there is something new. What the policy is, bird_agent/policy.py decides."""
+Pure. It owns the exports, what is passed on and the filters, gives the RIB its import policy, and tells the announcer
+about which prefixes there is something new. What the policy is, bird_agent/policy.py and passing.py decide."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping
 from bird_agent.announcer import Announcer
 from bird_agent.exports import Advertising, Exports, Source
 from bird_agent.forwarding import Forwarding
+from bird_agent.passing import Area, Learnt, Role, role
 from bird_agent.policy import Exporter, Importer, Own, Policies, concerned
-from bird_agent.session_config import Problem
+from bird_agent.session_config import Peering, Problem
 from weft.model.address import IPAddress, IPNetwork
 
 
@@ -21,13 +22,35 @@ class Rulebook:
     def __init__(self, announcer: Announcer) -> None:
         self._announcer = announcer
         self._own = Own()
+        self._role = Role()
         self.exports = Exports()
-        self.exporter = Exporter(self.exports)
-        self.forwarding = Forwarding(Importer(self._own, self.exporter.policies, lambda _: ""))
+        self.learnt = Learnt()
+        self.exporter = Exporter(self.exports, self.learnt, self._interface_of)
+        self.forwarding = Forwarding(Importer(self._own, self.exporter.policies, self._interface_of))
 
     @property
     def problems(self) -> list[Problem]:
         return [*self.exporter.policies.problems, *self.exports.advertising.problems]
+
+    @property
+    def passes(self) -> bool:
+        """What is learnt may have to be announced."""
+        return self._role.passes
+
+    def on_learnt(self, prefixes: Iterable[IPNetwork]) -> None:
+        """The best paths to these may have changed."""
+        self._announcer.on_prefixes_changed(self.learnt.on_best(prefixes, self.forwarding.rib.best))
+
+    def set_role(self, peering: Peering | None) -> None:
+        """Who this node's peers are to it."""
+        self._role = role(peering)
+        self._set_passing()
+
+    def set_extended_next_hops(self, peers: frozenset[IPAddress]) -> None:
+        """The peers that take IPv6 next hops of IPv4 prefixes (RFC 8950)."""
+        if peers != self.exporter.extended_to:
+            self.exporter.extended_to = peers
+            self._announcer.on_sessions_changed()
 
     def on_workloads(self, added: Mapping[IPNetwork, str], removed: Iterable[IPNetwork]) -> None:
         self._announcer.on_prefixes_changed(self.exports.change_workloads(added, removed))
@@ -46,6 +69,7 @@ class Rulebook:
             return
         self.exporter.policies = policies
         self._set_import()
+        self._set_passing()
         peers = before.by_peer.keys() | policies.by_peer.keys()
         changed = [peer for peer in peers if before.of(peer).imports != policies.of(peer).imports]
         self.forwarding.rib.judge_again(changed)
@@ -54,17 +78,28 @@ class Rulebook:
 
     def set_own(self, addresses: frozenset[IPAddress], blocks: frozenset[IPNetwork], advertising: Advertising) -> None:
         """What is this node's, and what the resources say about announcing it."""
-        own, before = Own(addresses, blocks, advertising.service_ranges), self._own
+        own, before = Own(addresses, blocks), self._own
         if own != before:
             self._own = own
             self._set_import(concerned(before, own))
-            if own.service_ranges != before.service_ranges:
-                self.forwarding.rib.judge_again([adj.peer.address for adj in self.forwarding.rib.peers()])
+        if advertising.tagging != self.exports.advertising.tagging:
+            self._announcer.on_prefixes_changed(self.learnt.entries)
         self._announcer.on_prefixes_changed(self.exports.set_basis(blocks, advertising))
+        self.forwarding.set_foreign(advertising.foreign)
+        self._set_passing()
         self._look_at_kernel_routes()
 
+    def _set_passing(self) -> None:
+        area = Area(self.exports.advertising, self._own.blocks, self._role.cluster_id is not None)
+        everything = self.exporter.policies.looks_beyond_our_own
+        best = self.forwarding.rib.best
+        self._announcer.on_prefixes_changed(self.learnt.set_basis(self._role, area, everything, best))
+
+    def _interface_of(self, next_hop: IPAddress) -> str:
+        return self.forwarding.interface_of(next_hop)
+
     def _set_import(self, changed: Iterable[IPNetwork] = ()) -> None:
-        importer = Importer(self._own, self.exporter.policies, self.forwarding.interface_of)
+        importer = Importer(self._own, self.exporter.policies, self._interface_of)
         self.forwarding.rib.set_import(importer, changed)
 
     def _look_at_kernel_routes(self) -> None:

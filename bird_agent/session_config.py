@@ -74,7 +74,9 @@ class SessionConfig:
     """One session this node should have. `port` is where the peer listens; `resource` asked for it.
 
     `allowed_own_as`: how often the local AS number may be in a received path. `gateway`: a host route to the peer leads
-    there. `max_prefixes`: more end the session; None: no limit. `bfd`: the path is watched."""
+    there. `max_prefixes`: more end the session; None: no limit. `bfd`: the path is watched. `client`: of this node as a
+    reflector (RFC 4456). `versions`: of the prefixes that are told, 4 and 6; `other_local`: this node's address of the
+    family that is not the session's own. `passive`: the peer connects."""
 
     peer: IPAddress
     peer_as: int
@@ -93,10 +95,24 @@ class SessionConfig:
     filters: tuple[str, ...] = ()
     max_prefixes: int | None = None
     bfd: BfdWish | None = None
+    client: bool = False
+    versions: tuple[int, ...] = ()
+    other_local: IPAddress | None = None
+    passive: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.versions:
+            object.__setattr__(self, "versions", (self.peer.version,))
 
     @property
     def internal(self) -> bool:
         return self.peer_as == self.local_as
+
+    def next_hop_for(self, version: int, extended: bool) -> IPAddress | None:
+        """This node as the next hop of prefixes of a family; `extended`: an IPv6 one may stand for IPv4 (RFC 8950)."""
+        if version == self.local.version or (version == 4 and extended):
+            return self.local
+        return self.other_local
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,54 +5,107 @@ appears at most once in what one call returns. When to announce is decided elsew
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Literal
+from ipaddress import IPv4Address
+from itertools import groupby, islice
+from typing import Final, Literal
 
 from weft.model.address import IPAddress, IPNetwork
 
 Family = Literal["ipv4 unicast", "ipv6 unicast"]
+FAMILIES: Final[Mapping[int, Family]] = {4: "ipv4 unicast", 6: "ipv6 unicast"}
 
 PREFIXES_PER_COMMAND = 500
+PEERS_PER_COMMAND = 100
+_ORIGINS: Final = ("igp", "egp", "incomplete")
 
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """The attributes a prefix is announced with. `as_path` is the whole one, our own AS included; empty: as usual."""
+    """The attributes a prefix is announced with. `as_path` is the whole one, our own AS included, a tuple in it an
+    AS_SET; empty: as usual. `others` are further attributes as ExaBGP's commands have them."""
 
     next_hop: IPAddress
     communities: tuple[str, ...] = ()
     large_communities: tuple[str, ...] = ()
     local_preference: int | None = None
-    as_path: tuple[int, ...] = ()
+    as_path: tuple[int | tuple[int, ...], ...] = ()
+    origin: int = 0
+    med: int | None = None
+    originator_id: IPv4Address | None = None
+    cluster_list: tuple[IPv4Address, ...] = ()
+    extended_communities: tuple[int, ...] = ()
+    others: tuple[str, ...] = ()
 
     def text(self) -> str:
-        parts = [f"next-hop {self.next_hop}", "origin igp"]
+        parts = [f"next-hop {self.next_hop}", f"origin {_ORIGINS[self.origin]}"]
         if self.local_preference is not None:
             parts.append(f"local-preference {self.local_preference}")
         if self.as_path:
-            parts.append(f"as-path [ {' '.join(map(str, self.as_path))} ]")
+            parts.append(f"as-path {_as_path(self.as_path)}")
+        if self.med is not None:
+            parts.append(f"med {self.med}")
+        if self.originator_id is not None:
+            parts.append(f"originator-id {self.originator_id}")
+        if self.cluster_list:
+            parts.append(f"cluster-list [ {' '.join(map(str, self.cluster_list))} ]")
         if self.communities:
             parts.append(f"community [{' '.join(self.communities)}]")
         if self.large_communities:
             parts.append(f"large-community [{' '.join(self.large_communities)}]")
-        return " ".join(parts)
+        if self.extended_communities:
+            # By their bytes: not every kind has a name in ExaBGP's commands.
+            raw = b"".join(each.to_bytes(8, "big") for each in self.extended_communities)
+            parts.append(f"attribute [ 0x10 0xC0 0x{raw.hex()} ]")
+        return " ".join([*parts, *self.others])
+
+
+def _as_path(path: Iterable[int | tuple[int, ...]]) -> str:
+    """`[ 64512 65001 ] ( 65002 65003 )`: sequences and sets."""
+    segments: list[str] = []
+    for is_number, members in groupby(path, key=lambda each: isinstance(each, int)):
+        if is_number:
+            segments.append(f"[ {' '.join(map(str, members))} ]")
+        else:
+            segments += [f"( {' '.join(map(str, each))} )" for each in members if isinstance(each, tuple)]
+    return " ".join(segments)
 
 
 def family_of(address: IPAddress | IPNetwork) -> Family:
-    return "ipv4 unicast" if address.version == 4 else "ipv6 unicast"
+    return FAMILIES[address.version]
+
+
+def announcements(routes: Mapping[IPNetwork, Announcement]) -> Iterator[str]:
+    """Announce each prefix with its attributes; `to` says whom it is for."""
+    same: dict[int, tuple[Announcement, list[IPNetwork]]] = {}
+    for prefix, attributes in routes.items():  # most share their attributes, and comparing costs more than looking
+        found = same.get(id(attributes))
+        if found is None:
+            found = same[id(attributes)] = attributes, []
+        found[1].append(prefix)
+    by_attributes: dict[tuple[Announcement, int], list[IPNetwork]] = {}
+    for attributes, prefixes in same.values():
+        for version in (4, 6):
+            of_version = [prefix for prefix in prefixes if prefix.version == version]
+            if of_version:
+                by_attributes.setdefault((attributes, version), []).extend(of_version)
+    for (attributes, _), prefixes in by_attributes.items():
+        for part in _parts(prefixes):
+            yield f"announce attributes {attributes.text()} nlri {' '.join(map(str, part))}"
 
 
 def announce(peer: IPAddress, routes: Mapping[IPNetwork, Announcement]) -> Iterator[bytes]:
     """Announce each prefix with its attributes to one peer."""
-    by_attributes: dict[Announcement, list[IPNetwork]] = {}
-    for prefix, attributes in routes.items():
-        by_attributes.setdefault(attributes, []).append(prefix)
-    for attributes, prefixes in by_attributes.items():
-        for part in _parts(prefixes):
-            nlri = " ".join(map(str, part))
-            yield f"neighbor {peer} announce attributes {attributes.text()} nlri {nlri}\n".encode()
+    for command in announcements(routes):
+        yield from to([peer], command)
+
+
+def to(peers: Sequence[IPAddress], command: str) -> Iterator[bytes]:
+    """One command for several peers: ExaBGP reads its prefixes once for all of them."""
+    for start in range(0, len(peers), PEERS_PER_COMMAND):
+        whom = " , ".join(f"neighbor {peer}" for peer in peers[start : start + PEERS_PER_COMMAND])
+        yield f"{whom} {command}\n".encode()
 
 
 def withdraw(peer: IPAddress, prefixes: Collection[IPNetwork]) -> Iterator[bytes]:

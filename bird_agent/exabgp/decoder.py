@@ -70,6 +70,10 @@ class _Segment(_Raw):
     value: list[int]
 
 
+class _Extended(_Raw):
+    value: int
+
+
 class _Attributes(_Raw):
     origin: str = "incomplete"
     as_path: dict[str, _Segment] = msgspec.field(default_factory=dict, name="as-path")
@@ -79,6 +83,9 @@ class _Attributes(_Raw):
     cluster_list: list[str] = msgspec.field(default_factory=list, name="cluster-list")
     community: list[tuple[int, int]] = msgspec.field(default_factory=list)
     large_community: list[tuple[int, int, int]] = msgspec.field(default_factory=list, name="large-community")
+    extended_community: list[_Extended] = msgspec.field(default_factory=list, name="extended-community")
+    atomic_aggregate: bool = msgspec.field(default=False, name="atomic-aggregate")
+    aggregator: str | None = None
 
 
 class _Update(_Raw):
@@ -125,6 +132,9 @@ _address = lru_cache(_CACHED_ADDRESSES)(ip_address)
 _line = msgspec.json.Decoder(_Line)
 _attributes = msgspec.json.Decoder(_Attributes)
 _graceful = msgspec.json.Decoder(_Capability)
+_UNKNOWN: Final = b'"attribute-0x'
+_TRANSITIVE: Final = 0x40
+_PARTIAL: Final = 0x20  # who passes on what it does not know says so
 _notified = re.compile(r"notification (sent|received) \((\d+),\s*(\d+)\)")
 
 
@@ -178,11 +188,12 @@ class Decoder:
         if known is None:
             if len(self._known) >= _CACHED_ATTRIBUTE_SETS:
                 self._known.clear()
-            known = self._known[raw] = _path_attributes(_attributes.decode(raw))
+            decoded = _attributes.decode(raw)
+            known = self._known[raw] = _path_attributes(decoded, _others(decoded, raw))
         return known
 
 
-def _path_attributes(raw: _Attributes) -> PathAttributes:
+def _path_attributes(raw: _Attributes, others: tuple[str, ...]) -> PathAttributes:
     return PathAttributes(
         origin=ORIGINS.get(raw.origin.lower(), 2),
         as_path=tuple(AsSegment(segment.element, tuple(segment.value)) for segment in raw.as_path.values()),
@@ -192,7 +203,24 @@ def _path_attributes(raw: _Attributes) -> PathAttributes:
         cluster_list=tuple(IPv4Address(each) for each in raw.cluster_list),
         communities=tuple(raw.community),
         large_communities=tuple(raw.large_community),
+        extended_communities=tuple(each.value for each in raw.extended_community),
+        others=others,
     )
+
+
+def _others(raw: _Attributes, text: bytes) -> tuple[str, ...]:
+    """As commands (bird_agent/exabgp/commands.py). What is optional and not transitive ends here (RFC 4271 9)."""
+    found = ["atomic-aggregate"] if raw.atomic_aggregate else []
+    if raw.aggregator is not None:
+        found.append(f"aggregator ( {raw.aggregator} )")
+    if _UNKNOWN in text:
+        for name, value in msgspec.json.decode(text, type=dict[str, msgspec.Raw]).items():
+            if name.startswith("attribute-0x"):
+                code, flags = name.removeprefix("attribute-").split("-")
+                if int(flags, 16) & _TRANSITIVE:
+                    passed_on = f"0x{int(flags, 16) | _PARTIAL:02X}"
+                    found.append(f"attribute [ {code} {passed_on} {msgspec.json.decode(bytes(value), type=str)} ]")
+    return tuple(found)
 
 
 def _next_hop(text: str, peer: IPAddress) -> IPAddress:

@@ -33,6 +33,10 @@ class PathAttributes:
     cluster_list: tuple[IPv4Address, ...] = ()
     communities: tuple[tuple[int, int], ...] = ()
     large_communities: tuple[tuple[int, int, int], ...] = ()
+    extended_communities: tuple[int, ...] = ()
+    others: tuple[str, ...] = ()
+    """What the decision does not look at and whoever passes the route on has to (RFC 4271 5), as ExaBGP's commands
+    have it: the aggregator, and optional transitive attributes that nobody here knows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from bird_agent.exabgp import events, link
 from bird_agent.exabgp.events import PeerOpen, SpeakerEvent
 from weft.model.address import IPAddress, IPNetwork
 
-_COMMAND = re.compile(r"neighbor (\S+) (announce|withdraw) (attributes|eor|route-refresh) (.*)")
+_COMMAND = re.compile(r"((?:neighbor \S+ (?:, )?)+)(announce|withdraw) (attributes|eor|route-refresh) (.*)")
 
 
 @dataclass
@@ -98,12 +98,19 @@ class FakeSpeaker:
 
     def _obey(self, command: bytes) -> None:
         match = _COMMAND.match(command.decode().strip())
-        peer = None if match is None else self.peers.get(ip_address(match[1]))
-        if match is None or peer is None:
+        if match is None:
             self.ignored.append(command)
             return
+        for name in re.findall(r"neighbor (\S+)", match[1]):
+            if ip_address(name) in self.peers:
+                self._obey_for(ip_address(name), match)
+            else:
+                self.ignored.append(command)
+
+    def _obey_for(self, address: IPAddress, match: re.Match[str]) -> None:
+        peer = self.peers[address]
         if match[3] == "route-refresh":
-            self.refreshed.append(ip_address(match[1]))
+            self.refreshed.append(address)
         elif match[3] == "eor":
             self._send(peer, "eor")
         else:

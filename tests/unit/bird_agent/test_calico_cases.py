@@ -80,6 +80,7 @@ def expected(case: Path, name: str) -> dict[str, dict[str, Any]]:
             "allowed": int(value(r"allow local as (\d+);") or 0),
             "imports": bool(re.search(r"'bgp_.*importFilter", body)),
             "exports": bool(re.search(r"'bgp_.*exportFilter", body)),
+            "client": "rr client;" in body,
             "gateway": (re.search(rf"route {re.escape(peer)}/\d+ via (\S+);", static) or [None, None])[1],
         }
     return found
@@ -99,6 +100,7 @@ def planned(session: SessionConfig, known: BgpResources, made: Peering) -> dict[
         "allowed": session.allowed_own_as,
         "imports": bool(rule_set(session.filters, known.filters, "import", version)[0]),
         "exports": bool(rule_set(session.filters, known.filters, "export", version)[0]),
+        "client": session.client,
         "gateway": None if session.gateway is None else str(session.gateway),
     }
 

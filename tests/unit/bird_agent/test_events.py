@@ -34,7 +34,9 @@ OPEN = PeerOpen(64512, IPv4Address("10.1.0.2"), 9, True, True, 90, {"ipv4 unicas
 RICH = (
     '"origin": "egp", "as-path": {"0": {"element": "as-sequence", "value": [65001, 65002]}, "1": {"element": "as-set",'
     ' "value": [7, 8]}}, "med": 20, "originator-id": "1.2.3.4", "cluster-list": [ "5.6.7.8" ], "community": '
-    '[ [ 64512, 1 ] ], "large-community": [ [ 64512, 1 , 2 ] ], "aggregator": "65001:1.1.1.1"'
+    '[ [ 64512, 1 ] ], "large-community": [ [ 64512, 1 , 2 ] ], "aggregator": "65001:1.1.1.1", '
+    '"atomic-aggregate": true, "extended-community": [ { "value": 842173290807297, "string": "target:64512:1" } ], '
+    '"attribute-0x63-0xC0": "0x0102", "attribute-0x64-0x80": "0x0102"'
 )
 
 
@@ -85,6 +87,8 @@ RICH = (
                     (IPv4Address("5.6.7.8"),),
                     ((64512, 1),),
                     ((64512, 1, 2),),
+                    (842173290807297,),
+                    ("atomic-aggregate", "aggregator ( 65001:1.1.1.1 )", "attribute [ 0x63 0xE0 0x0102 ]"),
                 ),
                 ((ip_network("fd65::/122"), ip_address("fd00::2")),),
                 (),

@@ -360,9 +360,6 @@ def test_how_many_prefixes_a_peer_may_announce(
             id="cluster routes",
         ),
         pytest.param(
-            node(1, route_reflector_cluster_id=IPv4Address("1.1.1.1")), "Node/n1", "not passed", id="reflector"
-        ),
-        pytest.param(
             peer(peer_ip="192.0.2.1", as_number=1, filters=("f",)), "BGPPeer/p", "does not exist", id="filter"
         ),
     ],

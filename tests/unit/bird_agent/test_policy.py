@@ -14,6 +14,7 @@ from bird_agent.exabgp.commands import Announcement
 from bird_agent.exabgp.events import AsSegment, PathAttributes
 from bird_agent.exports import Exports, Source, advertising
 from bird_agent.filters import MAX_PRIORITY
+from bird_agent.passing import Learnt
 from bird_agent.policy import Exporter, Importer, Own, Policies, policies
 from bird_agent.session_config import SessionConfig, SessionKind
 from tests.unit.bird_agent.test_filters import filters
@@ -47,7 +48,7 @@ def exporter(filter_: dict[str, BGPFilter] | None = None, config: SessionConfig 
     exports.set_basis(frozenset({BLOCK}), advertising(node, {"default": default}, [POOL]))
     exports.change_workloads({IN_BLOCK: "cali1", BORROWED: "cali2"}, ())
     exports.set_others([(CONNECTED, Source.CONNECTED, "up0", 0), (STATIC, Source.KERNEL, "up0", 50)])
-    made = Exporter(exports)
+    made = Exporter(exports, Learnt(), lambda _: "")
     if filter_ is not None and config is not None:
         made.policies = policies([config], filter_)
     return made
@@ -167,7 +168,6 @@ PEER = Peer(ip_address("10.1.0.254"), IPv4Address("10.1.0.254"), 65001, False)
 OWN = Own(
     frozenset({ip_address("10.0.0.1")}),
     frozenset({ip_network("10.65.0.0/26")}),
-    frozenset({ip_network("10.96.0.0/12")}),
 )
 
 
@@ -198,8 +198,7 @@ def path(internal: bool = False, **attributes: Any) -> Path:
         ("fe80::/64", False),
         ("127.0.0.0/8", False),
         ("224.0.0.0/4", False),
-        ("10.96.0.0/12", False),
-        ("10.96.0.1/32", False),
+        ("10.96.0.1/32", True),
     ],
 )
 def test_everything_is_accepted_but_what_can_only_be_a_mistake(prefix: str, accepted: bool) -> None:
