@@ -77,6 +77,11 @@ class Agent:
         return self._view.in_sync
 
     @property
+    def drain_state(self) -> tuple[str | None, str | None]:
+        """How far the node's graceful shutdown is, and what its Node resource says of that."""
+        return self.conversation.drain.state(), self._view.drain_state
+
+    @property
     def swept(self) -> bool:
         """Routes of an earlier run that nobody announces any more are gone."""
         return self._swept
@@ -89,10 +94,11 @@ class Agent:
     def problems(self, now: float) -> list[Problem]:
         """What is asked for and has no effect."""
         planned = () if self._planned is None else self._planned.problems
-        return [*planned, *self.rulebook.problems, *self.hold_offs.problems(now)]
+        return [*planned, *self._view.problems, *self.rulebook.problems, *self.hold_offs.problems(now)]
 
     def on_datastore(self, batch: Sequence[SyncEvent]) -> None:
         concern = self._view.on_events(batch)
+        self.conversation.drain.on_wish(self._view.drain_wait_s)
         if not self._view.in_sync:
             return
         if concern & Concern.SESSIONS:
@@ -210,5 +216,7 @@ class Agent:
         if self.conversation.synced:
             sessions = {} if self.peering is None else self.peering.sessions
             complete = self._swept or not self.rulebook.passes or self.conversation.age_s >= DEFERRAL_S
+            self.conversation.step_drain()
             done.commands += self.announcer.next_commands(sessions, self.rulebook.exporter, complete)
+            done.commands += self.conversation.drain.questions(now)
         return done

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from ipaddress import IPv4Address
 
+from bird_agent.drain import Phase, shaped
 from bird_agent.exabgp import commands
 from bird_agent.exabgp.commands import FAMILIES, Announcement
 from bird_agent.policy import Exporter
@@ -27,6 +28,11 @@ class Announcer:
         self._compare_all = False
         self._changed: set[IPNetwork] = set()
         self._incomplete = False
+        self._phase = Phase.ANNOUNCING
+
+    def set_phase(self, phase: Phase) -> None:
+        """Whether the node stays, is leaving, or announces nothing any more."""
+        self._phase, self._compare_all = phase, True
 
     def on_sessions_changed(self) -> None:
         """Peers or their settings changed: everything is compared."""
@@ -93,10 +99,11 @@ class Announcer:
         self, config: SessionConfig, told: dict[IPNetwork, Announcement], exporter: Exporter
     ) -> tuple[list[IPNetwork], dict[IPNetwork, Announcement]]:
         """What one peer has to be told: withdrawals and announcements; `told` is then what it has been told."""
-        desired = exporter.announcements(config, None if self._compare_all else self._changed)
+        announcements = exporter.announcements(config, None if self._compare_all else self._changed)
+        desired = shaped(self._phase, config, announcements)
         looked_at = set(told) if self._compare_all else self._changed
         gone = [prefix for prefix in looked_at if prefix in told and prefix not in desired]
-        if self._incomplete:
+        if self._incomplete and self._phase is not Phase.WITHDRAWN:
             gone = [prefix for prefix in gone if told[prefix] is not _NOT_KNOWN]
         new = {
             prefix: attributes

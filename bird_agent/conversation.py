@@ -13,6 +13,7 @@ from bird_agent import sessions as session_states
 from bird_agent.announcer import Announcer
 from bird_agent.attachment import Attachment
 from bird_agent.bestpath import Peer
+from bird_agent.drain import Drain, Situation
 from bird_agent.exabgp import commands, events, link
 from bird_agent.exabgp.events import SpeakerEvent
 from bird_agent.rib import Rib
@@ -36,6 +37,7 @@ class Conversation:
         self._in_doubt_since: float | None = None
         """While a history is told again: what comes of half of it must not reach the kernel."""
         self.now = started_at
+        self.drain = Drain()
         self.sessions = Sessions()
         self.peering: Peering | None = None
         """The sessions there should be now."""
@@ -172,6 +174,8 @@ class Conversation:
                     self._attachment.advertised.setdefault(event.peer, set()).update(event.prefixes)
             case events.SyncEnd():
                 self._on_synced()
+            case events.UnsentReport():
+                self.drain.on_unsent(event.number, event.peers)
             case events.ReloadReport():
                 pass  # the supervisor's
             case events.Unrecognised():
@@ -263,6 +267,13 @@ class Conversation:
                         self._rib.drop(action.peer)
                 case _:
                     assert_never(action)
+
+    def step_drain(self) -> None:
+        """Go on with the node's graceful shutdown, if that is wished."""
+        up = {session.peer for session in self.sessions if session.established}
+        announcing = any(self._announcer.told(peer) for peer in up)
+        if self.drain.step(self.now, Situation(self.synced, up, announcing)):
+            self._announcer.set_phase(self.drain.phase)
 
     # What comes of it.
 

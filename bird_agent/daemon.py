@@ -38,6 +38,7 @@ from bird_agent.fib import OWNER, Fib
 from bird_agent.inspection import BgpInspection
 from bird_agent.kernel import KernelView
 from bird_agent.metrics import BgpMetrics, Snapshot
+from bird_agent.reporting import Reporter
 from bird_agent.session_config import DEFAULT_PORT, Needs, Peering, SessionConfig
 from bird_agent.status import BirdAgentStatus
 from bird_agent.surroundings import SecretFiles, look_around
@@ -88,6 +89,7 @@ class Daemon:
         )
         self._bfd = BfdClient(config.run_dir, self._on_bfd, self._agent.paths.on_lost)
         self._inspection = BgpInspection(self._agent, self._kernel, self._table, self._speaker_text)
+        self._reporter = Reporter(self._store, config.node_name, self._agent)
         self._metrics = BgpMetrics()
         self._metrics_due = 0.0
         self._needs = Needs()
@@ -120,6 +122,7 @@ class Daemon:
                         self._configure_forever(),
                         self._supervisor.run(),
                         self._bfd.run(),
+                        self._reporter.run(),
                         self._attach(),
                     )
                 ]
@@ -237,6 +240,7 @@ class Daemon:
         self._look_around(time.monotonic())
         step = self._agent.step(time.time())
         self._take_snapshot(time.monotonic())
+        self._reporter.wake()
         for note in step.notes:
             log.info("%s", note)
         if step.peering is not None:

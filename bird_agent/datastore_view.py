@@ -13,10 +13,10 @@ from typing import Any, Final, Literal
 from bird_agent.exports import Advertising, advertising
 from bird_agent.peering import BgpResources, peering
 from bird_agent.policy import Policies, policies
-from bird_agent.session_config import Peering, Surroundings
+from bird_agent.session_config import Peering, Problem, Surroundings
 from bird_agent.settings import DEFAULT_CONFIGURATION
 from weft.datastore.syncer import Deleted, InSync, SyncEvent, Unreadable, Upserted
-from weft.model import keys
+from weft.model import drain, keys
 from weft.model.address import IPNetwork
 from weft.model.bgp import BGPConfiguration, BGPFilter, BGPPeer
 from weft.model.felix_configuration import FelixConfiguration
@@ -80,6 +80,34 @@ class DatastoreView:
     def peering(self, surroundings: Surroundings) -> Peering | None:
         resources = BgpResources(self._nodes, self._configurations, self._peers, self._filters)
         return peering(self._node_name, resources, self._router_id, surroundings)
+
+    @property
+    def drain_wait_s(self) -> float | None:
+        """How long peers get where this node is wished to drain; None: it is not."""
+        text = self._annotation(drain.WISH)
+        try:
+            return None if text is None else drain.parse_wait(text)
+        except ValueError:
+            return drain.DEFAULT_WAIT_S
+
+    @property
+    def drain_state(self) -> str | None:
+        """What this node's resource says of its draining."""
+        return self._annotation(drain.STATE)
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What is wished of this node in words that make no sense."""
+        text = self._annotation(drain.WISH)
+        try:
+            drain.parse_wait(text or "0")
+        except ValueError as error:
+            return [Problem(f"Node/{self._node_name}", f"annotation {drain.WISH}: {error}: {drain.DEFAULT_WAIT_S:g}s")]
+        return []
+
+    def _annotation(self, name: str) -> str | None:
+        node = self._nodes.get(self._node_name)
+        return None if node is None else node.metadata.annotations.get(name)
 
     def policies(self, planned: Peering | None) -> Policies:
         """The filters of the planned sessions."""

@@ -9,6 +9,7 @@ from ipaddress import IPv6Address
 
 from bird_agent.agent import Agent
 from bird_agent.bestpath import ORIGIN_NAMES, Path, Rank, Standing, explain, local_preference_of
+from bird_agent.drain import Phase
 from bird_agent.exabgp.commands import Announcement
 from bird_agent.exabgp.events import AsSegment
 from bird_agent.kernel import KernelView
@@ -135,16 +136,22 @@ class BgpInspection:
                 yield _refused(prefix, adj)
 
     def _advertised(self, config: SessionConfig) -> Iterator[PathReport]:
-        exporter = self._agent.rulebook.exporter
         told = self._agent.announcer.told(config.peer)
         for prefix in sorted_prefixes(told):
-            yield _told(prefix, config, told[prefix], exporter.explain(config, prefix) or "")
+            yield _told(prefix, config, told[prefix], self._why(config, prefix) or "")
 
     def _announcements_of(self, prefix: IPNetwork) -> Iterator[PathReport]:
         for config in self._configs().values():
-            reason = self._agent.rulebook.exporter.explain(config, prefix)
+            reason = self._why(config, prefix)
             if reason is not None and prefix.version in config.versions:
                 yield _told(prefix, config, self._agent.announcer.told(config.peer).get(prefix), reason)
+
+    def _why(self, config: SessionConfig, prefix: IPNetwork) -> str | None:
+        """Why a peer is told of a prefix, or not; None for one that there is nothing to say about."""
+        reason, phase = self._agent.rulebook.exporter.explain(config, prefix), self._agent.conversation.drain.phase
+        if reason is None or phase is Phase.ANNOUNCING:
+            return reason
+        return f"this node is drained ({phase.value}); else: {reason}"
 
     def _most_specific(self, destination: IPNetwork) -> IPNetwork | None:
         exported = self._agent.rulebook.exporter.candidates

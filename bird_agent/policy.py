@@ -15,6 +15,7 @@ from typing import Final
 
 from bird_agent import passing
 from bird_agent.bestpath import Path, local_preference_of
+from bird_agent.drain import honoured
 from bird_agent.exabgp.commands import Announcement
 from bird_agent.exabgp.events import AsSegment, PathAttributes
 from bird_agent.exports import Candidate, Exports, Networks, Source
@@ -295,6 +296,10 @@ class Importer:
 
     def __call__(self, path: Path, prefix: IPNetwork) -> Path | str:
         """The path as it is considered, or why it is not."""
+        judged = self._judged(path, prefix)
+        return judged if isinstance(judged, str) else honoured(judged)
+
+    def _judged(self, path: Path, prefix: IPNetwork) -> Path | str:
         refusal = self._mistake(prefix)
         if refusal is not None:
             return refusal

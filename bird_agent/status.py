@@ -122,6 +122,9 @@ class BirdAgentStatus:
         if self._agent.peering is None and self._agent.in_sync:
             text = "no address yet: BGP waits for the node to be registered"
             notices.append(Notice(Severity.WARNING, f"Node/{self._node}", text))
+        drain_state, _ = self._agent.drain_state
+        if drain_state is not None:
+            notices.append(Notice(Severity.WARNING, f"Node/{self._node}", drain_state))
         notices += [Notice(Severity.NOT_ENFORCED, resource, why) for resource, why in self.left_out.items()]
         if self.speaker_error:
             notices.append(Notice(Severity.WARNING, f"Node/{self._node}", self.speaker_error))

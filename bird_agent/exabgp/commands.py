@@ -141,6 +141,11 @@ def sync() -> bytes:
     return b"weft sync\n"
 
 
+def unsent(number: int) -> bytes:
+    """Ask which peers have not been sent everything yet (bird_agent/exabgp/extensions.py)."""
+    return f"weft unsent {number}\n".encode()
+
+
 def _parts(prefixes: Sequence[IPNetwork]) -> Iterator[list[IPNetwork]]:
     remaining = iter(prefixes)
     while part := list(islice(remaining, PREFIXES_PER_COMMAND)):

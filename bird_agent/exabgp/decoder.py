@@ -30,6 +30,7 @@ from bird_agent.exabgp.events import (
     SpeakerEvent,
     SyncEnd,
     Unrecognised,
+    UnsentReport,
 )
 from bird_agent.exabgp.prefixes import read_prefix
 from weft.model.address import IPAddress
@@ -122,6 +123,8 @@ class _Line(_Raw):
     state: str = ""
     since: float = 0.0
     open: _Open | None = None
+    number: int = 0
+    peers: list[str] = msgspec.field(default_factory=list)
     prefixes: list[str] = msgspec.field(default_factory=list)
     digest: str = ""
     taken: bool = False
@@ -274,6 +277,8 @@ def _own_report(line: _Line) -> SpeakerEvent:
             return SessionReport(ip_address(line.address), line.state.lower(), line.since, opened)
         case "weft-advertised":
             return AdvertisedReport(ip_address(line.address), tuple(map(read_prefix, line.prefixes)))
+        case "weft-unsent":
+            return UnsentReport(line.number, tuple(map(ip_address, line.peers)))
         case "weft-synced":
             return SyncEnd(line.digest)
         case "weft-reload":

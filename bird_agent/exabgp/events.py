@@ -129,6 +129,14 @@ class AdvertisedReport:
 
 
 @dataclass(frozen=True, slots=True)
+class UnsentReport:
+    """Answer to `unsent`: peers with an established session for which something waits to be sent."""
+
+    number: int
+    peers: tuple[IPAddress, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SyncEnd:
     """The answer to `sync` is complete; `digest` names the configuration that ExaBGP runs with."""
 
@@ -162,6 +170,7 @@ SpeakerEvent = (
     | RefreshMark
     | SessionReport
     | AdvertisedReport
+    | UnsentReport
     | SyncEnd
     | ReloadReport
     | Unrecognised

@@ -1,10 +1,12 @@
-"""What we add to ExaBGP's process API, inside its own process: `weft sync`, `weft cease`, a report of every reload.
+"""What we add to ExaBGP's process API, inside its own process: `weft sync`, `weft cease`, `weft unsent`, and reports of
+reloads.
 
 `weft sync` answers with how each session stands, what was last announced to each peer, and an end mark, so that an
 agent that attaches knows ExaBGP's state instead of guessing it. Every reload reports the digest of the configuration
 and whether it was taken, because ExaBGP itself says so only in its log. `weft cease ADDRESS SUBCODE [stay-down]` ends a
-session with a NOTIFICATION, which ExaBGP itself never sends where graceful restart was agreed. Nothing of ExaBGP's own
-is changed."""
+session with a NOTIFICATION, which ExaBGP itself never sends where graceful restart was agreed. `weft unsent NUMBER`
+answers which established peers have not been sent everything that was announced or withdrawn before: what it does not
+name is with TCP. What ExaBGP does itself is not changed."""
 
 from __future__ import annotations
 
@@ -18,6 +20,7 @@ from exabgp.bgp.fsm import FSM
 from exabgp.bgp.message.notification import Notify
 from exabgp.reactor.api.command.command import Command
 from exabgp.reactor.loop import Reactor
+from exabgp.reactor.protocol import Protocol
 
 from bird_agent.exabgp.configuration import digest_of
 
@@ -89,8 +92,40 @@ def _end_session(reactor: Any, address: str, subcode: int, stay_down: bool) -> I
     yield
 
 
+def _unsent(api: Any, reactor: Any, service: str, line: str, use_json: bool) -> bool:
+    """Behind the commands that are already queued, as `_sync`."""
+    reactor.asynchronous.schedule(service, line, _answer_unsent(reactor, service, int(line.split()[2])))
+    return True
+
+
+def _answer_unsent(reactor: Any, service: str, number: int) -> Iterator[None]:
+    peers = [
+        str(peer.neighbor["peer-address"].top())
+        for peer in reactor._peers.values()
+        if peer.established() and (peer.neighbor.rib.outgoing.pending() or getattr(peer.proto, "weft_sending", False))
+    ]
+    reactor.processes.write(service, json.dumps({"type": "weft-unsent", "number": number, "peers": peers}))
+    yield
+
+
+def _note_sending() -> None:
+    """Let a peer's protocol say that UPDATEs were taken from its RIB which are not all written yet."""
+    original = Protocol.new_update
+
+    def new_update_and_note(self: Any, include_withdraw: bool) -> Iterator[Any]:
+        self.weft_sending = True
+        try:
+            yield from original(self, include_withdraw)
+        finally:
+            self.weft_sending = False
+
+    Protocol.new_update = new_update_and_note
+
+
 def install() -> None:
     """Add the commands, and the report to every reload."""
+    Command.register("weft unsent", False)(_unsent)
+    _note_sending()
     Command.register("weft sync", False)(_sync)
     Command.register("weft cease", False)(_cease)
     original = Reactor.reload

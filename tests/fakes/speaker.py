@@ -25,6 +25,8 @@ class FakePeer:
     up: bool = False
     remembered: set[IPNetwork] = field(default_factory=set)
     sent: list[str] = field(default_factory=list)
+    attributes: dict[IPNetwork, str] = field(default_factory=dict)
+    """What each prefix was last announced with."""
 
 
 class FakeSpeaker:
@@ -83,6 +85,8 @@ class FakeSpeaker:
                 continue
             if command == b"weft sync\n":
                 self._answer_sync()
+            elif command.startswith(b"weft unsent "):
+                self.agent.on_speaker(events.UnsentReport(int(command.split()[2]), ()))
             elif command.startswith(b"weft cease "):
                 self._cease(command.decode().split()[2:])
             elif not command.startswith(b"!"):
@@ -123,6 +127,7 @@ class FakeSpeaker:
                     if prefix not in peer.remembered:
                         self._send(peer, text)
                     peer.remembered.add(prefix)
+                    peer.attributes[prefix] = match[4].partition(" nlri ")[0]
 
     @staticmethod
     def _send(peer: FakePeer, what: str) -> None:

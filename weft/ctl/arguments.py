@@ -156,11 +156,28 @@ def _add_ipam(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def _add_node(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    node = commands.add_parser("node", help="this node: its agents, sessions, routes and endpoints")
+    node = commands.add_parser("node", help="this node's agents, sessions, routes and endpoints; draining any node")
     actions = node.add_subparsers(dest="action", required=True, metavar="ACTION")
     status = actions.add_parser("status", help="what the agents on this machine say")
     status.add_argument("-o", "--output", default="ps", choices=("ps", "wide", "json", "yaml"))
     status.add_argument("--socket", type=Path, metavar="PATH", help="ask only the agent on this socket")
+    _add_drain(actions)
+
+
+def _add_drain(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    drain = actions.add_parser(
+        "drain",
+        help="let traffic find other ways, then announce nothing any more",
+        description="Drain: the node's BGP agent announces everything with GRACEFUL_SHUTDOWN (RFC 8326), waits, and "
+        "withdraws it. Sessions, workloads and their addresses stay. It remains so until undrain.",
+    )
+    drain.add_argument("--wait", default="5s", metavar="TIME", help="how long peers get to find other ways (5s)")
+    undrain = actions.add_parser("undrain", help="announce again what the node has")
+    for command in (drain, undrain):
+        command.add_argument("node", metavar="NODE")
+        command.add_argument("--timeout", metavar="TIME", help="wait no longer than this (60s, and what --wait says)")
+        command.add_argument("--no-wait", action="store_true", help="ask for it and return")
+        _add_connection(command)
 
 
 def _add_bgp(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

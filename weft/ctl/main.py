@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: Namespace) -> Coroutine[Any, Any, int]:
-    if arguments.command == "node":
+    if arguments.command == "node" and arguments.action == "status":
         from weft.ctl import node
 
         return node.status(arguments, run_dir(os.environ))
@@ -77,6 +77,10 @@ def _command(arguments: Namespace) -> Coroutine[Any, Any, int]:
             from weft.ctl import explain
 
             return explain.run(arguments, target)
+        case "node":
+            from weft.ctl import drain
+
+            return drain.run(arguments, target)
         case "ipam":
             from weft.ctl import ipam
 
