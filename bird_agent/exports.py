@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from bird_agent.exabgp.prefixes import number_of
 from bird_agent.filters import Community, LargeCommunity, interface_pattern, parse_community
 from bird_agent.session_config import Problem
 from bird_agent.settings import default_configuration, setting
@@ -141,7 +142,7 @@ class Networks:
         known = self._known[prefix.version]
         if not known:
             return False
-        address, longest = int(prefix.network_address), prefix.prefixlen
+        address, longest = number_of(prefix), prefix.prefixlen
         for length, mask, numbers in known:
             if length > longest:
                 return False

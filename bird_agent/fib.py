@@ -7,13 +7,18 @@ best is the RIB's."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import IPv4Network
 from typing import Final
 
+from bird_agent.bestpath import Path
 from bird_agent.nexthops import NextHops
 from bird_agent.rib import Best
 from weft.model.address import IPAddress, IPNetwork
 from weft.netlink.route import Hop, RouteOwner, Target, via
 from weft.netlink.routetable import RouteFailure, RouteTable
+
+_ANYWHERE: Final = IPv4Network("0.0.0.0/0")
+_WIDTHS: Final = {4: 32, 6: 128}
 
 OWNER: Final = RouteOwner(protocol=186, metric_ipv4=1024, metric_ipv6=2048)
 
@@ -32,6 +37,29 @@ def target_of(prefix: IPNetwork, best: Best, next_hops: NextHops) -> Target | No
     return via(*hops) if hops else None
 
 
+def targets_of(bests: Mapping[IPNetwork, Best], next_hops: NextHops) -> dict[IPNetwork, Target | None]:
+    """`target_of` each of many prefixes. What is the same for all prefixes with the same paths is worked out once."""
+    shared: dict[int, Target | None] = {0: None}  # by the identity of the paths, which `bests` keeps
+    found: dict[IPNetwork, Target | None] = {}
+    last: Best = ()
+    which = 0
+    for prefix, best in bests.items():
+        if best is not last:
+            last, which = best, id(best) if best else 0
+            if which not in shared and not any(_leads_through_a_prefix(path, next_hops) for path in best):
+                shared[which] = target_of(_ANYWHERE, best, next_hops)
+        if which in shared and prefix.prefixlen != _WIDTHS[prefix.version]:
+            found[prefix] = shared[which]
+        else:
+            found[prefix] = target_of(prefix, best, next_hops)
+    return found
+
+
+def _leads_through_a_prefix(path: Path, next_hops: NextHops) -> bool:
+    reach = next_hops.reach(path.next_hop)
+    return reach is not None and reach.through is not None
+
+
 def _is_only(prefix: IPNetwork, address: IPAddress | None) -> bool:
     return prefix.prefixlen == prefix.max_prefixlen and prefix.network_address == address
 
@@ -47,7 +75,7 @@ class Fib:
     def change(self, routes: Mapping[IPNetwork, Target | None]) -> None:
         """New targets; None for prefixes that have no path any more. While leftovers are held, only a route that was
         learnt and is lost again goes."""
-        for prefix in routes:
+        for prefix in routes if self._held else ():
             self._held.pop(prefix, None)
         self._table.desire(routes)
 

@@ -5,12 +5,12 @@ Pure. A route may lead to other routes' next hops, so one change may have others
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, ip_network
 
 from bird_agent.bestpath import Local
 from bird_agent.exports import Networks
-from bird_agent.fib import target_of
+from bird_agent.fib import targets_of
 from bird_agent.nexthops import NextHops, Underlay
 from bird_agent.rib import Best, Import, Rib
 from weft.model.address import IPAddress, IPNetwork
@@ -24,9 +24,7 @@ class Forwarding:
 
     def __init__(self, accept: Import) -> None:
         self._next_hops = NextHops()
-        self._ways: dict[IPNetwork, tuple[IPAddress, ...]] = {}
-        """Prefix -> next hops of what we lead there with: where next hops are looked up in turn."""
-        self._next_hops.set_learnt(self._ways)
+        self._next_hops.set_learnt(self._way)
         self._gateways: dict[IPNetwork, IPAddress] = {}
         self._foreign = Networks(())
         self._foreign_networks: frozenset[IPNetwork] = frozenset()
@@ -51,8 +49,6 @@ class Forwarding:
             return
         changed = {prefix for prefix, _ in self._gateways.items() ^ wanted.items()}
         self._gateways = wanted
-        for prefix in changed:
-            self._set_way(prefix, self.rib.best.get(prefix, ()))
         self._resolve_again |= changed
         self._on_moved(self._next_hops.on_learnt_changed(changed))
 
@@ -93,31 +89,25 @@ class Forwarding:
             if not found:
                 break
             changes.update(found)
-            for prefix, best in found.items():
-                self._set_way(prefix, best)
             self._on_moved(self._next_hops.on_learnt_changed(found))
         for prefix in self._resolve_again:
             changes.setdefault(prefix, self.rib.best.get(prefix, ()))
         self._resolve_again.clear()
-        return {prefix: self._target(prefix, best) for prefix, best in changes.items()}
+        targets = targets_of(changes, self._next_hops)
+        if self._foreign_networks:
+            targets.update((prefix, None) for prefix in changes if self._foreign.covers(prefix))
+        for prefix in self._gateways.keys() & changes.keys():
+            targets[prefix] = self._through(self._gateways[prefix])
+        return targets
 
-    def _target(self, prefix: IPNetwork, best: Best) -> Target | None:
-        gateway = self._gateways.get(prefix) if self._gateways else None
-        if gateway is None:
-            if self._foreign_networks and self._foreign.covers(prefix):
-                return None
-            return target_of(prefix, best, self._next_hops)
+    def _through(self, gateway: IPAddress) -> Target | None:
         link = self._next_hops.connected_link(gateway)
         return via(Hop(gateway, link)) if link is not None and link in self._underlay.links_up else None
 
-    def _set_way(self, prefix: IPNetwork, best: Best) -> None:
+    def _way(self, prefix: IPNetwork) -> Sequence[IPAddress]:
+        """The next hops of what we lead to a prefix with: where next hops are looked up in turn."""
         gateway = self._gateways.get(prefix) if self._gateways else None
-        if gateway is not None:
-            self._ways[prefix] = (gateway,)
-        elif best:
-            self._ways[prefix] = tuple(path.next_hop for path in best)
-        else:
-            self._ways.pop(prefix, None)
+        return (gateway,) if gateway is not None else [path.next_hop for path in self.rib.best.get(prefix, ())]
 
     def _on_moved(self, next_hops: Iterable[IPAddress]) -> None:
         """These next hops are reached otherwise than before."""
@@ -125,6 +115,7 @@ class Forwarding:
         if not moved:
             return
         self.rib.reconsider_through(moved)
-        for prefix, used in self._ways.items():
-            if not moved.isdisjoint(used):
+        for prefix, best in self.rib.best.items():
+            if any(path.next_hop in moved for path in best):
                 self._resolve_again.add(prefix)
+        self._resolve_again.update(prefix for prefix, gateway in self._gateways.items() if gateway in moved)

@@ -7,7 +7,7 @@ routing daemon's, or one learnt by BGP whose own next hop is connected. One step
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
@@ -50,7 +50,7 @@ class NextHops:
     def __init__(self) -> None:
         self._underlay = Underlay()
         self._lengths: dict[int, list[int]] = {4: [], 6: []}
-        self._learnt: Mapping[IPNetwork, Sequence[IPAddress]] = {}
+        self._learnt: Callable[[IPNetwork], Sequence[IPAddress]] = lambda prefix: ()
         self._known: dict[IPAddress, Reach | None] = {}
 
     def set_underlay(self, underlay: Underlay) -> set[IPAddress]:
@@ -62,13 +62,12 @@ class NextHops:
             self._lengths[version] = sorted(lengths, reverse=True)
         return self._answer_again(self._known)
 
-    def set_learnt(self, learnt: Mapping[IPNetwork, Sequence[IPAddress]]) -> None:
-        """Where to look BGP's own routes up: prefix -> next hops of its best paths. Kept by reference."""
+    def set_learnt(self, learnt: Callable[[IPNetwork], Sequence[IPAddress]]) -> None:
+        """Where to look BGP's own routes up: prefix -> next hops of its best paths, or none."""
         self._learnt = learnt
 
-    def on_learnt_changed(self, prefixes: Iterable[IPNetwork]) -> set[IPAddress]:
+    def on_learnt_changed(self, changed: Collection[IPNetwork]) -> set[IPAddress]:
         """These BGP routes changed; the known next hops that are now reached otherwise."""
-        changed = set(prefixes)
         lengths = {(prefix.version, prefix.prefixlen) for prefix in changed}
         touched = [
             address
@@ -133,12 +132,10 @@ class NextHops:
         return Reach(RECURSIVE_COST, hops) if target.kind == RTN_UNICAST and hops else None
 
     def _learnt_way(self, next_hop: IPAddress) -> Reach | None:
-        if not self._learnt:
-            return None
         width = 32 if next_hop.version == 4 else 128
         for length in range(width, 0, -1):
             prefix = _network(next_hop, length)
-            gateways = self._learnt.get(prefix)
+            gateways = self._learnt(prefix)
             if not gateways:
                 continue
             hops = []

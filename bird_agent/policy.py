@@ -18,6 +18,7 @@ from bird_agent.bestpath import Path, local_preference_of
 from bird_agent.drain import honoured
 from bird_agent.exabgp.commands import Announcement
 from bird_agent.exabgp.events import AsSegment, PathAttributes
+from bird_agent.exabgp.prefixes import number_of
 from bird_agent.exports import Candidate, Exports, Networks, Source
 from bird_agent.filters import (
     MAX_PRIORITY,
@@ -324,19 +325,20 @@ class Importer:
         return path if verdict.route == route else _changed(path, route, verdict.route)
 
     def _mistake(self, prefix: IPNetwork) -> str | None:
-        address, own = prefix.network_address, self._own
-        if _is_never_routed(address):
+        own, version = self._own, prefix.version
+        if _is_never_routed(prefix, version):
             return "link-local, loopback and multicast prefixes are not routed"
         if prefix in own.blocks:
             return "a block of this node"
-        if prefix.prefixlen < HOST_LENGTH[prefix.version]:
+        if prefix.prefixlen < HOST_LENGTH[version]:
             return "a part of a block of this node" if self._blocks.covers(prefix) else None
-        return "an address of this node" if address in own.addresses else None
+        return "an address of this node" if prefix.network_address in own.addresses else None
 
 
-def _is_never_routed(address: IPAddress) -> bool:
-    if address.version == 4 and int(address) >> 24 not in _SPECIAL_FIRST_OCTETS:
+def _is_never_routed(prefix: IPNetwork, version: int) -> bool:
+    if version == 4 and number_of(prefix) >> 24 not in _SPECIAL_FIRST_OCTETS:
         return False  # nearly every route of a large table
+    address = prefix.network_address
     return address.is_link_local or address.is_loopback or address.is_multicast
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from bird_agent.bestpath import Local, Path, Peer, select, unusable
 from bird_agent.exabgp.commands import Family, family_of
@@ -25,6 +25,8 @@ Import = Callable[[Path, IPNetwork], Path | str]
 Best = tuple[Path, ...]
 """The best path and those used beside it; empty: none."""
 
+_SHARED_PATHS: Final = 4096
+
 
 @dataclass(slots=True)
 class AdjRibIn:
@@ -35,6 +37,17 @@ class AdjRibIn:
     paths: dict[IPNetwork, Path] = field(default_factory=dict)
     stale: set[IPNetwork] = field(default_factory=set)
     rejected: dict[IPNetwork, str] = field(default_factory=dict)
+    shared: dict[tuple[PathAttributes, IPAddress], Path] = field(default_factory=dict)
+    """Paths made for this peer: one object for all prefixes that were announced alike."""
+
+    def path(self, attributes: PathAttributes, next_hop: IPAddress) -> Path:
+        key = (attributes, next_hop)
+        found = self.shared.get(key)
+        if found is None:
+            if len(self.shared) >= _SHARED_PATHS:
+                self.shared.clear()
+            found = self.shared[key] = Path(self.peer, next_hop, attributes)
+        return found
 
 
 class Counts(NamedTuple):
@@ -54,7 +67,9 @@ class Rib:
         self._accept = accept
         self._cost = cost
         self._peers: dict[IPAddress, AdjRibIn] = {}
-        self._candidates: dict[IPNetwork, dict[IPAddress, Path]] = {}
+        self._candidates: dict[IPNetwork, tuple[Path, ...]] = {}
+        """At most one path of each peer. What is one path alone is one tuple for many prefixes."""
+        self._alone: tuple[Path, ...] = ()
         self._best: dict[IPNetwork, Best] = {}
         self._dirty: set[IPNetwork] = set()
 
@@ -65,8 +80,9 @@ class Rib:
             self._peers[peer.address] = AdjRibIn(peer)
         elif known.peer != peer:
             known.peer = peer
+            known.shared.clear()
             for prefix, path in list(known.paths.items()):
-                self._place(known, prefix, Path(peer, path.next_hop, path.attributes))
+                self._judge(known, prefix, known.path(path.attributes, path.next_hop))
 
     def update(
         self,
@@ -81,29 +97,53 @@ class Rib:
             return
         for prefix in withdrawn:
             self._remove(adj, prefix)
+        paths, stale = adj.paths, adj.stale
+        last: IPAddress | None = None
+        path, refusal = None, None
         for prefix, next_hop in announced:
-            adj.stale.discard(prefix)
-            path = Path(adj.peer, next_hop, attributes)
-            if adj.paths.get(prefix) != path:
-                self._place(adj, prefix, path)
+            if stale:
+                stale.discard(prefix)
+            if path is None or next_hop is not last:
+                path, last = adj.path(attributes, next_hop), next_hop
+                refusal = unusable(path, self._local)
+            known = paths.get(prefix)
+            if known is not path and known != path:
+                self._place(adj, prefix, path, refusal)
 
-    def _place(self, adj: AdjRibIn, prefix: IPNetwork, path: Path) -> None:
-        """Keep a path, and consider it unless it is refused."""
+    def _judge(self, adj: AdjRibIn, prefix: IPNetwork, path: Path) -> None:
+        self._place(adj, prefix, path, unusable(path, self._local))
+
+    def _place(self, adj: AdjRibIn, prefix: IPNetwork, path: Path, refusal: str | None) -> None:
+        """Keep a path, and consider it unless it is refused, by `refusal` already or by the import policy."""
         adj.paths[prefix] = path
-        judged = unusable(path, self._local) or self._accept(path, prefix)
-        if isinstance(judged, Path):
-            adj.rejected.pop(prefix, None)
-            self._candidates.setdefault(prefix, {})[adj.peer.address] = judged
-        else:
+        judged = refusal or self._accept(path, prefix)
+        if isinstance(judged, str):
             adj.rejected[prefix] = judged
             self._unplace(adj, prefix)
+        else:
+            if adj.rejected:
+                adj.rejected.pop(prefix, None)
+            known = self._candidates.get(prefix)
+            if known is None or (len(known) == 1 and known[0].peer.address == adj.peer.address):
+                self._candidates[prefix] = self._only(judged)
+            else:
+                self._candidates[prefix] = (*_without(known, adj.peer.address), judged)
         self._dirty.add(prefix)
 
+    def _only(self, path: Path) -> tuple[Path, ...]:
+        if not self._alone or self._alone[0] is not path:
+            self._alone = (path,)
+        return self._alone
+
     def _unplace(self, adj: AdjRibIn, prefix: IPNetwork) -> None:
-        candidates = self._candidates.get(prefix, {})
-        candidates.pop(adj.peer.address, None)
-        if not candidates:
-            self._candidates.pop(prefix, None)
+        known = self._candidates.get(prefix)
+        if known is None:
+            return
+        left = _without(known, adj.peer.address)
+        if left:
+            self._candidates[prefix] = left
+        else:
+            del self._candidates[prefix]
 
     def mark_stale(self, address: IPAddress, family: Family) -> None:
         """From now on every route of this peer and family has to be heard again."""
@@ -141,7 +181,7 @@ class Rib:
         for prefix in concerned:
             for adj in self._peers.values():
                 if (path := adj.paths.get(prefix)) is not None:
-                    self._place(adj, prefix, path)
+                    self._judge(adj, prefix, path)
 
     def set_local(self, local: Local) -> None:
         """This node is another to its peers: judge everything again."""
@@ -153,7 +193,7 @@ class Rib:
         for address in peers:
             if (adj := self._peers.get(address)) is not None:
                 for prefix, path in adj.paths.items():
-                    self._place(adj, prefix, path)
+                    self._judge(adj, prefix, path)
 
     def reconsider_through(self, next_hops: Iterable[IPAddress]) -> None:
         """These next hops may be reached otherwise than before."""
@@ -161,16 +201,22 @@ class Rib:
         if not changed:
             return
         for prefix, paths in self._candidates.items():
-            if any(path.next_hop in changed for path in paths.values()):
+            if any(path.next_hop in changed for path in paths):
                 self._dirty.add(prefix)
 
     def take_changes(self) -> dict[IPNetwork, Best]:
         """The prefixes whose best paths are not what they were, with what they are now."""
         changes: dict[IPNetwork, Best] = {}
+        selected: dict[tuple[int, ...], Best] = {}  # by the identities of the paths, which are kept for so long
+        candidates, known = self._candidates, self._best
         for prefix in self._dirty:
-            paths = list(self._candidates.get(prefix, {}).values())
-            best = select(paths, [self._cost(path.next_hop) for path in paths])
-            if best != self._best.get(prefix, ()):
+            paths = candidates.get(prefix, ())
+            which = (id(paths[0]),) if len(paths) == 1 else tuple(map(id, paths))
+            best = selected.get(which)
+            if best is None:
+                best = selected[which] = self._select(paths)
+            before = known.get(prefix, ())
+            if best is not before and best != before:
                 changes[prefix] = best
                 if best:
                     self._best[prefix] = best
@@ -179,6 +225,10 @@ class Rib:
         self._dirty.clear()
         return changes
 
+    def _select(self, paths: tuple[Path, ...]) -> Best:
+        best = select(paths, [self._cost(path.next_hop) for path in paths])
+        return paths if best == paths else best  # one tuple instead of two
+
     @property
     def best(self) -> Mapping[IPNetwork, Best]:
         """The Loc-RIB, as of the last `take_changes`."""
@@ -186,14 +236,14 @@ class Rib:
 
     def next_hops(self) -> set[IPAddress]:
         """Every next hop that some path names."""
-        return {path.next_hop for paths in self._candidates.values() for path in paths.values()}
+        return {path.next_hop for paths in self._candidates.values() for path in paths}
 
     def peers(self) -> Iterator[AdjRibIn]:
         yield from self._peers.values()
 
     def candidates(self, prefix: IPNetwork) -> list[Path]:
         """The paths that are considered, as the import policy left them."""
-        return list(self._candidates.get(prefix, {}).values())
+        return list(self._candidates.get(prefix, ()))
 
     def counts(self, address: IPAddress) -> Counts:
         """Of one peer's routes."""
@@ -208,11 +258,17 @@ class Rib:
         return 0 if adj is None else len(adj.paths)
 
     def _remove(self, adj: AdjRibIn, prefix: IPNetwork) -> None:
-        adj.rejected.pop(prefix, None)
-        adj.stale.discard(prefix)
+        if adj.rejected:
+            adj.rejected.pop(prefix, None)
+        if adj.stale:
+            adj.stale.discard(prefix)
         if adj.paths.pop(prefix, None) is not None:
             self._unplace(adj, prefix)
             self._dirty.add(prefix)
+
+
+def _without(paths: tuple[Path, ...], peer: IPAddress) -> tuple[Path, ...]:
+    return tuple(path for path in paths if path.peer.address != peer)
 
 
 def sorted_prefixes(prefixes: Iterable[IPNetwork]) -> Sequence[IPNetwork]:

@@ -1,8 +1,8 @@
 """Read prefixes fast: a hundred thousand of them come in one table, and each is looked up a dozen times.
 
-What comes out is an ordinary IPv4Network or IPv6Network, equal to any other of the same prefix; an IPv4 one remembers
-its hash, which the standard library calculates anew each time. Text that is not in the usual form is read, and
-refused, by the standard library."""
+What comes out is an ordinary IPv4Network or IPv6Network, equal to any other of the same prefix. An IPv4 one is a number
+and a length: it remembers its hash, which the standard library calculates anew each time, and makes its addresses only
+for those who ask. Text that is not in the usual form is read, and refused, by the standard library."""
 
 from __future__ import annotations
 
@@ -14,21 +14,45 @@ from weft.model.address import IPNetwork
 _OCTETS: Final = {str(number): number for number in range(256)}
 _LENGTHS: Final = {str(length): length for length in range(31)}
 """A /31 and a /32 have methods of their own, which the standard library's constructor gives them."""
+_LONGEST: Final = 30
 _MASKS: Final = [(0xFFFFFFFF << (32 - length)) & 0xFFFFFFFF for length in range(33)]
 _NETMASKS: Final = [IPv4Address(mask) for mask in _MASKS]
 
 
 class _Prefix(IPv4Network):
-    """See the module; made by `read_prefix` alone."""
+    """See the module; made by `_made` alone."""
 
+    _number: int
+    _prefixlen: int
     _known_hash: int
 
     def __new__(cls, *arguments: Any) -> Any:
         """What the standard library derives from one of these (its supernet, its subnets) is an ordinary network."""
         return IPv4Network(*arguments) if arguments else object.__new__(cls)
 
+    @property
+    def network_address(self) -> IPv4Address:  # type: ignore[override]
+        return IPv4Address(self._number)
+
+    @property
+    def netmask(self) -> IPv4Address:  # type: ignore[override]
+        return _NETMASKS[self._prefixlen]
+
     def __hash__(self) -> int:
         return self._known_hash
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is _Prefix:
+            return self._number == other._number and self._prefixlen == other._prefixlen
+        return super().__eq__(other)
+
+
+_new: Final = object.__new__
+
+
+def number_of(prefix: IPNetwork) -> int:
+    """Its first address as a number, without making an address of it."""
+    return prefix._number if type(prefix) is _Prefix else int(prefix.network_address)
 
 
 def read_prefix(text: str) -> IPNetwork:
@@ -43,9 +67,29 @@ def read_prefix(text: str) -> IPNetwork:
     mask = _MASKS[bits]
     if number & ~mask:
         return ip_network(text)  # which refuses it
-    made: _Prefix = object.__new__(_Prefix)
-    made.network_address = IPv4Address(number)
-    made.netmask = _NETMASKS[bits]
-    made._prefixlen = bits  # type: ignore[attr-defined]
-    made._known_hash = hash(number ^ mask)
+    made: _Prefix = _new(_Prefix)
+    made._number, made._prefixlen, made._known_hash = number, bits, hash(number ^ mask)
     return made
+
+
+def read_packed(data: bytes) -> list[IPNetwork]:
+    """IPv4 prefixes as an UPDATE has them (RFC 4271 4.3): a length and as many bytes as it needs; bits behind the
+    length mean nothing. Raises ValueError."""
+    found: list[IPNetwork] = []
+    append = found.append
+    position, size = 0, len(data)
+    while position < size:
+        bits = data[position]
+        begin = position + 1
+        position = begin + (bits + 7 >> 3)
+        if bits > 32 or position > size:
+            raise ValueError(f"a prefix of {bits} bits in {size - begin} bytes")
+        mask = _MASKS[bits]
+        number = int.from_bytes(data[begin:position], "big") << (32 - (position - begin) * 8) & mask
+        if bits > _LONGEST:
+            append(IPv4Network((number, bits)))
+            continue
+        made: _Prefix = _new(_Prefix)
+        made._number, made._prefixlen, made._known_hash = number, bits, hash(number ^ mask)
+        append(made)
+    return found

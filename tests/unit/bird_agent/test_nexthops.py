@@ -9,7 +9,7 @@ import pytest
 
 from bird_agent.bestpath import Path, Peer
 from bird_agent.exabgp.events import PathAttributes
-from bird_agent.fib import target_of
+from bird_agent.fib import target_of, targets_of
 from bird_agent.nexthops import NextHops, Reach, Underlay, underlay
 from weft.model.address import IPNetwork
 from weft.netlink.route import BLACKHOLE, Hop, Route, device, via
@@ -59,7 +59,7 @@ def test_a_link_that_is_down_reaches_nothing_and_the_change_is_reported() -> Non
 def test_a_next_hop_behind_a_learnt_route_is_reached_through_it_one_level_deep() -> None:
     hops, learnt = NextHops(), {}
     hops.set_underlay(Underlay(UNDERLAY.connected, {}, frozenset({2, 3})))
-    hops.set_learnt(learnt)
+    hops.set_learnt(lambda prefix: learnt.get(prefix, ()))
     loopback, deeper = ip_address("172.16.0.1"), ip_address("172.17.0.1")
     assert hops.cost(loopback) is None
     learnt[ip_network("172.16.0.1/32")] = (ip_address("10.0.0.5"), ip_address("10.1.0.5"))
@@ -81,15 +81,34 @@ def test_how_next_hops_are_reached_does_not_depend_on_who_came_first() -> None:
     for hops in (asked_first, learnt_first):
         hops.set_underlay(below)
     learnt: dict[IPNetwork, Any] = {}
-    asked_first.set_learnt(learnt)
+    asked_first.set_learnt(lambda prefix: learnt.get(prefix, ()))
     assert asked_first.cost(neighbour) == 0
     learnt[host] = (ip_address("10.1.0.5"),)
     assert asked_first.on_learnt_changed([host]) == {neighbour}
-    learnt_first.set_learnt(learnt)
+    learnt_first.set_learnt(lambda prefix: learnt.get(prefix, ()))
     assert asked_first.reach(neighbour) == learnt_first.reach(neighbour) == expected
     del learnt[host]
     assert asked_first.on_learnt_changed([host]) == {neighbour}
     assert asked_first.cost(neighbour) == 0
+
+
+def test_many_prefixes_lead_where_each_of_them_would() -> None:
+    hops, learnt = NextHops(), {ip_network("172.16.0.0/16"): (ip_address("10.0.0.5"),)}
+    hops.set_underlay(Underlay(UNDERLAY.connected, {}, frozenset({2, 3})))
+    hops.set_learnt(lambda prefix: learnt.get(prefix, ()))
+    near, behind, nowhere = (
+        Path(PEER, ip_address(hop), PathAttributes()) for hop in ("10.0.0.5", "172.16.0.1", "192.0.2.1")
+    )
+    bests = [(near,), (behind,), (near, behind), (nowhere,), ()]
+    prefixes = [
+        ip_network(text) for text in ("10.65.0.0/26", "10.65.0.64/26", "172.16.0.0/16", "10.0.0.5/32", "10.65.9.9/32")
+    ]
+    for several in (prefixes, prefixes[::-1]):
+        for best in bests:
+            every = dict.fromkeys(several, best)
+            assert targets_of(every, hops) == {prefix: target_of(prefix, best, hops) for prefix in several}
+    mixed = dict(zip(prefixes, bests, strict=True))
+    assert targets_of(mixed, hops) == {prefix: target_of(prefix, best, hops) for prefix, best in mixed.items()}
 
 
 def test_a_gateway_has_no_route_through_itself() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bird_agent.exabgp.prefixes import read_prefix
+from bird_agent.exabgp.prefixes import number_of, read_packed, read_prefix
 
 networks = st.builds(
     lambda number, length: ip_network((number, length), strict=False), st.integers(0, (1 << 32) - 1), st.integers(0, 32)
@@ -65,3 +65,32 @@ def test_what_is_no_prefix(text: str) -> None:
 
 def test_it_is_an_ipv4_network() -> None:
     assert isinstance(read_prefix("10.65.0.0/26"), IPv4Network)
+
+
+ipv4 = st.builds(lambda number, length: (number, length), st.integers(0, (1 << 32) - 1), st.integers(0, 32))
+
+
+@given(st.lists(ipv4))
+def test_packed_prefixes_are_those_of_the_text_whatever_is_behind_their_length(given: list[tuple[int, int]]) -> None:
+    packed = b"".join(bytes((length,)) + number.to_bytes(4, "big")[: (length + 7) // 8] for number, length in given)
+    expected = [ip_network(pair, strict=False) for pair in given]
+    made = read_packed(packed)
+    assert made == expected == [read_prefix(str(one)) for one in made]
+    assert made == [read_prefix(str(one)) for one in expected]
+    assert [hash(one) for one in made] == [hash(one) for one in expected]
+    assert [number_of(one) for one in made] == [int(one.network_address) for one in expected]
+
+
+@pytest.mark.parametrize("data", [b"\x18\x0a\x00", b"\x21\x0a\x00\x00\x00\x00", b"\x00\x08"])
+def test_what_ends_within_a_prefix_or_is_longer_than_an_address(data: bytes) -> None:
+    with pytest.raises(ValueError, match="a prefix of"):
+        read_packed(data)
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_are_prefixes_or_refused(data: bytes) -> None:
+    try:
+        made = read_packed(data)
+    except ValueError:
+        return
+    assert sum(1 + (one.prefixlen + 7) // 8 for one in made) == len(data)
