@@ -30,7 +30,7 @@ def assert_one_connection(wire: Wire) -> None:
     assert len(wire.alive()) == 1
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(data=st.data(), ids=st.sampled_from(ROUTER_IDS))
 def test_exactly_one_connection_stays(data, ids) -> None:  # type: ignore[no-untyped-def]
     wire = Wire(session(0, ids[0]), session(1, ids[1]))
