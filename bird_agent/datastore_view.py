@@ -5,7 +5,7 @@ blocks; the rest passes by."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Flag, auto
 from ipaddress import IPv4Address
 from typing import Any, Final, Literal
@@ -76,6 +76,10 @@ class DatastoreView:
         node, felix = self._nodes.get(self._node_name), self._felix.get(DEFAULT_CONFIGURATION)
         spec = None if felix is None else felix.spec
         return advertising(node, self._configurations, self._pools.values(), spec)
+
+    @property
+    def nodes(self) -> Mapping[str, Node]:
+        return self._nodes
 
     def peering(self, surroundings: Surroundings) -> Peering | None:
         resources = BgpResources(self._nodes, self._configurations, self._peers, self._filters)

@@ -47,20 +47,21 @@ class BgpMetrics:
         yield GaugeMetricFamily("weft_bgp_routes", "Prefixes with a best path.", now.routes)
         yield GaugeMetricFamily("weft_bgp_kernel_failures", "Routes that the kernel refused.", now.kernel_failures)
         yield CounterMetricFamily("weft_bgp_speaker_restarts", "Ends of the speaker process.", now.speaker_restarts)
-        yield from _per_peer(now.peers)
+        yield from per_peer(now.peers, "weft_bgp")
 
     def describe(self) -> Iterable[Metric]:
         return []
 
 
-def _per_peer(peers: Sequence[PeerReport]) -> Iterator[Metric]:
+def per_peer(peers: Sequence[PeerReport], prefix: str) -> Iterator[Metric]:
+    """The figures of each session; `prefix` begins their names."""
     for name, (text, read) in _GAUGES.items():
-        gauge = GaugeMetricFamily(f"weft_bgp_{name}", text, labels=_LABELS)
+        gauge = GaugeMetricFamily(f"{prefix}_{name}", text, labels=_LABELS)
         for one in peers:
             gauge.add_metric([str(one.address), str(one.asn), one.resource], read(one))
         yield gauge
     for name, (text, read) in _COUNTERS.items():
-        counter = CounterMetricFamily(f"weft_bgp_{name}", text, labels=_LABELS)
+        counter = CounterMetricFamily(f"{prefix}_{name}", text, labels=_LABELS)
         for one in peers:
             counter.add_metric([str(one.address), str(one.asn), one.resource], read(one))
         yield counter

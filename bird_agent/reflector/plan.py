@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from bird_agent.session_config import DEFAULT_PORT, DEFAULT_RESTART_TIME_S, Problem, SessionConfig
-from weft.model.address import IPAddress
+from weft.model.address import IPAddress, IPNetwork
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,8 @@ class ReflectorSession:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReflectorPlan:
-    """A reflector. It listens on `addresses`, which need not be the node's; `sessions` are by peer address."""
+    """A reflector. It listens on `addresses`, which need not be the node's; `sessions` are by peer address. `networks`
+    are those it is on, as far as they are known: a peer there reaches the next hops there by itself."""
 
     name: str
     asn: int
@@ -33,5 +34,6 @@ class ReflectorPlan:
     addresses: tuple[IPAddress, ...]
     port: int = DEFAULT_PORT
     restart_time_s: int = DEFAULT_RESTART_TIME_S
+    networks: tuple[IPNetwork, ...] = ()
     sessions: Mapping[IPAddress, ReflectorSession] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()

@@ -24,7 +24,8 @@ class PathView(Enum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerReport:
     """One session. `hold_time_s` is what both ends agreed on; `max_prefixes` and `ttl_security_hops` 0: none.
-    `bfd` is the state of the BFD session that watches the path; empty: none does."""
+    `bfd` is the state of the BFD session that watches the path; empty: none does. `role` is what a reflector's peer is
+    to it, `behind` how many changes it has yet to take."""
 
     address: IPAddress
     asn: int
@@ -47,6 +48,8 @@ class PeerReport:
     has_password: bool = False
     ttl_security_hops: int = 0
     bfd: str = ""
+    role: str = ""
+    behind: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -196,6 +196,8 @@ def _add_bgp(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     for command in (peers, routes, best, received, advertised, trace, config):
         command.add_argument("-o", "--output", default="ps", choices=("ps", "wide", "json", "yaml"))
         command.add_argument("--socket", type=Path, metavar="PATH", help="ask the agent on this socket")
+        text = "ask the reflector of this machine (of this name, where there are several)"
+        command.add_argument("--reflector", nargs="?", const="", metavar="NAME", help=text)
 
 
 def _add_policy(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

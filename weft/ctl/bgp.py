@@ -1,4 +1,4 @@
-"""bgp peers|routes|best|received|advertised|trace|config: ask the BGP agent of this machine."""
+"""bgp peers|routes|best|received|advertised|trace|config: ask the BGP agent of this machine, or a reflector."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ if TYPE_CHECKING:
     from weft.admin.client import AdminClient
 
 SOCKET = "bird-agent.sock"
+_NAMES = {True: "the BGP agent", False: "the reflector"}
 
 
 async def run(arguments: Namespace, run_dir: Path) -> int:
     """Raises CommandError where no BGP agent answers, and what the agent refuses."""
-    path = arguments.socket or run_dir / SOCKET
+    path = arguments.socket or _socket(arguments.reflector, run_dir)
     from weft.ctl.backend import refusal
 
     reason = refusal(path)
     if reason is not None:
-        raise CommandError(f"the BGP agent does not answer on {path}: {reason}")
+        raise CommandError(f"{_NAMES[arguments.reflector is None]} does not answer on {path}: {reason}")
     from weft.admin.client import AdminClient
 
     async with AdminClient(path) as client:
@@ -37,6 +38,19 @@ async def run(arguments: Namespace, run_dir: Path) -> int:
         case _:
             sys.stdout.write(text)
     return 0
+
+
+def _socket(reflector: str | None, run_dir: Path) -> Path:
+    """Of the BGP agent, or of a reflector: of the one of this name, or of the only one (an empty name)."""
+    if reflector is None:
+        return run_dir / SOCKET
+    if reflector:
+        return run_dir / f"reflector-{reflector}.sock"
+    found = sorted(run_dir.glob("reflector-*.sock"))
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(path.stem.removeprefix("reflector-") for path in found)
+    raise CommandError(f"name the reflector: {names}" if found else f"no reflector runs here (looked in {run_dir})")
 
 
 async def _ask(client: AdminClient, arguments: Namespace) -> tuple[Any, str]:

@@ -33,6 +33,8 @@ def peers_table(peers: Sequence[PeerReport], now_s: float, wide: bool) -> str:
     for one in peers:
         info = [one.last_error] if one.last_error and one.state != "Established" else []
         info += ["restarting, its routes are kept"] if one.restarting else []
+        info += [one.role] if one.role else []
+        info += [f"{one.behind} changes behind"] if one.behind else []
         row = (
             str(one.address),
             str(one.asn),

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, ip_network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +71,23 @@ class Store:
     def delete(self, key: keys.Key) -> None:
         self._etcdctl("del", keys.path(key))
 
-    def node(self, name: str, address: str | None, asn: int | None = None, address6: str | None = None) -> None:
+    def node(
+        self,
+        name: str,
+        address: str | None,
+        asn: int | None = None,
+        address6: str | None = None,
+        cluster_id: str | None = None,
+    ) -> None:
+        """One with a cluster id is a route reflector, and has the label `reflector`."""
         bgp = NodeBGPSpec(
             ipv4_address=None if address is None else IPv4Interface(address),
             ipv6_address=None if address6 is None else IPv6Interface(address6),
             as_number=None if asn is None else AsNumber(asn),
+            route_reflector_cluster_id=None if cluster_id is None else IPv4Address(cluster_id),
         )
-        self._resource(Node(metadata=Metadata(name=name), spec=NodeSpec(bgp=bgp)))
+        labels = {} if cluster_id is None else {"reflector": ""}
+        self._resource(Node(metadata=Metadata(name=name, labels=labels), spec=NodeSpec(bgp=bgp)))
 
     def configuration(self, **spec: Any) -> None:
         self._resource(BGPConfiguration(metadata=Metadata(name="default"), spec=BGPConfigurationSpec(**spec)))

@@ -1,0 +1,178 @@
+"""What a reflector tells of its peers and routes, and why it decided as it did (`weftctl bgp --reflector`).
+
+Values from memory only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from bird_agent.bestpath import ORIGIN_NAMES, Path, Rank, local_preference_of
+from bird_agent.exabgp.commands import Family, family_of
+from bird_agent.inspection import path_text
+from bird_agent.reflector.prefixes import FAMILIES, Nlri, network_of, nlri_of
+from bird_agent.reflector.reflection import Told, role_of
+from bird_agent.reflector.reflector import Reflector, Standing
+from weft.admin.bgp import ConfigReport, PathReport, PathView, PeerReport, TraceReport
+from weft.model.address import IPAddress, IPNetwork
+from weft.model.errors import NotFoundError
+
+_USED = Rank.USED.value
+
+
+class ReflectorInspection:
+    """The reflector's BgpProvider. `wall_time` turns a time of the reflector's clock into seconds since the epoch."""
+
+    def __init__(self, reflector: Reflector, wall_time: Callable[[float], float]) -> None:
+        self._reflector = reflector
+        self._wall_time = wall_time
+
+    def peers(self) -> list[PeerReport]:
+        found = [self._peer(peer, standing) for peer, standing in self._reflector.peers.items()]
+        return sorted(found, key=lambda each: (each.address.version, int(each.address)))
+
+    def _peer(self, peer: IPAddress, standing: Standing) -> PeerReport:
+        config, negotiated, tables = standing.wanted.config, standing.negotiated, self._reflector.tables
+        return PeerReport(
+            address=peer,
+            asn=config.peer_as,
+            local_as=config.local_as,
+            local_address=config.local,
+            resource=config.resource,
+            state=standing.session.state.value,
+            since_s=self._wall_time(standing.since),
+            last_error=standing.last_error,
+            router_id=None if negotiated is None else negotiated.router_id,
+            hold_time_s=0 if negotiated is None else negotiated.hold_time_s,
+            received=tables.rib.received(peer),
+            accepted=tables.rib.accepted(peer),
+            announced=sum(group.size(peer) for _, group in tables.groups(peer)),
+            updates=standing.updates,
+            flaps=standing.flaps,
+            restarting=standing.restarting,
+            filters=config.filters,
+            max_prefixes=config.max_prefixes or 0,
+            has_password=config.password is not None,
+            ttl_security_hops=config.ttl_security_hops or 0,
+            role=tables.role(peer).value,
+            behind=sum(group.behind(peer) for _, group in tables.groups(peer)),
+        )
+
+    def paths(self, view: PathView, peer: IPAddress | None) -> list[PathReport]:
+        match view:
+            case PathView.ADVERTISED:
+                return list(self._advertised(self._known(peer)))
+            case PathView.RECEIVED:
+                known = self._known(peer)
+                return list(self._received(known))
+            case PathView.BEST:
+                return [one for one in self._all() if one.standing == Rank.BEST.value]
+            case PathView.ALL:
+                return list(self._all())
+
+    def trace(self, destination: IPNetwork) -> TraceReport:
+        family = family_of(destination)
+        prefixes = self._reflector.tables.rib.prefixes(family)
+        for length in range(destination.prefixlen, -1, -1):
+            prefix = destination.supernet(new_prefix=length)
+            nlri = nlri_of(prefix)
+            if nlri in prefixes:
+                return TraceReport(
+                    prefix, tuple(self._paths_to(family, nlri)), tuple(self._announcements(family, nlri))
+                )
+        return TraceReport(None)
+
+    def config(self) -> ConfigReport:
+        plan = self._reflector.plan
+        if plan is None:
+            return ConfigReport(0, None, 0, (), None, "")
+        ordered = sorted(plan.sessions, key=lambda each: (each.version, int(each)))
+        lines = [f"reflector {plan.name}"]
+        for peer in ordered:
+            lines.append(f"  {peer}: {role_of(plan.sessions[peer]).value}, {plan.sessions[peer].config.resource}")
+        text = "".join(f"{line}\n" for line in lines)
+        return ConfigReport(plan.asn, plan.router_id, plan.port, plan.addresses, plan.cluster_id, text)
+
+    def _known(self, peer: IPAddress | None) -> IPAddress:
+        if peer is None or peer not in self._reflector.peers:
+            raise NotFoundError(f"BGP peer {peer}")
+        return peer
+
+    def _all(self) -> Iterator[PathReport]:
+        for family in FAMILIES:
+            for nlri in _sorted(self._reflector.tables.rib.prefixes(family)):
+                yield from self._paths_to(family, nlri)
+
+    def _received(self, peer: IPAddress) -> Iterator[PathReport]:
+        for family in FAMILIES:
+            for nlri in _sorted(self._reflector.tables.rib.adj(peer, family).routes):
+                for one in self._paths_to(family, nlri):
+                    if one.peer == peer:
+                        yield one
+
+    def _paths_to(self, family: Family, nlri: Nlri) -> Iterator[PathReport]:
+        """One path is passed on, so what is as good as the best loses to it by the last tie-breaks."""
+        rib = self._reflector.tables.rib
+        prefix = network_of(family, nlri)
+        for standing in rib.standings(family, nlri):
+            rank, reason = standing.rank.value, standing.reason
+            if rank == _USED:
+                rank, reason = Rank.LOST.value, "as good as the best but for router id, cluster list and address"
+            stale = nlri in rib.adj(standing.path.peer.address, family).stale
+            yield _path(prefix, standing.path, rank, reason, stale)
+        for route in rib.refused(family, nlri):
+            stale = nlri in rib.adj(route.path.peer.address, family).stale
+            yield _path(prefix, route.path, "refused", route.refused, stale)
+
+    def _advertised(self, peer: IPAddress) -> Iterator[PathReport]:
+        told = list(self._reflector.tables.told(peer))
+        for family, nlri, one in sorted(told, key=lambda each: (each[0], each[1][1:], each[1][0])):
+            yield _told(network_of(family, nlri), peer, one)
+
+    def _announcements(self, family: Family, nlri: Nlri) -> Iterator[PathReport]:
+        for peer in sorted(self._reflector.peers, key=lambda each: (each.version, int(each))):
+            yield _told(network_of(family, nlri), peer, self._reflector.tables.told_of(peer, family, nlri))
+
+
+def _sorted(prefixes: Iterable[Nlri]) -> list[Nlri]:
+    return sorted(prefixes, key=lambda nlri: (nlri[1:], nlri[0]))
+
+
+def _path(prefix: IPNetwork, path: Path, standing: str, reason: str, stale: bool) -> PathReport:
+    known = path.attributes
+    large = [":".join(map(str, community)) for community in known.large_communities]
+    return PathReport(
+        prefix=prefix,
+        peer=path.peer.address,
+        next_hop=path.next_hop,
+        standing=standing,
+        reason=reason,
+        as_path=path_text(known.as_path),
+        origin=ORIGIN_NAMES[known.origin],
+        local_preference=local_preference_of(path),
+        med=known.med,
+        communities=(*(f"{high}:{low}" for high, low in known.communities), *large),
+        originator_id=known.originator_id,
+        cluster_list=known.cluster_list,
+        stale=stale,
+    )
+
+
+def _told(prefix: IPNetwork, peer: IPAddress, told: Told | str) -> PathReport:
+    if isinstance(told, str):
+        return PathReport(prefix=prefix, peer=peer, next_hop=None, standing="not announced", reason=told)
+    known = told.attributes.path
+    large = [":".join(map(str, community)) for community in known.large_communities]
+    return PathReport(
+        prefix=prefix,
+        peer=peer,
+        next_hop=told.next_hop,
+        standing="announced",
+        reason=f"best path, from {told.source}",
+        as_path=path_text(known.as_path),
+        origin=ORIGIN_NAMES[known.origin],
+        local_preference=known.local_preference,
+        med=known.med,
+        communities=(*(f"{high}:{low}" for high, low in known.communities), *large),
+        originator_id=known.originator_id,
+        cluster_list=known.cluster_list,
+    )

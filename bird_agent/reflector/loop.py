@@ -1,0 +1,367 @@
+"""The connections of a reflector: sockets in one epoll set, which the event loop sees as one descriptor.
+
+It carries out what `Reflector` says and tells it what happened, and decides only what belongs to sockets: a connection
+that takes no more is given nothing until it does, and changes are gathered for as long as telling the last ones took,
+so that many of them cost one round of writing. An event loop's own readers and writers would cost a call-back and a
+scheduler's turn for each socket and event (ADR 0155)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Final
+
+from bird_agent.policy import Policies
+from bird_agent.reflector import outputs, sockets
+from bird_agent.reflector.groups import Pieces
+from bird_agent.reflector.plan import ReflectorPlan
+from bird_agent.reflector.reflector import ConnectionOutput, Reflector
+from bird_agent.session_config import Password
+from weft.model.address import IPAddress
+
+log = logging.getLogger("weft-reflector")
+
+_EVENTS_AT_ONCE: Final = 1024
+_READ_BYTES: Final = 1 << 16
+_PIECES_AT_ONCE: Final = 64
+_LAST_WORDS_S: Final = 5.0
+_FINEST_TICK_S: Final = 0.05
+_REBIND_S: Final = 5.0
+Address = tuple[IPAddress, int]
+
+
+@dataclass(slots=True)
+class _Connection:
+    """One TCP connection, or an attempt at one (`conn` 0)."""
+
+    peer: IPAddress
+    socket: socket.socket
+    conn: int = 0
+    unsent: deque[bytes | memoryview] = field(default_factory=deque)
+    closing: bool = False
+
+
+class Network:
+    """All sockets. `start` needs a running event loop."""
+
+    def __init__(self, reflector: Reflector, clock: Callable[[], float] = time.monotonic) -> None:
+        self._reflector = reflector
+        self._clock = clock
+        self._epoll = select.epoll()
+        self._listeners: dict[Address, socket.socket] = {}
+        self._passwords: dict[Address, dict[IPAddress, Password]] = {}
+        self._by_fd: dict[int, _Connection | socket.socket] = {}
+        self._by_conn: dict[int, _Connection] = {}
+        self._dialing: dict[IPAddress, _Connection] = {}
+        self._conns = 0
+        self._flush: asyncio.TimerHandle | None = None
+        self._tick: asyncio.TimerHandle | None = None
+        self._tick_at = 0.0
+        self._rest_until = 0.0
+        self.trouble = ""
+
+    def start(self) -> None:
+        asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._on_events)
+
+    def close(self) -> None:
+        """The process ends: without last words but those that were said already."""
+        asyncio.get_running_loop().remove_reader(self._epoll.fileno())
+        for timer in (self._flush, self._tick):
+            if timer is not None:
+                timer.cancel()
+        for one in list(self._by_fd.values()):
+            (one.socket if isinstance(one, _Connection) else one).close()
+        self._epoll.close()
+
+    def configure(self, plan: ReflectorPlan, policies: Policies) -> None:
+        """The reflector there should be from now on."""
+        self._listen({(address, plan.port) for address in plan.addresses}, plan)
+        self._reflector.configure(plan, policies, self._clock())
+        self._carry_out()
+
+    def stop(self) -> None:
+        """End the sessions so that the peers keep our routes until another process takes over."""
+        self._reflector.stop(self._clock())
+        self._carry_out()
+
+    def wake(self) -> None:
+        """Something changed that concerns what peers are told."""
+        self._schedule_flush()
+
+    # Listening.
+
+    def _listen(self, wanted: set[Address], plan: ReflectorPlan) -> None:
+        troubles = []
+        for address in self._listeners.keys() - wanted:
+            listener = self._listeners.pop(address)
+            self._passwords.pop(address, None)
+            self._forget(listener)
+        for address in wanted - self._listeners.keys():
+            try:
+                self._listeners[address] = listener = sockets.listener(*address)
+            except OSError as error:
+                troubles.append(f"cannot listen on {address[0]}, port {address[1]}: {error.strerror}")
+                continue
+            self._by_fd[listener.fileno()] = listener
+            self._epoll.register(listener.fileno(), select.EPOLLIN)
+        for address, listener in self._listeners.items():
+            troubles += self._set_passwords(address, listener, plan)
+        self.trouble = "; ".join(sorted(troubles))
+        if troubles:
+            log.error("%s", self.trouble)
+            asyncio.get_running_loop().call_later(_REBIND_S, self._listen_again, plan)
+
+    def _listen_again(self, plan: ReflectorPlan) -> None:
+        if self._reflector.plan is plan:
+            self._listen({(address, plan.port) for address in plan.addresses}, plan)
+
+    def _set_passwords(self, address: Address, listener: socket.socket, plan: ReflectorPlan) -> Iterable[str]:
+        """The kernel answers a peer's SYN before anybody asks us, so it has to know."""
+        before = self._passwords.get(address, {})
+        wanted = {
+            peer: one.config.password
+            for peer, one in plan.sessions.items()
+            if one.config.password is not None and peer.version == address[0].version
+        }
+        for peer in before.keys() | wanted.keys():
+            if before.get(peer) == wanted.get(peer):
+                continue
+            try:
+                sockets.set_password(listener, peer, wanted.get(peer))
+            except (OSError, ValueError) as error:
+                yield f"the password of {peer} cannot be used: {error}"
+        self._passwords[address] = wanted
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                accepted, name = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:  # the peer has gone again, or there are no descriptors left
+                log.warning("a connection could not be accepted: %s", error)
+                return
+            peer = ip_address(str(name[0]).partition("%")[0])
+            standing = self._reflector.peers.get(peer)
+            if standing is None:
+                log.debug("%s is no peer: its connection is closed", peer)
+                accepted.close()
+                continue
+            accepted.setblocking(False)
+            try:
+                sockets.prepare(accepted, standing.wanted.config)
+            except OSError as error:
+                log.warning("connection from %s: %s", peer, error)
+                accepted.close()
+                continue
+            self._established(_Connection(peer, accepted), incoming=True)
+
+    # Connections.
+
+    def _established(self, connection: _Connection, incoming: bool) -> None:
+        self._conns += 1
+        connection.conn = self._conns
+        self._by_conn[connection.conn] = connection
+        descriptor = connection.socket.fileno()
+        if incoming:
+            self._by_fd[descriptor] = connection
+            self._epoll.register(descriptor, select.EPOLLIN)
+        else:
+            self._epoll.modify(descriptor, select.EPOLLIN)
+        self._reflector.on_connection(connection.peer, connection.conn, incoming, self._clock())
+
+    def _dial(self, peer: IPAddress) -> None:
+        self._cancel(peer)
+        standing = self._reflector.peers.get(peer)
+        if standing is None:
+            return  # it was configured away meanwhile
+        try:
+            made = sockets.dialer(standing.wanted.config)
+        except (OSError, ValueError) as error:
+            log.debug("%s cannot be connected to: %s", peer, error)
+            self._reflector.on_connect_failed(peer, self._clock())
+            return
+        self._dialing[peer] = self._by_fd[made.fileno()] = connection = _Connection(peer, made)
+        self._epoll.register(connection.socket.fileno(), select.EPOLLOUT)
+
+    def _cancel(self, peer: IPAddress) -> None:
+        attempt = self._dialing.pop(peer, None)
+        if attempt is not None:
+            self._forget(attempt.socket)
+
+    def _dialed(self, attempt: _Connection) -> None:
+        self._dialing.pop(attempt.peer, None)
+        error = attempt.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            self._forget(attempt.socket)
+            self._reflector.on_connect_failed(attempt.peer, self._clock())
+        else:
+            self._established(attempt, incoming=False)
+
+    def _forget(self, gone: socket.socket) -> None:
+        self._by_fd.pop(gone.fileno(), None)
+        with suppress(FileNotFoundError):
+            self._epoll.unregister(gone.fileno())
+        gone.close()
+
+    def _lost(self, connection: _Connection) -> None:
+        self._by_conn.pop(connection.conn, None)
+        self._forget(connection.socket)
+        if not connection.closing:
+            self._reflector.on_closed(connection.peer, connection.conn, self._clock())
+
+    # Events.
+
+    def _on_events(self) -> None:
+        for descriptor, event in self._epoll.poll(0, _EVENTS_AT_ONCE):
+            one = self._by_fd.get(descriptor)
+            if one is None:
+                continue  # closed because of an event before this one
+            if not isinstance(one, _Connection):
+                self._accept(one)
+            elif not one.conn:
+                self._dialed(one)
+            else:
+                if event & select.EPOLLOUT:
+                    self._on_room(one)
+                if event & ~select.EPOLLOUT and self._by_conn.get(one.conn) is one:
+                    self._read(one)
+            self._carry_out()
+        self._schedule_flush()
+
+    def _read(self, connection: _Connection) -> None:
+        try:
+            data = connection.socket.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._lost(connection)
+        elif not connection.closing:
+            self._reflector.on_data(connection.peer, connection.conn, data, self._clock())
+
+    def _on_room(self, connection: _Connection) -> None:
+        waiting = list(connection.unsent)
+        connection.unsent.clear()
+        self._reflector.on_room(connection.peer)
+        if self._write(connection, waiting):
+            self._epoll.modify(connection.socket.fileno(), select.EPOLLIN)
+            if connection.closing:
+                self._by_conn.pop(connection.conn, None)
+                self._forget(connection.socket)
+
+    def _write(self, connection: _Connection, pieces: Pieces) -> bool:
+        """Whether all of it went; what did not is kept, and goes first when there is room."""
+        if connection.unsent:
+            connection.unsent.extend(pieces)
+            return False
+        start = 0
+        while start < len(pieces):
+            part = pieces[start : start + _PIECES_AT_ONCE]
+            try:
+                sent = connection.socket.sendmsg(part)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                return True  # the reading side will hear of it
+            for piece in part:
+                if sent < len(piece):
+                    connection.unsent.append(memoryview(piece)[sent:])
+                    connection.unsent.extend(pieces[start + 1 :])
+                    self._epoll.modify(connection.socket.fileno(), select.EPOLLIN | select.EPOLLOUT)
+                    self._reflector.on_stalled(connection.peer, self._clock())
+                    return False
+                sent -= len(piece)
+                start += 1
+        return True
+
+    def _close(self, conn: int) -> None:
+        connection = self._by_conn.get(conn)
+        if connection is None:
+            return
+        connection.closing = True
+        if connection.unsent:
+            asyncio.get_running_loop().call_later(_LAST_WORDS_S, self._give_up, connection)
+            return
+        self._by_conn.pop(conn, None)
+        self._forget(connection.socket)
+
+    def _give_up(self, connection: _Connection) -> None:
+        if self._by_conn.pop(connection.conn, None) is not None:
+            self._forget(connection.socket)
+
+    # What the reflector wants.
+
+    def _carry_out(self) -> None:
+        while True:
+            wanted, notes = self._reflector.take()
+            for note in notes:
+                log.info("%s", note)
+            if not wanted:
+                break
+            for peer, output in wanted:
+                self._do(peer, output)
+        self._schedule_tick()
+
+    def _do(self, peer: IPAddress, output: ConnectionOutput) -> None:
+        match output:
+            case outputs.Connect():
+                self._dial(peer)
+            case outputs.CancelConnect():
+                self._cancel(peer)
+            case outputs.Write():
+                if (connection := self._by_conn.get(output.conn)) is not None:
+                    self._write(connection, [output.data])
+            case outputs.Close():
+                self._close(output.conn)
+
+    def _schedule_tick(self) -> None:
+        due = self._reflector.deadline
+        if self._tick is not None and self._tick_at <= due:
+            return
+        if self._tick is not None:
+            self._tick.cancel()
+        self._tick = None
+        if due == float("inf"):
+            return
+        self._tick_at = due
+        delay = max(_FINEST_TICK_S, due - self._clock())
+        self._tick = asyncio.get_running_loop().call_later(delay, self._on_tick)
+
+    def _on_tick(self) -> None:
+        self._tick = None
+        self._reflector.on_tick(self._clock())
+        self._carry_out()
+        self._schedule_flush()
+
+    def _schedule_flush(self) -> None:
+        if self._flush is None:
+            delay = max(0.0, self._rest_until - self._clock())
+            self._flush = asyncio.get_running_loop().call_later(delay, self._on_flush)
+
+    def _on_flush(self) -> None:
+        """Tell the peers what is new. What takes a while is not done again before as much time has passed."""
+        self._flush = None
+        began = self._clock()
+        if self._reflector.choose(began):
+            for peer, conn in self._reflector.waiting():
+                connection = self._by_conn.get(conn)
+                if connection is not None and not connection.unsent and not connection.closing:
+                    self._feed(peer, connection)
+        self._carry_out()
+        ended = self._clock()
+        self._rest_until = ended + (ended - began)
+
+    def _feed(self, peer: IPAddress, connection: _Connection) -> None:
+        while pieces := self._reflector.advance(peer):
+            if not self._write(connection, pieces):
+                return

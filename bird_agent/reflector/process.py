@@ -1,0 +1,250 @@
+"""weft-reflector: the composition root of a stand-alone reflector. It owns the loop, and decides nothing about routing.
+
+What it should be comes from a `PlanSource`; here the Node of its own name says it, and other sources may follow. While
+the datastore cannot be reached the last plan stays. On SIGTERM its sessions end so that the peers keep its routes until
+it is back; to end for good, delete its Node."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple, Protocol
+
+from prometheus_client import CollectorRegistry
+
+from bird_agent.datastore_view import Concern, DatastoreView, watched_prefixes
+from bird_agent.policy import Policies
+from bird_agent.reflector.inspection import ReflectorInspection
+from bird_agent.reflector.loop import Network
+from bird_agent.reflector.metrics import ReflectorMetrics, Snapshot
+from bird_agent.reflector.plan import ReflectorPlan
+from bird_agent.reflector.planning import reflector_plan
+from bird_agent.reflector.reflector import Reflector
+from bird_agent.reflector.registration import Identity, register
+from bird_agent.reflector.status import ReflectorStatus
+from bird_agent.session_config import Needs, Surroundings
+from bird_agent.surroundings import SecretFiles, look_around
+from weft.admin.metrics import MetricsServer
+from weft.admin.server import AdminServer
+from weft.admin.services.bgp import BgpServer
+from weft.admin.services.status import StatusServer
+from weft.config import AgentConfig, ConfigError
+from weft.datastore.base import Datastore
+from weft.datastore.etcd import EtcdDatastore
+from weft.datastore.syncer import Syncer, SyncEvent
+from weft.model.errors import WeftError
+from weft.node.agent import begin, configuration
+
+log = logging.getLogger("weft-reflector")
+
+TICK_S: Final = 1.0
+GATHER_S: Final = 0.05
+RETRY_REGISTRATION_S: Final = 5.0
+
+
+class Wanted(NamedTuple):
+    """What the reflector should be, and its sessions' filters."""
+
+    plan: ReflectorPlan
+    policies: Policies
+
+
+class PlanSource(Protocol):
+    """Datastore events and surroundings in, a plan out. Synchronous and without I/O."""
+
+    @property
+    def needs(self) -> Needs:
+        """What the plan asks to be told of its surroundings."""
+        ...
+
+    def on_datastore(self, batch: Sequence[SyncEvent]) -> bool:
+        """Whether the plan may be another one now."""
+        ...
+
+    def wanted(self, surroundings: Surroundings) -> Wanted | None:
+        """None while it is not known: what there is goes on."""
+        ...
+
+
+class OwnNode:
+    """The plan of a reflector that is a Node. One that is deleted has no sessions."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        self._name = config.node_name
+        self._view = DatastoreView(config.node_name, config.router_id)
+        self._needs = Needs()
+        self._last: ReflectorPlan | None = None
+
+    @property
+    def needs(self) -> Needs:
+        return self._needs
+
+    def on_datastore(self, batch: Sequence[SyncEvent]) -> bool:
+        concern = self._view.on_events(batch)
+        return self._view.in_sync and bool(concern & (Concern.SESSIONS | Concern.POLICY))
+
+    def wanted(self, surroundings: Surroundings) -> Wanted | None:
+        if not self._view.in_sync:
+            return None
+        planned = self._view.peering(surroundings)
+        plan = reflector_plan(self._name, planned, self._view.nodes)
+        if planned is None or plan is None:
+            return None if self._last is None else Wanted(replace(self._last, sessions={}), Policies())
+        self._needs, self._last = planned.needs, plan
+        return Wanted(plan, self._view.policies(planned))
+
+
+@dataclass(slots=True)
+class ReflectorProcess:
+    """One running reflector, with everything that is given to it."""
+
+    config: AgentConfig
+    source: PlanSource
+    store: Datastore
+    identity: Identity | None = None
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT."""
+        await _Running(self).run()
+
+
+class _Running:
+    def __init__(self, given: ReflectorProcess) -> None:
+        config = given.config
+        self._given = given
+        self._clock_began, self._wall_began = time.monotonic(), time.time()
+        self._reflector = Reflector(self._clock_began, random.random)
+        self._network = Network(self._reflector)
+        self._syncer = Syncer(given.store, watched_prefixes(config.node_name))
+        self._secrets = SecretFiles(config.bgp_secrets_dir, config.namespace)
+        self._surroundings = Surroundings()
+        self._wanted: Wanted | None = None
+        self._changed = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._inspection = ReflectorInspection(self._reflector, self._wall_time)
+        self._status = ReflectorStatus(
+            config.node_name, self._wall_began, self._reflector, self._inspection, self._syncer, self._network
+        )
+        self._metrics = ReflectorMetrics(config.node_name)
+
+    def _wall_time(self, at: float) -> float:
+        return time.time() - (time.monotonic() - at)
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        config = self._given.config
+        server = AdminServer(
+            config.run_dir / f"reflector-{config.node_name}.sock",
+            [StatusServer(self._status), BgpServer(self._inspection)],
+            ready=lambda: self._wanted is not None,
+        )
+        self._network.start()
+        try:
+            async with server, asyncio.TaskGroup() as group:
+                works = [self._syncer.run(self._on_datastore), self._follow(), self._tick(), self._register()]
+                tasks = [group.create_task(work) for work in works]
+                with self._serve_metrics():
+                    await self._stopping.wait()
+                for task in tasks:
+                    task.cancel()
+                self._network.stop()
+        finally:
+            self._network.close()
+            await self._given.store.close()
+
+    def _on_datastore(self, batch: Sequence[SyncEvent]) -> None:
+        if self._given.source.on_datastore(batch):
+            self._changed.set()
+
+    async def _follow(self) -> None:
+        """Keep to the plan."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            await asyncio.sleep(GATHER_S)  # resources come together
+            self._plan()
+
+    def _plan(self) -> None:
+        source = self._given.source
+        wanted = source.wanted(self._surroundings)
+        if source.needs != Needs():
+            self._surroundings = look_around(source.needs, self._secrets)
+            wanted = source.wanted(self._surroundings)
+        if wanted is None or wanted == self._wanted:
+            return
+        self._wanted = wanted
+        for problem in wanted.plan.problems:
+            log.warning("%s: %s", problem.subject, problem.text)
+        self._network.configure(wanted.plan, wanted.policies)
+        self._network.wake()
+
+    async def _tick(self) -> None:
+        """Once a second: secrets and source addresses may have changed; the figures for the scraper."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            needs = self._given.source.needs
+            if needs != Needs() and look_around(needs, self._secrets) != self._surroundings:
+                self._changed.set()
+            if self._given.config.bgp_metrics is not None:
+                tables = self._reflector.tables
+                self._metrics.snapshot = Snapshot(
+                    self._inspection.peers(), tables.size(), self._reflector.deferring, self._syncer.status.in_sync
+                )
+
+    async def _register(self) -> None:
+        identity = self._given.identity
+        while identity is not None:
+            try:
+                await register(self._given.store, identity)
+                return
+            except WeftError as error:
+                log.error("Node %s could not be written, trying again: %s", identity.name, error)
+            await asyncio.sleep(RETRY_REGISTRATION_S)
+
+    def _serve_metrics(self) -> contextlib.AbstractContextManager[object]:
+        if self._given.config.bgp_metrics is None:
+            return contextlib.nullcontext()
+        address, port = self._given.config.bgp_metrics
+        registry = CollectorRegistry()
+        registry.register(self._metrics)
+        try:
+            return MetricsServer(registry, port, address)
+        except OSError as error:  # reflecting is worth more
+            log.error("metrics are not served on %s, port %d: %s", address, port, error)
+            return contextlib.nullcontext()
+
+
+async def _run(config: AgentConfig, identity: Identity | None) -> None:
+    assert config.etcd is not None
+    await ReflectorProcess(config, OwnNode(config), EtcdDatastore(config.etcd), identity).run()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="weft-reflector", description="A BGP route reflector (RFC 4456).")
+    parser.parse_args(argv)
+    name = os.environ.get("WEFT_REFLECTOR_NAME", "").strip()
+    if name:
+        os.environ["NODENAME"] = name
+    config = configuration(parser)
+    try:
+        identity = Identity.from_environ(config.node_name, os.environ)
+    except ConfigError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    begin(parser, config, f"reflector-{config.node_name}")
+    asyncio.run(_run(config, identity))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,403 @@
+"""A route reflector's whole state, without I/O: sessions, what they say, what they are told, and when.
+
+Inputs come through `on_*` and `configure`; `take` returns what has to be done about connections and what belongs in the
+log; `choose` and `advance` give what peers are to be sent, when there is room for it. A change of one session's
+settings resets that session alone. After a start nothing is told until the peers have told everything (RFC 4724 4.1),
+so that a restarted reflector never withdraws what is merely late."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address
+from typing import Final, assert_never
+
+from bird_agent.bestpath import Peer
+from bird_agent.exabgp.commands import Family
+from bird_agent.holdoffs import HoldOffs
+from bird_agent.policy import Policies
+from bird_agent.reflector import outputs
+from bird_agent.reflector.attributes import AttributeSets
+from bird_agent.reflector.errors import Stop
+from bird_agent.reflector.exabgp_codec import write_refresh
+from bird_agent.reflector.groups import Pieces
+from bird_agent.reflector.learning import Learning
+from bird_agent.reflector.negotiation import Negotiated
+from bird_agent.reflector.plan import ReflectorPlan, ReflectorSession
+from bird_agent.reflector.session import Jitter, Session
+from bird_agent.reflector.tables import Tables
+from bird_agent.session_config import Problem, SessionKind
+from bird_agent.sessions import Action, MarkStale
+from weft.model.address import IPAddress
+
+COME_BACK_S: Final = 15.0
+"""After a start, so long for every peer to open its session; those that came have longer to tell everything."""
+STALLED_S: Final = 480.0
+"""A peer that takes nothing for this long, or twice the hold time, is given up (RFC 9687)."""
+FOREVER: Final = float("inf")
+BEGIN, END = 1, 2  # of a refresh (RFC 7313 4)
+
+ConnectionOutput = outputs.Connect | outputs.CancelConnect | outputs.Write | outputs.Close
+
+
+@dataclass(slots=True)
+class Standing:
+    """One session as it stands. `marks`: what is still to be sent behind everything that is known now."""
+
+    wanted: ReflectorSession
+    session: Session
+    learning: Learning
+    conn: int | None = None
+    negotiated: Negotiated | None = None
+    since: float = 0.0
+    last_error: str = ""
+    flaps: int = 0
+    updates: int = 0
+    stalled_since: float | None = None
+    ends: set[Family] = field(default_factory=set)
+    refreshing: set[Family] = field(default_factory=set)
+    refresh_asked: set[Family] = field(default_factory=set)
+    first: list[bytes] = field(default_factory=list)
+
+    @property
+    def established(self) -> bool:
+        return self.conn is not None
+
+    @property
+    def restarting(self) -> bool:
+        """The peer is away, and its routes are kept."""
+        return not self.established and bool(self.learning.stale_until)
+
+
+class Reflector:
+    """See the module. Not thread-safe: one loop owns it. All times are of one monotonic clock."""
+
+    def __init__(self, now: float, jitter: Jitter) -> None:
+        self._started_at = now
+        self._jitter = jitter
+        self._plan: ReflectorPlan | None = None
+        self._policies = Policies()
+        self._deferring = True
+        self._sets = AttributeSets()
+        self._outputs: list[tuple[IPAddress, ConnectionOutput]] = []
+        self._notes: list[str] = []
+        self._due = FOREVER
+        self.hold_offs = HoldOffs()
+        self.peers: dict[IPAddress, Standing] = {}
+        self.tables = Tables(self._sets)
+
+    @property
+    def plan(self) -> ReflectorPlan | None:
+        return self._plan
+
+    @property
+    def deferring(self) -> bool:
+        """It has been started not long ago, and tells nobody anything until it knows everything."""
+        return self._deferring
+
+    @property
+    def deadline(self) -> float:
+        """When `on_tick` has something to do."""
+        return self._due
+
+    def problems(self, now: float) -> list[Problem]:
+        planned = () if self._plan is None else self._plan.problems
+        return [*planned, *self._policies.problems, *self.hold_offs.problems(now)]
+
+    # Who the peers are.
+
+    def configure(self, plan: ReflectorPlan, policies: Policies, now: float) -> None:
+        """The sessions there should be. What differs is changed, and nothing else."""
+        before, self._plan, self._policies = self._plan, plan, policies
+        self.hold_offs.on_planned({peer: one.config for peer, one in plan.sessions.items()})
+        anew = before is not None and _identity(before) != _identity(plan)
+        for peer, standing in list(self.peers.items()):
+            wanted = plan.sessions.get(peer)
+            if wanted is None:
+                self._end(peer, standing, Stop.DECONFIGURED, now)
+                self.tables.rib.forget(peer)
+            elif anew or _settings(wanted) != _settings(standing.wanted):
+                self._end(peer, standing, Stop.CONFIGURATION_CHANGE, now)
+                self.tables.rib.drop(peer)
+            else:
+                standing.wanted = wanted
+                self._name(peer, standing)
+        for peer, messages in self.tables.configure(plan, policies).items():
+            standing = self.peers[peer]
+            standing.first += messages
+        for peer, wanted in plan.sessions.items():
+            if peer not in self.peers:
+                self._begin(peer, wanted, now)
+            else:
+                self._limit(peer, now)
+
+    def _begin(self, peer: IPAddress, wanted: ReflectorSession, now: float) -> None:
+        assert self._plan is not None
+        session = Session(self._plan, wanted, now, sets=self._sets, jitter=self._jitter)
+        session.restarting = self._deferring
+        self.peers[peer] = standing = Standing(wanted, session, Learning(peer), since=now)
+        if peer not in self.hold_offs:
+            session.on_start(now)
+        self._take(peer, standing, now)
+
+    def _end(self, peer: IPAddress, standing: Standing, why: Stop, now: float) -> None:
+        """For good: another session may take the place."""
+        standing.session.on_stop(now, why)
+        self._take(peer, standing, now)
+        del self.peers[peer]
+
+    def stop(self, now: float) -> None:
+        """This process ends and another follows: the peers are to keep our routes until then."""
+        for peer, standing in self.peers.items():
+            standing.session.on_stop(now, Stop.RESTART)
+            self._take(peer, standing, now)
+
+    # What happens.
+
+    def on_connection(self, peer: IPAddress, conn: int, incoming: bool, now: float) -> None:
+        standing = self.peers[peer]
+        standing.session.on_connection(conn, incoming, now)
+        self._take(peer, standing, now)
+
+    def on_connect_failed(self, peer: IPAddress, now: float) -> None:
+        if (standing := self.peers.get(peer)) is not None:
+            standing.session.on_connect_failed(now)
+            self._take(peer, standing, now)
+
+    def on_data(self, peer: IPAddress, conn: int, data: bytes, now: float) -> None:
+        if (standing := self.peers.get(peer)) is not None:
+            standing.session.on_data(conn, data, now)
+            self._take(peer, standing, now)
+
+    def on_closed(self, peer: IPAddress, conn: int, now: float) -> None:
+        if (standing := self.peers.get(peer)) is not None:
+            standing.session.on_closed(conn, now)
+            self._take(peer, standing, now)
+
+    def on_stalled(self, peer: IPAddress, now: float) -> None:
+        """The connection takes no more for now."""
+        if (standing := self.peers.get(peer)) is not None and standing.stalled_since is None:
+            standing.stalled_since = now
+            self._due = min(self._due, now + _patience(standing))
+
+    def on_room(self, peer: IPAddress) -> None:
+        """The connection has taken something."""
+        if (standing := self.peers.get(peer)) is not None:
+            standing.stalled_since = None
+
+    def on_tick(self, now: float) -> None:
+        self._due = FOREVER
+        for peer in self.hold_offs.on_tick(now):
+            if (standing := self.peers.get(peer)) is not None:
+                standing.session.on_start(now)
+        for peer, standing in list(self.peers.items()):
+            deadline = standing.session.deadline
+            if deadline is not None and now >= deadline:
+                standing.session.on_tick(now)
+            if (until := standing.learning.deadline) is not None and now >= until:
+                self._apply(peer, standing.learning.on_tick(now))
+            if standing.stalled_since is not None and now - standing.stalled_since >= _patience(standing):
+                self._note(peer, "down: it has taken nothing for too long")
+                standing.session.on_stop(now, Stop.OUT_OF_RESOURCES)
+            self._take(peer, standing, now)
+
+    def _take(self, peer: IPAddress, standing: Standing, now: float) -> None:
+        for output in standing.session.take():
+            match output:
+                case outputs.Connect() | outputs.CancelConnect() | outputs.Write() | outputs.Close():
+                    self._outputs.append((peer, output))
+                case outputs.Updates():
+                    self._on_updates(peer, standing, output, now)
+                case outputs.Opened():
+                    pass  # whether it comes up, is open
+                case outputs.Up():
+                    self._on_up(peer, standing, output, now)
+                case outputs.Down():
+                    self._on_down(peer, standing, output, now)
+                case outputs.EndOfRib():
+                    self._apply(peer, standing.learning.on_end_of_rib(output.family))
+                case outputs.RefreshAsked():
+                    standing.refresh_asked.add(output.family)
+                case outputs.RefreshMark():
+                    learning = standing.learning
+                    begins, family = output.begins, output.family
+                    self._apply(
+                        peer, learning.on_refresh_begins(family, now) if begins else learning.on_end_of_rib(family)
+                    )
+                case outputs.Treated():
+                    self._note(peer, output.problem)
+                case _:
+                    assert_never(output)
+        for due in (standing.session.deadline, standing.learning.deadline):
+            if due is not None and due < self._due:
+                self._due = due
+
+    def _on_up(self, peer: IPAddress, standing: Standing, up: outputs.Up, now: float) -> None:
+        negotiated = up.negotiated
+        standing.conn, standing.negotiated, standing.since, standing.last_error = up.conn, negotiated, now, ""
+        standing.stalled_since = None
+        self._apply(peer, standing.learning.on_up(negotiated, now))
+        self._name(peer, standing)
+        self.tables.join(peer, negotiated)
+        standing.ends = {family for family, _ in self.tables.groups(peer)}
+        standing.refresh_asked, standing.refreshing, standing.first = set(), set(), []
+        self._note(peer, f"up with hold time {negotiated.hold_time_s} s for {', '.join(sorted(standing.ends))}")
+
+    def _name(self, peer: IPAddress, standing: Standing) -> None:
+        """Who the peer is, for the choice of best paths; its settings may have changed meanwhile."""
+        config, negotiated = standing.wanted.config, standing.negotiated
+        if negotiated is None or self._plan is None:
+            return
+        local_as = None if config.local_as == self._plan.asn else config.local_as
+        allowed = config.allowed_own_as
+        self.tables.set_peer(Peer(peer, negotiated.router_id, negotiated.peer_as, config.internal, local_as, allowed))
+
+    def _on_down(self, peer: IPAddress, standing: Standing, down: outputs.Down, now: float) -> None:
+        news, standing.last_error = down.why != standing.last_error, down.why
+        negotiated = standing.negotiated
+        if not down.was_up or negotiated is None or standing.conn is None:
+            if news:
+                self._note(peer, f"does not come up: {down.why}")
+            return
+        self.tables.leave(peer)
+        standing.conn, standing.since = None, now
+        standing.flaps += 1
+        self._apply(peer, standing.learning.on_down(negotiated, down.graceful, down.why, now))
+        received = self.tables.rib.received(peer)
+        kept = f"; its {received} routes are kept while it restarts" if standing.restarting else ""
+        self._note(peer, f"down: {down.why}{kept}")
+
+    def _on_updates(self, peer: IPAddress, standing: Standing, heard: outputs.Updates, now: float) -> None:
+        if not standing.established:
+            return
+        standing.updates += 1
+        standing.learning.on_heard(heard.family, now)
+        path = None
+        if heard.attributes is not None and heard.next_hop is not None:
+            path = heard.attributes, heard.next_hop
+        self.tables.rib.update(peer, heard.family, path, heard.announced, heard.withdrawn)
+        self._limit(peer, now)
+
+    def _limit(self, peer: IPAddress, now: float) -> None:
+        """More prefixes than a peer may announce end its session, and keep it down for a while."""
+        standing = self.peers[peer]
+        allowed = standing.wanted.config.max_prefixes
+        if allowed is None or not standing.established or self.tables.rib.received(peer) <= allowed:
+            return
+        self._note(peer, f"it announced more than {allowed} prefixes: held down for now")
+        self.hold_offs.begin(standing.wanted.config, now)
+        standing.session.on_stop(now, Stop.MAX_PREFIXES)
+        self._due = now
+        self._take(peer, standing, now)
+
+    # What the peers are told.
+
+    def choose(self, now: float) -> bool:
+        """Choose best paths and tell the groups; whether anybody may be told anything yet."""
+        if self._deferring and not self._know_everything(now):
+            return False
+        self.tables.choose()
+        return True
+
+    def _know_everything(self, now: float) -> bool:
+        if self._plan is None:
+            return False
+        restart_time_s = self._plan.restart_time_s
+        waits = self._started_at + COME_BACK_S
+        for peer, standing in self.peers.items():
+            if standing.established:
+                if standing.learning.awaited and now < self._started_at + restart_time_s / 2:
+                    self._due = min(self._due, self._started_at + restart_time_s / 2)
+                    return False
+            elif now < waits and peer not in self.hold_offs:
+                self._due = min(self._due, waits)
+                return False
+        self._deferring = False
+        for standing in self.peers.values():
+            standing.session.restarting = False
+        routes = sum(len(self.tables.rib.prefixes(family)) for family in ("ipv4 unicast", "ipv6 unicast"))
+        self._notes.append(f"{routes} prefixes learnt after the start; peers are told now")
+        return True
+
+    def waiting(self) -> Iterator[tuple[IPAddress, int]]:
+        """Peers that there may be something for, with their connections."""
+        for peer, standing in self.peers.items():
+            if standing.conn is not None:
+                yield peer, standing.conn
+
+    def advance(self, peer: IPAddress) -> Pieces:
+        """What the peer is sent next; empty: it knows everything, or is not up."""
+        standing = self.peers.get(peer)
+        if standing is None or standing.conn is None or self._deferring:
+            return []
+        pieces: Pieces = [*standing.first]
+        standing.first = []
+        for family, group in self.tables.groups(peer):
+            while not pieces and not group.up_to_date(peer):
+                pieces += group.advance(peer)
+            if not group.up_to_date(peer):
+                continue
+            if family in standing.ends:
+                standing.ends.discard(family)
+                pieces.append(self.tables.end_of_rib(peer, family))
+            if family in standing.refreshing:
+                standing.refreshing.discard(family)
+                pieces.append(write_refresh(family, END))
+            if family in standing.refresh_asked:
+                standing.refresh_asked.discard(family)
+                pieces += self._begin_refresh(standing, family)
+                group.tell_again(peer)
+        return pieces
+
+    @staticmethod
+    def _begin_refresh(standing: Standing, family: Family) -> Pieces:
+        if standing.negotiated is None or not standing.negotiated.enhanced_refresh:
+            return []
+        standing.refreshing.add(family)
+        return [write_refresh(family, BEGIN)]
+
+    # Outputs.
+
+    def take(self) -> tuple[list[tuple[IPAddress, ConnectionOutput]], list[str]]:
+        """What is to be done about connections, in order, and lines for the log."""
+        found = self._outputs, self._notes
+        self._outputs, self._notes = [], []
+        return found
+
+    def _apply(self, peer: IPAddress, actions: list[Action]) -> None:
+        gone = self.tables.apply(actions)
+        reasons = [action.why for action in actions if not isinstance(action, MarkStale)]
+        if gone and reasons:
+            self._note(peer, f"{gone} of its routes go: {reasons[0]}")
+
+    def _note(self, peer: IPAddress, text: str) -> None:
+        standing = self.peers.get(peer)
+        config = None if standing is None else standing.wanted.config
+        who = f"{peer}" if config is None else f"{peer} (AS {config.peer_as}, {config.resource})"
+        self._notes.append(f"BGP session with {who}: {text}")
+
+
+def _identity(plan: ReflectorPlan) -> tuple[int, IPv4Address, int]:
+    """What every OPEN says."""
+    return plan.asn, plan.router_id, plan.restart_time_s
+
+
+def _settings(wanted: ReflectorSession) -> ReflectorSession:
+    """What a session cannot change while it is up."""
+    config = replace(
+        wanted.config,
+        resource="",
+        kind=SessionKind.MESH,
+        next_hop_mode="Auto",
+        allowed_own_as=0,
+        gateway=None,
+        filters=(),
+        max_prefixes=None,
+        bfd=None,
+    )
+    return replace(wanted, config=config, client=False)
+
+
+def _patience(standing: Standing) -> float:
+    held = 0 if standing.negotiated is None else standing.negotiated.hold_time_s
+    return max(STALLED_S, 2.0 * held)
