@@ -23,6 +23,9 @@ class Result:
 
     @property
     def ratio(self) -> float:
+        """Not a number where nothing is divided by; two noughts are alike."""
+        if self.ours == self.rival:
+            return 1.0
         return self.ours / self.rival if self.rival else float("nan")
 
     def as_json(self) -> dict[str, object]:
@@ -32,7 +35,7 @@ class Result:
             "rival_name": self.rival_name,
             "rival": self.rival,
             "unit": self.unit,
-            "ratio": self.ratio,
+            "ratio": None if math.isnan(self.ratio) else self.ratio,
             "goal": self.goal,
             "met": self.met,
         }
