@@ -13,16 +13,14 @@ Each node peers with both ToRs and, over the first segment, with the other nodes
 
 from __future__ import annotations
 
-import subprocess
 from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from pathlib import Path
 
 from lab import process
 from lab.netns import NetNs, bridge, link
-from tests.conftest import free_port, wait_for_port
+from tests.bench import datastore
 from tests.functional.bgp.fabric import AgentNode, Bird, Store
-from tests.functional.bgp.forward import Forwarder
 from weft.model import keys
 from weft.model.base import Metadata
 from weft.model.bgp import BGPConfiguration, BGPConfigurationSpec
@@ -202,8 +200,9 @@ class WeftFabric(Fabric):
     def __init__(self, stack: ExitStack, prefix: str, directory: Path) -> None:
         super().__init__(stack, prefix, directory)
         self.store = self._datastore()
-        environ = {"ETCD_ENDPOINTS": "http://127.0.0.1:2379"}
-        self.agents = {node: AgentNode(node, netns, directory / node, environ) for node, netns in self.nodes.items()}
+        self.agents = {
+            node: AgentNode(node, netns, directory / node, datastore.ENVIRON) for node, netns in self.nodes.items()
+        }
 
     def start(self) -> None:
         for agent in self.agents.values():
@@ -214,27 +213,7 @@ class WeftFabric(Fabric):
         return process.in_netns(self.nodes[node])
 
     def _datastore(self) -> Store:
-        client, peer = free_port(), free_port()
-        etcd = subprocess.Popen(
-            [
-                "etcd",
-                f"--data-dir={self.directory / 'etcd'}",
-                f"--listen-client-urls=http://127.0.0.1:{client}",
-                f"--advertise-client-urls=http://127.0.0.1:{client}",
-                f"--listen-peer-urls=http://127.0.0.1:{peer}",
-                f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}",
-                f"--initial-cluster=default=http://127.0.0.1:{peer}",
-                "--log-level=error",
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        self._stack.callback(etcd.wait)
-        self._stack.callback(etcd.terminate)
-        wait_for_port(client, etcd)
-        for netns in self.nodes.values():
-            self._stack.callback(Forwarder(netns, 2379, ("127.0.0.1", client)).close)
-        store = Store(f"127.0.0.1:{client}")
+        store = datastore.start(self._stack, self.directory, *self.nodes.values())
         metadata = Metadata(name="default", annotations={"weft/bfd": "100ms x 3"})
         configuration = BGPConfiguration(metadata=metadata, spec=BGPConfigurationSpec(as_number=AsNumber(64512)))
         store.put(keys.of(configuration), configuration)
