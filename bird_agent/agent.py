@@ -214,6 +214,7 @@ class Agent:
             if not self._swept and self.conversation.settled:
                 self._swept = done.sweep = True
         if self.conversation.synced:
+            self.rulebook.set_extended_next_hops(self.conversation.extended_to)
             sessions = {} if self.peering is None else self.peering.sessions
             complete = self._swept or not self.rulebook.passes or self.conversation.age_s >= DEFERRAL_S
             self.conversation.step_drain()

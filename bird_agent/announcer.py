@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 
 from bird_agent.drain import Phase, shaped
 from bird_agent.exabgp import commands
-from bird_agent.exabgp.commands import FAMILIES, Announcement
+from bird_agent.exabgp.commands import Announcement, Family
 from bird_agent.policy import Exporter
 from bird_agent.session_config import SessionConfig
 from weft.model.address import IPAddress, IPNetwork
@@ -24,7 +24,7 @@ class Announcer:
 
     def __init__(self) -> None:
         self._told: dict[IPAddress, dict[IPNetwork, Announcement]] = {}
-        self._end_of_rib_due: set[IPAddress] = set()
+        self._end_of_rib_due: dict[IPAddress, tuple[Family, ...]] = {}
         self._compare_all = False
         self._changed: set[IPNetwork] = set()
         self._incomplete = False
@@ -42,11 +42,12 @@ class Announcer:
         """These were added to or taken from what is announced."""
         self._changed.update(prefixes)
 
-    def on_up(self, peer: IPAddress) -> None:
-        self._end_of_rib_due.add(peer)
+    def on_up(self, peer: IPAddress, carried: tuple[Family, ...]) -> None:
+        """Of these families its session has to be told the end."""
+        self._end_of_rib_due[peer] = carried
 
     def on_down(self, peer: IPAddress) -> None:
-        self._end_of_rib_due.discard(peer)
+        self._end_of_rib_due.pop(peer, None)
 
     def on_detached(self) -> None:
         """What ExaBGP remembers is known again when it has reported it."""
@@ -92,8 +93,7 @@ class Announcer:
 
     def _ends_of_rib(self, sessions: Mapping[IPAddress, SessionConfig]) -> list[bytes]:
         due = [peer for peer in self._end_of_rib_due if peer in self._told and peer in sessions]
-        self._end_of_rib_due.difference_update(due)
-        return [commands.end_of_rib(peer, FAMILIES[version]) for peer in due for version in sessions[peer].versions]
+        return [commands.end_of_rib(peer, family) for peer in due for family in self._end_of_rib_due.pop(peer)]
 
     def _difference(
         self, config: SessionConfig, told: dict[IPNetwork, Announcement], exporter: Exporter

@@ -15,6 +15,7 @@ from bird_agent.attachment import Attachment
 from bird_agent.bestpath import Peer
 from bird_agent.drain import Drain, Situation
 from bird_agent.exabgp import commands, events, link
+from bird_agent.exabgp.commands import FAMILIES, Family
 from bird_agent.exabgp.events import SpeakerEvent
 from bird_agent.rib import Rib
 from bird_agent.session_config import Peering, SessionConfig
@@ -75,6 +76,20 @@ class Conversation:
         """How long the agent has been there."""
         return self.now - self._started_at
 
+    def carried(self, peer: IPAddress) -> tuple[Family, ...]:
+        """The families that a session carries."""
+        session = self.sessions.get(peer)
+        return () if session is None else session.carried
+
+    @property
+    def extended_to(self) -> frozenset[IPAddress]:
+        """The peers that have agreed to IPv6 next hops of IPv4 prefixes: those that said so, of ours that offer it."""
+        return frozenset(
+            session.peer
+            for session in self.sessions
+            if session.opened is not None and session.opened.extended_next_hop and _offers(session)
+        )
+
     def config_of(self, peer: IPAddress) -> SessionConfig | None:
         return None if self.peering is None else self.peering.sessions.get(peer)
 
@@ -87,7 +102,9 @@ class Conversation:
     def configure(self, peering: Peering | None) -> None:
         """The sessions there should be from now on."""
         self.peering = peering
-        self._do(self.sessions.configure(set() if peering is None else set(peering.sessions)))
+        sessions = {} if peering is None else peering.sessions
+        families = {peer: tuple(FAMILIES[each] for each in one.versions) for peer, one in sessions.items()}
+        self._do(self.sessions.configure(families))
         self._announcer.on_sessions_changed()
 
     def name_peers(self) -> None:
@@ -191,7 +208,7 @@ class Conversation:
 
     def _on_up(self, peer: IPAddress, at: float) -> None:
         self.sessions.on_up(peer, at)
-        self._announcer.on_up(peer)
+        self._announcer.on_up(peer, self.carried(peer))
         self.note(peer, "up")
 
     def _on_down(self, down: events.SessionDown) -> None:
@@ -232,7 +249,7 @@ class Conversation:
                 self._on_open(session.peer, report.opened)
                 self._on_up(session.peer, report.since)
             if first:
-                self._announcer.on_up(session.peer)
+                self._announcer.on_up(session.peer, session.carried)
                 self.note(session.peer, "is established")
                 missed = missed or session.peer not in attachment.replayed
             if missed:
@@ -247,7 +264,8 @@ class Conversation:
         self._do(self.sessions.on_refresh(peer, self.now))
         if opened.route_refresh:
             self.commands.append(link.forget(str(peer)))
-            self.commands.append(commands.route_refresh(peer, commands.family_of(peer)))
+            for family in self.carried(peer):
+                self.commands.append(commands.route_refresh(peer, family))
         else:
             self.commands.append(commands.teardown(peer, 4))
 
@@ -290,3 +308,8 @@ class Conversation:
         taken = self.commands, self.notes
         self.commands, self.notes = [], []
         return taken
+
+
+def _offers(session: Session) -> bool:
+    """An IPv6 session that carries both families offers it (bird_agent/exabgp/configuration.py)."""
+    return session.peer.version == 6 and len(session.families) == len(FAMILIES)

@@ -339,6 +339,8 @@ def _neighbor(peering: Peering, session: SessionConfig) -> Neighbor:
         password=None if session.password is None else session.password.text,
         port=None if session.port == DEFAULT_PORT else session.port,
         ttl_security_hops=session.ttl_security_hops,
+        passive=session.passive,
+        versions=session.versions,
     )
 
 

@@ -26,7 +26,7 @@ from bird_agent.session_config import (
     SessionKind,
     Surroundings,
 )
-from bird_agent.session_options import Options, hold_time_s, prefix_limit, restart_time_s
+from bird_agent.session_options import Options, hold_time_s, prefix_limit, restart_time_s, versions
 from bird_agent.settings import (
     DEFAULT_CONFIGURATION,
     NODE_CONFIGURATION,
@@ -42,6 +42,7 @@ from weft.model.node import Node
 DEFAULT_AS: Final = 64512
 MAX_PREFIXES: Final = "weft/max-prefixes"
 BFD: Final = "weft/bfd"
+FAMILIES: Final = "weft/address-families"
 """Annotations of a BGPPeer, or of the default BGPConfiguration for all sessions: Calico has no such settings."""
 
 T = TypeVar("T")
@@ -118,6 +119,7 @@ class _Planner:
                 restart_time_s=restart_time_s(default.node_mesh_max_restart_time),
                 max_prefixes=self._annotated(MAX_PREFIXES, prefix_limit),
                 bfd=self._annotated(BFD, parse_wish),
+                versions=self._annotated(FAMILIES, versions) or frozenset(),
             ),
             default.node_mesh_password,
             subject,
@@ -233,6 +235,8 @@ class _Planner:
                 filters=options.filters,
                 max_prefixes=options.max_prefixes,
                 bfd=options.bfd,
+                versions=tuple(sorted(options.versions | {peer.version})),
+                other_local=self._local.get(6 if peer.version == 4 else 4),
                 client=asn == local_as and own_cluster is not None and options.peer_cluster != own_cluster,
             ),
         )
@@ -253,6 +257,7 @@ class _Planner:
             filters=spec.filters,
             max_prefixes=self._annotated(MAX_PREFIXES, prefix_limit, peer),
             bfd=self._annotated(BFD, parse_wish, peer),
+            versions=self._annotated(FAMILIES, versions, peer) or frozenset(),
         )
         return self._with_password(options, spec.password, subject)
 

@@ -38,6 +38,7 @@ class Options:
     max_prefixes: int | None = None
     bfd: BfdWish | None = None
     peer_cluster: IPv4Address | None = None
+    versions: frozenset[int] = frozenset()
 
 
 def restart_time_s(wanted: timedelta | None) -> int:
@@ -54,3 +55,12 @@ def prefix_limit(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise ValueError(f"{text!r} is not a number of prefixes: no limit")
     return int(text)
+
+
+def versions(text: str) -> frozenset[int]:
+    """`IPv4,IPv6`: the families a session carries beside that of its addresses. Raises ValueError."""
+    known = {"ipv4": 4, "ipv6": 6}
+    try:
+        return frozenset(known[name.strip().lower()] for name in text.split(","))
+    except KeyError:
+        raise ValueError(f"{text!r} is none of IPv4, IPv6 and IPv4,IPv6") from None

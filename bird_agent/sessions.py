@@ -83,14 +83,17 @@ Action = MarkStale | DropStale | DropAll
 
 @dataclass(slots=True)
 class Session:
-    """One session as the agent knows it. `learning` until the peer has told everything once."""
+    """One session as the agent knows it. `families` are those it may carry; `learning` until the peer has told
+    everything of all that it does carry once."""
 
     peer: IPAddress
+    families: tuple[Family, ...] = ()
     state: str = "idle"
     since: float = 0.0
     last_error: str = ""
     opened: PeerOpen | None = None
-    learning: bool = True
+    awaited: set[Family] | None = None
+    """The families whose end has not been heard yet; None before the first session."""
     up_at: float = 0.0
     flaps: int = 0
     updates: int = 0
@@ -99,10 +102,18 @@ class Session:
     deadline: float | None = None
     we_restarted: bool = False
 
+    def __post_init__(self) -> None:
+        self.families = self.families or (family_of(self.peer),)
+
     @property
-    def family(self) -> Family:
-        """The one family the session carries: that of its addresses."""
-        return family_of(self.peer)
+    def carried(self) -> tuple[Family, ...]:
+        """The families that both ends have agreed on."""
+        agreed = None if self.opened is None else self.opened.families
+        return self.families if agreed is None else tuple(each for each in self.families if each in agreed)
+
+    @property
+    def learning(self) -> bool:
+        return self.awaited is None or bool(self.awaited)
 
     @property
     def established(self) -> bool:
@@ -139,14 +150,15 @@ class Sessions:
     def __init__(self) -> None:
         self._sessions: dict[IPAddress, Session] = {}
 
-    def configure(self, peers: set[IPAddress]) -> list[Action]:
-        """The peers that should be; what those that are no longer wanted have said goes."""
+    def configure(self, peers: Mapping[IPAddress, tuple[Family, ...]]) -> list[Action]:
+        """The peers that should be, and what families they may carry; what those that are no longer wanted have said
+        goes."""
         actions: list[Action] = []
-        for peer in set(self._sessions) - peers:
+        for peer in self._sessions.keys() - peers.keys():
             del self._sessions[peer]
             actions.append(DropAll(peer, "no longer configured"))
-        for peer in peers - set(self._sessions):
-            self._sessions[peer] = Session(peer)
+        for peer, families in peers.items():
+            self._sessions.setdefault(peer, Session(peer)).families = families
         return actions
 
     def get(self, peer: IPAddress) -> Session | None:
@@ -176,7 +188,7 @@ class Sessions:
             return
         session.state, session.since, session.up_at = "established", at, at
         session.last_error = ""
-        session.learning, session.we_restarted = True, False
+        session.awaited, session.we_restarted = set(session.carried), False
         session.deadline = at + (RESYNC_TIMEOUT_S if _sends_end_of_rib(session.opened) else QUIET_S)
         for family in session.stale_until:
             session.stale_until[family] = at + RESYNC_TIMEOUT_S
@@ -195,7 +207,10 @@ class Sessions:
         session = self._sessions.get(peer)
         if session is None:
             return []
-        session.learning, session.deadline = False, None
+        if session.awaited is not None:
+            session.awaited.discard(family)
+        if not session.learning:
+            session.deadline = None
         session.stale_until.pop(family, None)
         return [DropStale(peer, family, "not announced again")]
 
@@ -204,11 +219,12 @@ class Sessions:
         session = self._sessions.get(peer)
         if session is None:
             return []
-        session.learning = True
+        session.awaited = set(session.carried)
         enhanced = session.opened is not None and session.opened.enhanced_refresh
         session.deadline = at + (RESYNC_TIMEOUT_S if enhanced else QUIET_S)
-        session.stale_until[session.family] = session.deadline
-        return [MarkStale(peer, session.family)]
+        for family in session.carried:
+            session.stale_until[family] = session.deadline
+        return [MarkStale(peer, family) for family in session.carried]
 
     def on_down(self, down: SessionDown) -> list[Action]:
         """The session ended, or an attempt came to nothing."""
@@ -254,8 +270,9 @@ class Sessions:
     def _keep_over_our_restart(session: Session, at: float) -> list[Action]:
         """The peer goes on forwarding, and will not say that it did: it has not restarted."""
         session.deadline, session.we_restarted = None, True
-        session.stale_until[session.family] = at + RESYNC_TIMEOUT_S
-        return [MarkStale(session.peer, session.family)]
+        for family in session.carried:
+            session.stale_until[family] = at + RESYNC_TIMEOUT_S
+        return [MarkStale(session.peer, family) for family in session.carried]
 
     def on_replay(self, peer: IPAddress, complete: bool) -> list[Action]:
         """The peer's history is about to be told: all of it from the beginning, or what there is."""
@@ -265,7 +282,7 @@ class Sessions:
         if not complete:
             return []
         counts = session.counts_before_replay or (session.flaps, session.updates)
-        self._sessions[peer] = Session(peer, counts_before_replay=counts)
+        self._sessions[peer] = Session(peer, session.families, counts_before_replay=counts)
         return [DropAll(peer, "its history is told again")]
 
     def on_replay_over(self) -> None:
@@ -296,7 +313,9 @@ class Sessions:
         actions: list[Action] = []
         for session in self._sessions.values():
             if session.deadline is not None and now >= session.deadline:
-                actions += self.on_end_of_rib(session.peer, session.family)
+                for family in session.carried:
+                    actions += self.on_end_of_rib(session.peer, family)
+                session.deadline = None
             for family in [family for family, until in session.stale_until.items() if now >= until]:
                 del session.stale_until[family]
                 actions.append(DropStale(session.peer, family, "its restart time is over"))
@@ -309,7 +328,7 @@ class Sessions:
             return []
         if not down.reason.startswith(_LOST) or opened.restart_time_s == 0:
             return []
-        return [session.family] if session.family in opened.restart_families else []
+        return [family for family in session.carried if family in opened.restart_families]
 
 
 def _sends_end_of_rib(opened: PeerOpen | None) -> bool:

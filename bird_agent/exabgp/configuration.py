@@ -31,7 +31,8 @@ class UnrenderableSessionError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Neighbor:
-    """One session as ExaBGP has to know it. `router_id` and the two addresses are this node's and the peer's."""
+    """One session as ExaBGP has to know it. `router_id` and the two addresses are this node's and the peer's;
+    `versions` are 4 and 6 by the prefixes it carries, none: those of its addresses."""
 
     peer: IPAddress
     local: IPAddress
@@ -44,6 +45,7 @@ class Neighbor:
     port: int | None = None
     password: str | None = None
     ttl_security_hops: int | None = None
+    versions: tuple[int, ...] = ()
     local_port: int = 179
 
     def __post_init__(self) -> None:
@@ -83,8 +85,11 @@ def digest_of(content: bytes) -> str:
 
 
 def _neighbor(session: Neighbor) -> str:
-    family = "ipv4" if session.peer.version == 4 else "ipv6"
+    versions = session.versions or (session.peer.version,)
+    families = " ".join(f"ipv{version} unicast;" for version in sorted(versions))
     optional = []
+    if session.peer.version == 6 and 4 in versions:
+        optional.append("nexthop { ipv4 unicast ipv6; }")  # RFC 8950, if the peer offers it too
     if session.passive:
         optional.append("passive true;")
     if session.port is not None:
@@ -95,6 +100,7 @@ def _neighbor(session: Neighbor) -> str:
         # GTSM (RFC 5082): send with 255, accept what has crossed at most that many routers.
         optional.append("outgoing-ttl 255;")
         optional.append(f"incoming-ttl {256 - session.ttl_security_hops};")
+    extended = " nexthop enable;" if session.peer.version == 6 and 4 in versions else ""
     extra = "".join(f"  {line}\n" for line in optional)
     return (
         f"neighbor {session.peer} {{\n"
@@ -107,8 +113,8 @@ def _neighbor(session: Neighbor) -> str:
         f"  manual-eor true;\n"
         f"  adj-rib-in false;\n"
         f"  adj-rib-out true;\n"
-        f"  family {{ {family} unicast; }}\n"
-        f"  capability {{ route-refresh enable; graceful-restart {session.restart_time_s}; }}\n"
+        f"  family {{ {families} }}\n"
+        f"  capability {{ route-refresh enable; graceful-restart {session.restart_time_s};{extended} }}\n"
         f"  api {{ processes [ {PROCESS} ]; neighbor-changes; "
         f"receive {{ parsed; open; update; refresh; notification; }} }}\n"
         f"}}\n"

@@ -5,14 +5,14 @@ It reads only what was asked for; anything else, and what does not read as expec
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, TypeVar
 
 import msgspec
 
-from bird_agent.exabgp.commands import Family
+from bird_agent.exabgp.commands import FAMILIES, Family
 from bird_agent.exabgp.events import (
     AdvertisedReport,
     AsSegment,
@@ -53,6 +53,14 @@ class _Address(_Raw):
 class _Capability(_Raw):
     time: int = 0
     address_family_flags: dict[str, list[str]] = msgspec.field(default_factory=dict, name="address-family-flags")
+
+
+class _Multiprotocol(_Raw):
+    families: list[str] = msgspec.field(default_factory=list)
+
+
+class _ExtendedNextHop(_Raw):
+    conversion: list[str] = msgspec.field(default_factory=list)
 
 
 class _Open(_Raw):
@@ -135,6 +143,9 @@ _address = lru_cache(_CACHED_ADDRESSES)(ip_address)
 _line = msgspec.json.Decoder(_Line)
 _attributes = msgspec.json.Decoder(_Attributes)
 _graceful = msgspec.json.Decoder(_Capability)
+_multiprotocol = msgspec.json.Decoder(_Multiprotocol)
+_extended_next_hop = msgspec.json.Decoder(_ExtendedNextHop)
+_IPV4_BY_IPV6: Final = "ipv4/unicast/ipv6"
 _UNKNOWN: Final = b'"attribute-0x'
 _TRANSITIVE: Final = 0x40
 _PARTIAL: Final = 0x20  # who passes on what it does not know says so
@@ -251,6 +262,7 @@ def _state(peer: IPAddress, at: float, neighbor: _Neighbor) -> SpeakerEvent:
 def _opened(raw: _Open) -> PeerOpen:
     graceful = raw.capabilities.get("64")
     restart = None if graceful is None else _graceful.decode(graceful)
+    carried, next_hops = raw.capabilities.get("1"), raw.capabilities.get("5")
     return PeerOpen(
         asn=raw.asn,
         router_id=IPv4Address(raw.router_id),
@@ -261,7 +273,13 @@ def _opened(raw: _Open) -> PeerOpen:
         restart_families=None
         if restart is None
         else {family.replace("/", " "): "restart" in flags for family, flags in restart.address_family_flags.items()},
+        families=None if carried is None else _known_families(_multiprotocol.decode(carried).families),
+        extended_next_hop=next_hops is not None and _IPV4_BY_IPV6 in _extended_next_hop.decode(next_hops).conversion,
     )
+
+
+def _known_families(names: Iterable[str]) -> frozenset[Family]:
+    return frozenset(known for known in FAMILIES.values() if known.replace(" ", "/") in names)
 
 
 def _refresh(peer: IPAddress, mark: _Family) -> SpeakerEvent | None:

@@ -42,7 +42,8 @@ class PathAttributes:
 @dataclass(frozen=True, slots=True)
 class PeerOpen:
     """What matters of the peer's OPEN. `restart_families` maps a family of its graceful-restart capability to
-    whether it kept forwarding; None means no such capability (RFC 4724)."""
+    whether it kept forwarding; None means no such capability (RFC 4724). `families`: None, without multiprotocol
+    extensions. `extended_next_hop`: IPv6 next hops of IPv4 prefixes (RFC 8950)."""
 
     asn: int
     router_id: IPv4Address
@@ -51,6 +52,8 @@ class PeerOpen:
     enhanced_refresh: bool
     restart_time_s: int
     restart_families: Mapping[str, bool] | None
+    families: frozenset[Family] | None = None
+    extended_next_hop: bool = False
 
 
 @dataclass(frozen=True, slots=True)

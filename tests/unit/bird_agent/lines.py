@@ -30,6 +30,7 @@ def state(name: str, reason: str = "", peer: str = "10.1.0.2", at: float = 100.5
 def opened(peer: str = "10.1.0.2", graceful: dict[str, Any] | None = GRACEFUL, asn: int = 64512) -> bytes:
     capabilities: dict[str, Any] = {
         "1": {"name": "multiprotocol", "families": ["ipv4/unicast"]},
+        "5": {"name": "nexthop", "conversion": ["ipv4/unicast/ipv6"]},
         "2": {"name": "route-refresh", "variant": "RFC"},
         "65": {"name": "asn4", "asn4": 64512},
         "70": {"name": "enhanced-route-refresh"},

@@ -30,7 +30,17 @@ from bird_agent.exabgp.events import (
 from tests.unit.bird_agent import lines
 
 PEER = ip_address("10.1.0.2")
-OPEN = PeerOpen(64512, IPv4Address("10.1.0.2"), 9, True, True, 90, {"ipv4 unicast": True, "ipv6 unicast": False})
+OPEN = PeerOpen(
+    64512,
+    IPv4Address("10.1.0.2"),
+    9,
+    True,
+    True,
+    90,
+    {"ipv4 unicast": True, "ipv6 unicast": False},
+    frozenset({"ipv4 unicast"}),
+    extended_next_hop=True,
+)
 RICH = (
     '"origin": "egp", "as-path": {"0": {"element": "as-sequence", "value": [65001, 65002]}, "1": {"element": "as-set",'
     ' "value": [7, 8]}}, "med": 20, "originator-id": "1.2.3.4", "cluster-list": [ "5.6.7.8" ], "community": '

@@ -37,6 +37,8 @@ def neighbor(peer: str = "10.1.0.2", **changes: Any) -> Neighbor:
 NEIGHBORS = [
     neighbor("fd00::2"),
     neighbor("10.1.0.10", peer_as=4_200_000_001, hold_time_s=9, port=1179, passive=True),
+    neighbor("fd00::3", versions=(4, 6)),
+    neighbor("10.1.0.3", versions=(4, 6)),
     neighbor("10.1.0.2", password="pa55:word", ttl_security_hops=1, restart_time_s=60),
 ]
 
@@ -102,6 +104,48 @@ def test_prefixes_with_equal_attributes_share_lines_of_at_most_500() -> None:
         b"neighbor 10.1.0.2 announce attributes next-hop 10.1.0.1 origin igp local-preference 200 "
         b"as-path [ 64512 65001 ] community [64512:1] large-community [64512:1:2] nlri 10.0.3.232/32\n"
     )
+
+
+def test_exabgp_sends_what_is_passed_on_as_it_was_said() -> None:
+    """Read by ExaBGP's own parser, packed by its codec: two bytes of flags and code begin each attribute."""
+    passed = Announcement(
+        PEER,
+        communities=("64512:1",),
+        as_path=(64512, (7, 8), 65001),
+        origin=2,
+        med=5,
+        originator_id=IPv4Address("1.2.3.4"),
+        cluster_list=(IPv4Address("5.6.7.8"), IPv4Address("9.9.9.9")),
+        extended_communities=(0x0002FC0000000001,),
+        others=("atomic-aggregate", "aggregator ( 65001:1.1.1.1 )", "attribute [ 0x63 0xE0 0x0102 ]"),
+    )
+    (line,) = commands.announcements({ip_network("10.0.0.0/24"): passed})
+    done = subprocess.run([sys.executable, "-c", PARSE, line], capture_output=True, text=True, check=True, timeout=30)
+    path, text = done.stdout.strip().splitlines()
+    assert path == "SEQUENCE [64512] SET [7, 8] SEQUENCE [65001]"
+    assert text == (
+        "med 5 atomic-aggregate aggregator ( 65001:1.1.1.1 ) community 64512:1 originator-id 1.2.3.4 "
+        "cluster-list [ 5.6.7.8 9.9.9.9 ] attribute [ 0x10 0xC0 0x0002fc0000000001 ] attribute [ 0x63 0xE0 0x0102 ]"
+    )
+
+
+PARSE = """
+import sys
+from exabgp.environment import getenv
+from exabgp.logger import log
+getenv().log.enable = False
+log.init(getenv())
+from exabgp.configuration.configuration import Configuration
+from exabgp.reactor.api import API
+
+class Reactor:
+    configuration = Configuration([])
+
+(change,) = API(Reactor).api_attributes(sys.argv[1], [])
+assert str(change.attributes[1]) == "incomplete"
+print(*(f"{type(each).__name__} {list(map(int, each))}" for each in change.attributes[2].aspath))
+print(str(change.attributes).partition(") med")[2].join(["med", ""]))
+"""
 
 
 prefixes = st.integers(0, 2**20).map(lambda number: ip_network((number << 8, 24)))

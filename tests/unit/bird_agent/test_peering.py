@@ -320,6 +320,27 @@ def test_nothing_stands_in_for_a_session_whose_password_is_missing() -> None:
     assert set(sessions(made)) == {"10.0.0.3"}
 
 
+@pytest.mark.parametrize(
+    ("default", "own", "expected"),
+    [
+        pytest.param({}, {}, (4,), id="the family of its addresses"),
+        pytest.param({"weft/address-families": "IPv4,IPv6"}, {}, (4, 6), id="both, of all sessions"),
+        pytest.param({}, {"weft/address-families": " ipv6 "}, (4, 6), id="another, of the peer"),
+        pytest.param({}, {"weft/address-families": "ipx"}, (4,), id="none that there is"),
+    ],
+)
+def test_an_annotation_has_a_session_carry_both_families(
+    default: dict[str, str], own: dict[str, str], expected: tuple[int, ...]
+) -> None:
+    base = BGPConfiguration(metadata=Metadata(name="default", annotations=default), spec=NO_MESH.spec)
+    resource = BGPPeer(
+        metadata=Metadata(name="p", annotations=own), spec=BGPPeerSpec(peer_ip="192.0.2.1", as_number=AsNumber(1))
+    )
+    made = plan(1, node(1), base, resource)
+    assert only(made).versions == expected
+    assert len(made.problems) == ("ipx" in own.values())
+
+
 def test_the_mesh_has_a_password_of_its_own() -> None:
     resources = [*THREE, configuration(node_mesh_password=secret(), node_mesh_max_restart_time=Duration.parse("30s"))]
     assert sessions(plan(1, *resources)) == {}

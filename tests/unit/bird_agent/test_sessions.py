@@ -24,7 +24,7 @@ def down(reason: str = "closing connection", at: float = 100, **more: Any) -> Se
 
 def established(restart: dict[str, bool] | None = None, time_s: int = 90) -> Sessions:
     sessions = Sessions()
-    sessions.configure({PEER})
+    sessions.configure({PEER: ("ipv4 unicast",)})
     sessions.on_open(PEER, opened(restart, time_s))
     sessions.on_up(PEER, 10)
     sessions.on_end_of_rib(PEER, V4)
@@ -113,7 +113,7 @@ def test_what_was_stale_already_is_not_kept_over_a_second_loss() -> None:
 
 def test_a_peer_without_end_of_rib_has_told_all_when_it_is_quiet() -> None:
     sessions = Sessions()
-    sessions.configure({PEER})
+    sessions.configure({PEER: ("ipv4 unicast",)})
     sessions.on_open(PEER, opened(None))
     sessions.on_up(PEER, 10)
     sessions.on_heard(PEER, 12)
@@ -144,7 +144,7 @@ def test_an_interface_that_goes_down_withdraws_even_what_was_kept() -> None:
 
 def test_a_peer_that_is_no_longer_configured_loses_everything() -> None:
     sessions = established()
-    assert sessions.configure(set()) == [DropAll(PEER, "no longer configured")]
+    assert sessions.configure({}) == [DropAll(PEER, "no longer configured")]
     assert sessions.on_down(down()) == []
 
 
@@ -166,3 +166,32 @@ def test_a_peer_that_is_no_longer_configured_loses_everything() -> None:
 )
 def test_why_a_session_ended_is_said_in_words(event: SessionDown, words: str) -> None:
     assert explain(event) == words
+
+
+BOTH = ("ipv4 unicast", "ipv6 unicast")
+
+
+def both(families: Any = frozenset(BOTH)) -> Sessions:
+    sessions = Sessions()
+    sessions.configure({PEER: BOTH})
+    kept = dict.fromkeys(BOTH, True)
+    sessions.on_open(PEER, PeerOpen(65001, IPv4Address(1), 90, True, True, 120, kept, families))
+    sessions.on_up(PEER, 100.0)
+    return sessions
+
+
+def test_a_session_of_two_families_has_told_all_when_it_has_told_both() -> None:
+    sessions = both()
+    session = sessions.get(PEER)
+    assert session is not None
+    sessions.on_end_of_rib(PEER, "ipv6 unicast")
+    assert session.learning
+    sessions.on_end_of_rib(PEER, "ipv4 unicast")
+    assert not session.learning
+    assert set(sessions.on_speaker_lost(101.0)) == {MarkStale(PEER, family) for family in BOTH}
+    # What was only offered is not waited for.
+    sessions = both(frozenset({"ipv6 unicast"}))
+    assert sessions.on_refresh(PEER, 102.0) == [MarkStale(PEER, "ipv6 unicast")]
+    lost = sessions.on_down(SessionDown(PEER, 103.0, "closing connection", None))
+    assert MarkStale(PEER, "ipv6 unicast") in lost
+    assert MarkStale(PEER, "ipv4 unicast") not in lost
