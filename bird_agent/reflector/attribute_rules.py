@@ -6,7 +6,7 @@ either left out, or the routes it came with are withdrawn: nothing here ends a s
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
@@ -23,7 +23,6 @@ from bird_agent.reflector.attributes import (
     CLUSTER_LIST,
     COMMUNITIES,
     EXTENDED_COMMUNITIES,
-    EXTENDED_LENGTH,
     IPV6_EXTENDED_COMMUNITIES,
     LARGE_COMMUNITIES,
     LOCAL_PREF,
@@ -95,36 +94,6 @@ class ReadAttributes:
     problems: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Where an attribute is in the field: from its flags to the end of its value."""
-
-    flags: int
-    code: int
-    begin: int
-    value: int
-    end: int
-
-
-def spans(field: bytes) -> Iterator[Span]:
-    """The attributes that can be told apart; the last one's end is short of the field's if the rest cannot be."""
-    position, size = 0, len(field)
-    while size - position >= 3:
-        flags = field[position]
-        if flags & EXTENDED_LENGTH:
-            if size - position < 4:
-                return
-            value = position + 4
-            end = value + (field[position + 2] << 8 | field[position + 3])
-        else:
-            value = position + 3
-            end = value + field[position + 2]
-        if end > size:
-            return
-        yield Span(flags, field[position + 1], position, value, end)
-        position = end
-
-
 @lru_cache(_CACHED)
 def usable_next_hop(value: bytes) -> IPAddress | None:
     """The address to send to; None if no router has it (RFC 4271 6.3). Of a global and a link-local address it is the
@@ -139,15 +108,15 @@ def usable_next_hop(value: bytes) -> IPAddress | None:
     return None if six.is_unspecified or six.is_multicast or six.is_loopback else six
 
 
-def read_attributes(field: bytes, negotiated: Negotiated, sets: AttributeSets) -> ReadAttributes:
-    """Everything in a field of path attributes, MP_REACH_NLRI and MP_UNREACH_NLRI taken out before."""
+def read_attributes(
+    attributes: Iterable[RawAttribute], left: int, negotiated: Negotiated, sets: AttributeSets
+) -> ReadAttributes:
+    """Everything in an UPDATE but its prefixes; `left` bytes behind it could not be told apart."""
     reader = _Reader(negotiated)
-    end = 0
-    for span in spans(field):
-        end = span.end
-        reader.take(span.flags, span.code, field[span.value : end])
-    if end != len(field):
-        reader.withdraw = reader.withdraw or f"{len(field) - end} bytes of attributes cannot be told apart"
+    for flags, code, value in attributes:
+        reader.take(flags, code, value)
+    if left:
+        reader.withdraw = reader.withdraw or f"{left} bytes of attributes cannot be told apart"
     return reader.result(sets)
 
 
@@ -161,9 +130,9 @@ class _Reader:
         self._asn4 = negotiated.asn4
         self._internal = negotiated.internal
         self._values: dict[int, bytes] = {}
-        self._flags: dict[int, int] = {}
+        self._kept: list[RawAttribute] = []
+        """What is passed on; AS_PATH comes last, when it is known."""
         self._seen: set[int] = set()
-        self._unknown: list[RawAttribute] = []
         self._segments: tuple[AsSegment, ...] = ()
         self._problems: list[str] = []
         self.withdraw: str | None = None
@@ -176,7 +145,7 @@ class _Reader:
             return
         self._seen.add(code)
         if rule is None:
-            self._take_unknown(flags, code, value)
+            self._take_unknown(code, flags, value)
         elif (rule.internal and not self._internal) or (self._asn4 and code in (AS4_PATH, AS4_AGGREGATOR)):
             self._problems.append(f"{rule.name} left out, which this peer must not send")
         elif (flags ^ rule.flags) & _KIND:
@@ -185,31 +154,35 @@ class _Reader:
             self._malformed(problem, rule.discard)
         else:
             self._values[code] = value
-            self._flags[code] = rule.flags | (flags & PARTIAL if rule.flags == _KIND else 0)
+            if rule.flags == _KIND:
+                flags = _KIND | flags & PARTIAL
+                self._kept.append(RawAttribute(flags, code, value))
+            elif code not in (AS_PATH, NEXT_HOP):
+                self._kept.append(RawAttribute(rule.flags, code, value))
 
     def result(self, sets: AttributeSets) -> ReadAttributes:
-        missing = next((f"no {RULES[code].name}" for code in (ORIGIN, AS_PATH) if code not in self._values), None)
-        next_hop = self._values.pop(NEXT_HOP, None)
+        values = self._values
+        missing = None if AS_PATH in values and ORIGIN in values else _missing(values)
         known = None
         if self.withdraw is None and missing is None:
             if not self._asn4:
                 self._merge_four_byte_numbers()
-            self._values[AS_PATH] = as_path_value(self._segments)
-            raw = [RawAttribute(self._flags[code], code, value) for code, value in self._values.items()]
-            known = sets.of(self._path(), raw + self._unknown)
+                values[AS_PATH] = as_path_value(self._segments)
+            self._kept.append(RawAttribute(TRANSITIVE, AS_PATH, values[AS_PATH]))
+            known = sets.described(self._kept, self._path)
         return ReadAttributes(
             known=known,
-            next_hop=None if next_hop is None else usable_next_hop(next_hop),
+            next_hop=usable_next_hop(values[NEXT_HOP]) if NEXT_HOP in values else None,
             withdraw=self.withdraw,
             missing=missing,
             problems=tuple(self._problems),
         )
 
-    def _take_unknown(self, flags: int, code: int, value: bytes) -> None:
+    def _take_unknown(self, code: int, flags: int, value: bytes) -> None:
         if not flags & OPTIONAL:
             self._malformed(f"unknown well-known attribute {code}", discard=False)
         elif flags & TRANSITIVE:
-            self._unknown.append(RawAttribute(_KIND | PARTIAL, code, value))
+            self._kept.append(RawAttribute(_KIND | PARTIAL, code, value))
 
     def _malformed(self, problem: str, discard: bool) -> None:
         if discard:
@@ -244,33 +217,37 @@ class _Reader:
 
     def _merge_four_byte_numbers(self) -> None:
         """AS_PATH and AGGREGATOR as they were before a two-byte peer (RFC 6793 4.2.3)."""
-        path = self._values.pop(AS4_PATH, None)
-        true_aggregator = self._values.pop(AS4_AGGREGATOR, None)
-        aggregator = self._values.get(AGGREGATOR)
+        path, true_aggregator = self._values.get(AS4_PATH), self._values.get(AS4_AGGREGATOR)
+        kept = [each for each in self._kept if each.code not in (AS4_PATH, AS4_AGGREGATOR, AGGREGATOR)]
+        aggregator = next((each for each in self._kept if each.code == AGGREGATOR), None)
+        self._kept = kept
         if aggregator is not None:
-            asn = struct.unpack("!H", aggregator[:2])[0]
-            self._values[AGGREGATOR] = b"\0\0" + aggregator
-            if true_aggregator is not None and asn != AS_TRANS:
+            asn = int.from_bytes(aggregator.value[:2])
+            translated = true_aggregator is not None and asn == AS_TRANS
+            value = true_aggregator if translated and true_aggregator else b"\0\0" + aggregator.value
+            kept.append(RawAttribute(aggregator.flags, AGGREGATOR, value))
+            if true_aggregator is not None and not translated:
                 return
-            if true_aggregator is not None:
-                self._values[AGGREGATOR] = true_aggregator
         if path is not None and (long := exabgp_codec.read_as4_path(path)):
             self._segments = exabgp_codec.merged(self._segments, long)
 
     def _path(self) -> PathAttributes:
         values = self._values
+        clusters = struct.iter_unpack("!I", values.get(CLUSTER_LIST, b""))
         return PathAttributes(
             origin=values[ORIGIN][0],
             as_path=self._segments,
             local_preference=_number(values.get(LOCAL_PREF)),
             med=_number(values.get(MED)),
             originator_id=IPv4Address(values[ORIGINATOR_ID]) if ORIGINATOR_ID in values else None,
-            cluster_list=tuple(
-                IPv4Address(each) for (each,) in struct.iter_unpack("!I", values.get(CLUSTER_LIST, b""))
-            ),
+            cluster_list=tuple([IPv4Address(each) for (each,) in clusters]),
             communities=tuple(struct.iter_unpack("!HH", values.get(COMMUNITIES, b""))),
             large_communities=tuple(struct.iter_unpack("!III", values.get(LARGE_COMMUNITIES, b""))),
         )
+
+
+def _missing(values: Mapping[int, bytes]) -> str:
+    return f"no {RULES[AS_PATH if ORIGIN in values else ORIGIN].name}"
 
 
 def _number(value: bytes | None) -> int | None:

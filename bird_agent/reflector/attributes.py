@@ -10,7 +10,8 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
-from typing import Final
+from operator import itemgetter
+from typing import Any, Final, NamedTuple
 from weakref import WeakValueDictionary
 
 from bird_agent.exabgp.events import AsSegment, PathAttributes
@@ -40,13 +41,13 @@ EXTENDED_LENGTH: Final = 0x10
 
 DEFAULT_LOCAL_PREFERENCE: Final = 100
 _REMEMBERED: Final = 8192
+_CODE: Final = itemgetter(1)
 _SEGMENT_KINDS: Final = {"as-set": 1, "as-sequence": 2, "as-confed-sequence": 3, "as-confed-set": 4}
 _SEGMENT_NAMES: Final = {number: name for name, number in _SEGMENT_KINDS.items()}
 _LONGEST_SEGMENT: Final = 255
 
 
-@dataclass(frozen=True, slots=True)
-class RawAttribute:
+class RawAttribute(NamedTuple):
     """One attribute as it is passed on. `flags` without the bit that says how its length is written."""
 
     flags: int
@@ -54,10 +55,11 @@ class RawAttribute:
     value: bytes
 
     def encoded(self) -> bytes:
-        size = len(self.value)
+        flags, code, value = self
+        size = len(value)
         if size > 255:
-            return struct.pack("!BBH", self.flags | EXTENDED_LENGTH, self.code, size) + self.value
-        return bytes((self.flags, self.code, size)) + self.value
+            return struct.pack("!BBH", flags | EXTENDED_LENGTH, code, size) + value
+        return bytes((flags, code, size)) + value
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -71,19 +73,28 @@ class AttributeSet:
 
     def raw(self) -> list[RawAttribute]:
         """The attributes one by one."""
-        found = []
-        position, wire = 0, self.wire
-        while position < len(wire):
-            flags, code = wire[position], wire[position + 1]
-            if flags & EXTENDED_LENGTH:
-                start = position + 4
-                end = start + int.from_bytes(wire[position + 2 : start])
-            else:
-                start = position + 3
-                end = start + wire[position + 2]
-            found.append(RawAttribute(flags & ~EXTENDED_LENGTH, code, wire[start:end]))
-            position = end
-        return found
+        return split_attributes(self.wire)[0]
+
+
+def split_attributes(field: bytes) -> tuple[list[RawAttribute], int]:
+    """The attributes of a field as far as they can be told apart, and where that ends."""
+    found = []
+    position, size = 0, len(field)
+    while size - position >= 3:
+        flags = field[position]
+        if flags & EXTENDED_LENGTH:
+            if size - position < 4:
+                break
+            begin = position + 4
+            end = begin + (field[position + 2] << 8 | field[position + 3])
+        else:
+            begin = position + 3
+            end = begin + field[position + 2]
+        if end > size:
+            break
+        found.append(RawAttribute(flags & ~EXTENDED_LENGTH, field[position + 1], field[begin:end]))
+        position = end
+    return found, position
 
 
 class AttributeSets:
@@ -98,12 +109,16 @@ class AttributeSets:
 
     def of(self, path: PathAttributes, raw: Iterable[RawAttribute]) -> AttributeSet:
         """The set of these attributes. `path` must say the same as `raw`, whose AS numbers have four bytes."""
-        parts = sorted(raw, key=lambda each: each.code)
-        wire = b"".join([each.encoded() for each in parts])
+        return self.described(raw, lambda: path)
+
+    def described(self, raw: Iterable[RawAttribute], describe: Callable[[], PathAttributes]) -> AttributeSet:
+        """As `of`, with the path only made where the set is new."""
+        parts = [each.encoded() for each in sorted(raw, key=_CODE)]
+        wire = b"".join(parts)
         known = self._known.get(wire)
         if known is None:
-            split = sum(len(each.encoded()) for each in parts if each.code < NEXT_HOP)
-            known = self._known[wire] = AttributeSet(path, wire, split)
+            before = [part for part in parts if part[1] < NEXT_HOP]
+            known = self._known[wire] = AttributeSet(describe(), wire, len(b"".join(before)))
         return known
 
     def reflected(self, attributes: AttributeSet, originator: IPv4Address, cluster: IPv4Address) -> AttributeSet:
@@ -135,22 +150,20 @@ class AttributeSets:
         kept = [each for each in attributes.raw() if each.code not in (ORIGINATOR_ID, CLUSTER_LIST)]
         kept.append(RawAttribute(OPTIONAL, ORIGINATOR_ID, origin.packed))
         kept.append(RawAttribute(OPTIONAL, CLUSTER_LIST, b"".join(each.packed for each in clusters)))
-        return self.of(replace(path, originator_id=origin, cluster_list=clusters), kept)
+        return self.described(kept, lambda: replace(path, originator_id=origin, cluster_list=clusters))
 
     def _exported(self, attributes: AttributeSet, local_as: int) -> AttributeSet:
         segments = prepended(attributes.path.as_path, local_as)
         inside = (AS_PATH, MED, LOCAL_PREF, ORIGINATOR_ID, CLUSTER_LIST)
         kept = [each for each in attributes.raw() if each.code not in inside]
         kept.append(RawAttribute(TRANSITIVE, AS_PATH, as_path_value(segments)))
-        path = replace(
-            attributes.path, as_path=segments, med=None, local_preference=None, originator_id=None, cluster_list=()
-        )
-        return self.of(path, kept)
+        gone: dict[str, Any] = {"med": None, "local_preference": None, "originator_id": None, "cluster_list": ()}
+        return self.described(kept, lambda: replace(attributes.path, as_path=segments, **gone))
 
     def _with_preference(self, attributes: AttributeSet, preference: int) -> AttributeSet:
         kept = [each for each in attributes.raw() if each.code != LOCAL_PREF]
         kept.append(RawAttribute(TRANSITIVE, LOCAL_PREF, struct.pack("!I", preference)))
-        return self.of(replace(attributes.path, local_preference=preference), kept)
+        return self.described(kept, lambda: replace(attributes.path, local_preference=preference))
 
 
 def prepended(segments: Sequence[AsSegment], asn: int) -> tuple[AsSegment, ...]:

@@ -9,8 +9,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from bird_agent.exabgp.commands import Family
-from bird_agent.reflector.attribute_rules import ReadAttributes, read_attributes, spans, usable_next_hop
-from bird_agent.reflector.attributes import MP_REACH, MP_UNREACH, OPTIONAL, TRANSITIVE, AttributeSets
+from bird_agent.reflector.attribute_rules import ReadAttributes, read_attributes, usable_next_hop
+from bird_agent.reflector.attributes import (
+    MP_REACH,
+    MP_UNREACH,
+    OPTIONAL,
+    TRANSITIVE,
+    AttributeSets,
+    RawAttribute,
+    split_attributes,
+)
 from bird_agent.reflector.errors import UpdateMalformed
 from bird_agent.reflector.negotiation import Negotiated
 from bird_agent.reflector.outputs import EndOfRib, Treated, Updates
@@ -38,40 +46,43 @@ class UpdateDecoder:
         self._negotiated = negotiated
         self._sets = sets
         self._last_field: bytes | None = None
-        self._last: ReadAttributes | None = None
+        """A field without multiprotocol attributes."""
+        self._last_key: tuple[list[RawAttribute], int] = ([], 0)
+        self._last = read_attributes((), 0, negotiated, sets)
 
     def decode(self, body: bytes) -> list[Decoded]:
         """Raises UpdateMalformed."""
         withdrawn, field, announced = _fields(body)
         if not (withdrawn or field or announced):
             return self._end_of_rib(IPV4)
-        problems: list[str] = []
         gone, new = read_nlris(IPV4, withdrawn), read_nlris(IPV4, announced)
-        reach = unreach = None
-        if field != self._last_field:
-            field, reach, unreach = _multiprotocol(field)
+        if field == self._last_field:
+            return self._told([_Routes(IPV4, gone, new, self._last.next_hop)], [])
+        others, left, found = _multiprotocol(field)
+        problems: list[str] = []
+        reach, unreach = found.get(MP_REACH), found.get(MP_UNREACH)
         removed = None if unreach is None else self._removed(unreach, problems)
-        if removed is not None and not (removed.gone or withdrawn or field or announced or reach):
+        if removed is not None and not (removed.gone or withdrawn or others or left or announced or reach):
             return self._end_of_rib(removed.family)
         added = None if reach is None else self._added(reach, problems)
-        attributes = self._attributes(field)
-        if attributes.withdraw is not None and not new and reach is None:
-            raise UpdateMalformed(1, f"{attributes.withdraw}, and no prefixes beside it (RFC 7606 5.2)")
-        problems += attributes.problems
-        routes = [_Routes(IPV4, gone, new, attributes.next_hop), removed, added]
-        found: list[Decoded] = [
-            self._updates(each, attributes, problems) for each in routes if each is not None and (each.gone or each.new)
-        ]
+        if (others, left) != self._last_key:
+            self._last = read_attributes(others, left, self._negotiated, self._sets)
+            self._last_key = (others, left)
+        self._last_field = None if found else field
+        if self._last.withdraw is not None and not new and reach is None:
+            raise UpdateMalformed(1, f"{self._last.withdraw}, and no prefixes beside it (RFC 7606 5.2)")
+        routes = [_Routes(IPV4, gone, new, self._last.next_hop)]
+        routes += [each for each in (removed, added) if each is not None]
+        return self._told(routes, problems)
+
+    def _told(self, routes: list[_Routes], problems: list[str]) -> list[Decoded]:
+        """Routes with the attributes read last, then what there is to say of them."""
+        problems += self._last.problems
+        found: list[Decoded] = [self._updates(each, self._last, problems) for each in routes if each.gone or each.new]
         return found + [Treated(each) for each in problems]
 
     def _end_of_rib(self, family: Family) -> list[Decoded]:
         return [EndOfRib(family)] if family in self._negotiated.families else []
-
-    def _attributes(self, field: bytes) -> ReadAttributes:
-        if self._last is None or field != self._last_field:
-            self._last = read_attributes(field, self._negotiated, self._sets)
-            self._last_field = field
-        return self._last
 
     def _updates(self, routes: _Routes, attributes: ReadAttributes, problems: list[str]) -> Decoded:
         family, gone, new, next_hop = routes
@@ -128,25 +139,22 @@ def _fields(body: bytes) -> tuple[bytes, bytes, bytes]:
     return body[2:start], body[start + 2 : end], body[end:]
 
 
-def _multiprotocol(field: bytes) -> tuple[bytes, bytes | None, bytes | None]:
-    """The attributes without MP_REACH_NLRI and MP_UNREACH_NLRI, and the values of those two."""
+def _multiprotocol(field: bytes) -> tuple[list[RawAttribute], int, dict[int, bytes]]:
+    """The attributes without MP_REACH_NLRI and MP_UNREACH_NLRI, how many bytes cannot be told apart, and the values of
+    those two by code."""
+    attributes, end = split_attributes(field)
     found: dict[int, bytes] = {}
-    kept = []
-    position = 0
-    for span in spans(field):
-        if span.code not in _NAMES:
+    for flags, code, value in attributes:
+        if code not in _NAMES:
             continue
-        name = _NAMES[span.code]
-        if span.code in found:
-            raise UpdateMalformed(1, f"a second {name}")
-        if span.flags & (OPTIONAL | TRANSITIVE) != OPTIONAL:
-            raise UpdateMalformed(9, f"{name} with the flags {span.flags:#04x}")
-        found[span.code] = field[span.value : span.end]
-        kept.append(field[position : span.begin])
-        position = span.end
-    if not found:
-        return field, None, None
-    return b"".join(kept) + field[position:], found.get(MP_REACH), found.get(MP_UNREACH)
+        if code in found:
+            raise UpdateMalformed(1, f"a second {_NAMES[code]}")
+        if flags & (OPTIONAL | TRANSITIVE) != OPTIONAL:
+            raise UpdateMalformed(9, f"{_NAMES[code]} with the flags {flags:#04x}")
+        found[code] = value
+    if found:
+        attributes = [each for each in attributes if each.code not in _NAMES]
+    return attributes, len(field) - end, found
 
 
 def _prefixes(family: Family, data: bytes) -> tuple[Nlri, ...]:
