@@ -13,15 +13,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from exabgp.bgp.message.update import Update
+from exabgp.bgp.message.update.attribute import Attributes
 from exabgp.configuration.configuration import Configuration, _Configuration
 from exabgp.reactor.api import API
 from exabgp.reactor.api.processes import Processes
+from exabgp.reactor.api.response.json import JSON
 from exabgp.reactor.asynchronous import ASYNC
 from exabgp.reactor.loop import Reactor
 from exabgp.reactor.peer import Peer
+from exabgp.reactor.protocol import Protocol
 from exabgp.rib.outgoing import OutgoingRIB
 
-from bird_agent.exabgp import turns
+from bird_agent.exabgp import received, turns
 
 KNOWN_VERSION = "5.0.15"
 COMMANDS_PER_TURN = 500
@@ -203,11 +207,35 @@ CORRECTIONS: tuple[Correction, ...] = (
             "Peer._main": "e5ea2fecea84afed",
         },
     ),
+    Correction(
+        "B11 an object and a text for every prefix received",
+        {(Update, "unpack_message"): received.unpack_message, (JSON, "_update"): received.update_as_json},
+        {
+            "Update.unpack_message": "0dbbe84626d1243a",
+            "Update.split": "abffa3894f7895b9",
+            "Attributes.unpack": "c458a61a25563c46",
+            "JSON._update": "1c1f7120def9cb12",
+            "Protocol.read_message": "1266df3f50c763ff",
+        },
+    ),
 )
 
 _CLASSES: Mapping[str, type] = {
     known.__name__: known
-    for known in (OutgoingRIB, Reactor, Configuration, _Configuration, ASYNC, API, Processes, Peer)
+    for known in (
+        OutgoingRIB,
+        Reactor,
+        Configuration,
+        _Configuration,
+        ASYNC,
+        API,
+        Processes,
+        Peer,
+        Protocol,
+        Update,
+        Attributes,
+        JSON,
+    )
 }
 
 

@@ -32,7 +32,7 @@ from bird_agent.exabgp.events import (
     Unrecognised,
     UnsentReport,
 )
-from bird_agent.exabgp.prefixes import read_prefix
+from bird_agent.exabgp.prefixes import read_packed, read_prefix
 from weft.model.address import IPAddress
 
 T = TypeVar("T")
@@ -97,8 +97,17 @@ class _Attributes(_Raw):
     aggregator: str | None = None
 
 
+class _Packed(_Raw):
+    """Prefixes as bird_agent/exabgp/received.py passes them on: an UPDATE's bytes in hex."""
+
+    next_hop: str = msgspec.field(default="", name="next-hop")
+    announced: str = ""
+    withdrawn: str = ""
+
+
 class _Update(_Raw):
     attribute: msgspec.Raw = msgspec.Raw(b"{}")
+    packed: _Packed | None = None
     announce: dict[str, dict[str, list[_Nlri]]] = msgspec.field(default_factory=dict)
     withdraw: dict[str, list[_Nlri]] = msgspec.field(default_factory=dict)
 
@@ -188,6 +197,9 @@ class Decoder:
         if content.eor is not None:
             return EndOfRib(peer, _family(content.eor))
         update = _required(content.update)
+        path = self._path(bytes(update.attribute))
+        if update.packed is not None:
+            return _packed(peer, path, update.packed)
         announced = [
             (read_prefix(route.nlri), _next_hop(next_hop, peer))
             for by_next_hop in update.announce.values()
@@ -195,7 +207,7 @@ class Decoder:
             for route in routes
         ]
         withdrawn = [read_prefix(route.nlri) for routes in update.withdraw.values() for route in routes]
-        return RoutesReceived(peer, self._path(bytes(update.attribute)), tuple(announced), tuple(withdrawn))
+        return RoutesReceived(peer, path, tuple(announced), tuple(withdrawn))
 
     def _path(self, raw: bytes) -> PathAttributes:
         known = self._known.get(raw)
@@ -205,6 +217,15 @@ class Decoder:
             decoded = _attributes.decode(raw)
             known = self._known[raw] = _path_attributes(decoded, _others(decoded, raw))
         return known
+
+
+def _packed(peer: IPAddress, path: PathAttributes, packed: _Packed) -> RoutesReceived:
+    withdrawn = tuple(read_packed(bytes.fromhex(packed.withdrawn)))
+    if not packed.announced:
+        return RoutesReceived(peer, path, (), withdrawn)
+    next_hop = _next_hop(packed.next_hop, peer)
+    announced = tuple((prefix, next_hop) for prefix in read_packed(bytes.fromhex(packed.announced)))
+    return RoutesReceived(peer, path, announced, withdrawn)
 
 
 def _path_attributes(raw: _Attributes, others: tuple[str, ...]) -> PathAttributes:

@@ -59,6 +59,13 @@ def update(
     return line("update", f'"direction": "receive", "message": {{ "update": {{ {", ".join(parts)} }} }}', peer)
 
 
+def packed(next_hop: str, announced: str, withdrawn: str) -> bytes:
+    """As bird_agent/exabgp/received.py writes an UPDATE: prefixes in hex."""
+    prefixes = f'"next-hop": "{next_hop}", "announced": "{announced}", "withdrawn": "{withdrawn}"'
+    content = f'"attribute": {{ "origin": "igp", "local-preference": 100 }}, "packed": {{ {prefixes} }}'
+    return line("update", f'"direction": "receive", "message": {{ "update": {{ {content} }} }}')
+
+
 def end_of_rib(peer: str = "10.1.0.2") -> bytes:
     return line("update", '"direction": "receive", "message": { "eor": { "afi" : "ipv4", "safi" : "unicast" } }', peer)
 

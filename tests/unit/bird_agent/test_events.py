@@ -85,6 +85,16 @@ RICH = (
             id="announce and withdraw",
         ),
         pytest.param(
+            lines.packed("10.1.0.2", "180a0900", "180a0800"),
+            RoutesReceived(
+                PEER,
+                PathAttributes(origin=0, local_preference=100),
+                ((ip_network("10.9.0.0/24"), PEER),),
+                (ip_network("10.8.0.0/24"),),
+            ),
+            id="prefixes as the UPDATE had them",
+        ),
+        pytest.param(
             lines.update({"fd00::2": ["fd65::/122"]}, attribute=RICH, family="ipv6 unicast"),
             RoutesReceived(
                 PEER,
