@@ -16,6 +16,7 @@ from typing import Any
 from exabgp.bgp.message.update import Update
 from exabgp.bgp.message.update.attribute import Attributes
 from exabgp.configuration.configuration import Configuration, _Configuration
+from exabgp.protocol.family import Family
 from exabgp.reactor.api import API
 from exabgp.reactor.api.processes import Processes
 from exabgp.reactor.api.response.json import JSON
@@ -25,7 +26,7 @@ from exabgp.reactor.peer import Peer
 from exabgp.reactor.protocol import Protocol
 from exabgp.rib.outgoing import OutgoingRIB
 
-from bird_agent.exabgp import received, turns
+from bird_agent.exabgp import families, received, turns
 
 KNOWN_VERSION = "5.0.15"
 COMMANDS_PER_TURN = 500
@@ -218,6 +219,11 @@ CORRECTIONS: tuple[Correction, ...] = (
             "Protocol.read_message": "1266df3f50c763ff",
         },
     ),
+    Correction(
+        "B12 a dozen objects for the family of every route",
+        {(Family, "family"): families.family, (Family, "index"): families.index},
+        {"Family.family": "137dc8f00d925c6e", "Family.index": "c01df7ddc9420435"},
+    ),
 )
 
 _CLASSES: Mapping[str, type] = {
@@ -235,6 +241,7 @@ _CLASSES: Mapping[str, type] = {
         Update,
         Attributes,
         JSON,
+        Family,
     )
 }
 
