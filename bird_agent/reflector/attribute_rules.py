@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from bird_agent.exabgp.events import AsSegment, PathAttributes
-from bird_agent.reflector import exabgp_codec
+from bird_agent.reflector import as_path
 from bird_agent.reflector.attributes import (
     AGGREGATOR,
     AS4_AGGREGATOR,
@@ -36,9 +36,8 @@ from bird_agent.reflector.attributes import (
     AttributeSet,
     AttributeSets,
     RawAttribute,
-    as_path_value,
 )
-from bird_agent.reflector.negotiation import AS_TRANS, Negotiated
+from bird_agent.reflector.negotiation import Negotiated
 from weft.model.address import IPAddress
 
 _CACHED: Final = 8192
@@ -120,9 +119,6 @@ def read_attributes(
     return reader.result(sets)
 
 
-_read_as_path = lru_cache(_CACHED)(exabgp_codec.read_as_path)
-
-
 class _Reader:
     """The attributes of one UPDATE, gathered."""
 
@@ -167,7 +163,7 @@ class _Reader:
         if self.withdraw is None and missing is None:
             if not self._asn4:
                 self._merge_four_byte_numbers()
-                values[AS_PATH] = as_path_value(self._segments)
+                values[AS_PATH] = as_path.written(self._segments)
             self._kept.append(RawAttribute(TRANSITIVE, AS_PATH, values[AS_PATH]))
             known = sets.described(self._kept, self._path)
         return ReadAttributes(
@@ -200,12 +196,12 @@ class _Reader:
                 return self._read_path(value)
             case 7 if len(value) != (8 if self._asn4 else 6) or not any(value[:-4]):  # AGGREGATOR
                 return f"AGGREGATOR {value.hex()}"
-            case 17 if exabgp_codec.read_as4_path(value) is None:
+            case 17 if not as_path.read_as4_path(value):
                 return "a malformed AS4_PATH"
         return None
 
     def _read_path(self, value: bytes) -> str | None:
-        segments = _read_as_path(value, self._asn4)
+        segments = as_path.read(value, self._asn4)
         if segments is None:
             return "a malformed AS_PATH"
         if any(0 in each.numbers for each in segments):
@@ -223,13 +219,13 @@ class _Reader:
         self._kept = kept
         if aggregator is not None:
             asn = int.from_bytes(aggregator.value[:2])
-            translated = true_aggregator is not None and asn == AS_TRANS
+            translated = true_aggregator is not None and asn == as_path.AS_TRANS
             value = true_aggregator if translated and true_aggregator else b"\0\0" + aggregator.value
             kept.append(RawAttribute(aggregator.flags, AGGREGATOR, value))
             if true_aggregator is not None and not translated:
                 return
-        if path is not None and (long := exabgp_codec.read_as4_path(path)):
-            self._segments = exabgp_codec.merged(self._segments, long)
+        if path is not None and (long := as_path.read_as4_path(path)):
+            self._segments = as_path.merged(self._segments, long)
 
     def _path(self) -> PathAttributes:
         values = self._values

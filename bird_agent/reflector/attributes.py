@@ -7,14 +7,15 @@ are one object while anybody holds it: compare and group them by identity."""
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 from weakref import WeakValueDictionary
 
-from bird_agent.exabgp.events import AsSegment, PathAttributes
+from bird_agent.exabgp.events import PathAttributes
+from bird_agent.reflector import as_path
 
 ORIGIN: Final = 1
 AS_PATH: Final = 2
@@ -42,9 +43,6 @@ EXTENDED_LENGTH: Final = 0x10
 DEFAULT_LOCAL_PREFERENCE: Final = 100
 _REMEMBERED: Final = 8192
 _CODE: Final = itemgetter(1)
-_SEGMENT_KINDS: Final = {"as-set": 1, "as-sequence": 2, "as-confed-sequence": 3, "as-confed-set": 4}
-_SEGMENT_NAMES: Final = {number: name for name, number in _SEGMENT_KINDS.items()}
-_LONGEST_SEGMENT: Final = 255
 
 
 class RawAttribute(NamedTuple):
@@ -153,10 +151,10 @@ class AttributeSets:
         return self.described(kept, lambda: replace(path, originator_id=origin, cluster_list=clusters))
 
     def _exported(self, attributes: AttributeSet, local_as: int) -> AttributeSet:
-        segments = prepended(attributes.path.as_path, local_as)
+        segments = as_path.prepended(attributes.path.as_path, local_as)
         inside = (AS_PATH, MED, LOCAL_PREF, ORIGINATOR_ID, CLUSTER_LIST)
         kept = [each for each in attributes.raw() if each.code not in inside]
-        kept.append(RawAttribute(TRANSITIVE, AS_PATH, as_path_value(segments)))
+        kept.append(RawAttribute(TRANSITIVE, AS_PATH, as_path.written(segments)))
         gone: dict[str, Any] = {"med": None, "local_preference": None, "originator_id": None, "cluster_list": ()}
         return self.described(kept, lambda: replace(attributes.path, as_path=segments, **gone))
 
@@ -166,22 +164,4 @@ class AttributeSets:
         return self.described(kept, lambda: replace(attributes.path, local_preference=preference))
 
 
-def prepended(segments: Sequence[AsSegment], asn: int) -> tuple[AsSegment, ...]:
-    """The path with an AS before the others; confederation segments end here (RFC 4271 5.1.2, RFC 5065 4.1)."""
-    outside = tuple(each for each in segments if each.kind in ("as-sequence", "as-set"))
-    if outside and outside[0].kind == "as-sequence" and len(outside[0].numbers) < _LONGEST_SEGMENT:
-        return (AsSegment("as-sequence", (asn, *outside[0].numbers)), *outside[1:])
-    return (AsSegment("as-sequence", (asn,)), *outside)
-
-
-def as_path_value(segments: Sequence[AsSegment]) -> bytes:
-    """The value of an AS_PATH with four-byte numbers."""
-    return b"".join(
-        bytes((_SEGMENT_KINDS[each.kind], len(each.numbers))) + struct.pack(f"!{len(each.numbers)}I", *each.numbers)
-        for each in segments
-    )
-
-
-def segment_name(kind: int) -> str | None:
-    """What a type of segment is called here; None if there is no such type."""
-    return _SEGMENT_NAMES.get(kind)
+as_path_value = as_path.written

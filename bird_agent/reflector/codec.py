@@ -11,9 +11,11 @@ from functools import lru_cache
 from typing import Final
 
 from bird_agent.exabgp.commands import Family
-from bird_agent.reflector import exabgp_codec
+from bird_agent.reflector import as_path
 from bird_agent.reflector.attributes import (
     AGGREGATOR,
+    AS4_AGGREGATOR,
+    AS4_PATH,
     AS_PATH,
     EXTENDED_LENGTH,
     MP_REACH,
@@ -22,6 +24,7 @@ from bird_agent.reflector.attributes import (
     OPTIONAL,
     TRANSITIVE,
     AttributeSet,
+    RawAttribute,
 )
 from bird_agent.reflector.framing import HEADER_SIZE, Message, framed
 from bird_agent.reflector.negotiation import EncodingGroup, Negotiated
@@ -101,15 +104,18 @@ class Encoder:
             return attributes.wire[: attributes.split], attributes.wire[attributes.split :]
         before, after = b"", b""
         for each in attributes.raw():
-            encoded = each.encoded()
             if each.code == AS_PATH:
-                encoded = exabgp_codec.write_as_path(attributes.path.as_path, asn4=False)
+                short, long = as_path.written_short(attributes.path.as_path)
+                each, added = each._replace(value=short), RawAttribute(OPTIONAL | TRANSITIVE, AS4_PATH, long)
+                after += added.encoded() if long else b""
             elif each.code == AGGREGATOR:
-                encoded = exabgp_codec.write_aggregator(each.flags, each.value)
+                short, long = as_path.short_aggregator(each.value)
+                each, added = each._replace(value=short), each._replace(code=AS4_AGGREGATOR, value=long)
+                after += added.encoded() if long else b""
             if each.code < NEXT_HOP:
-                before += encoded
+                before += each.encoded()
             else:
-                after += encoded
+                after += each.encoded()
         return before, after
 
 

@@ -1,16 +1,15 @@
-"""What ExaBGP's codecs do for us: OPEN with its capabilities, AS_PATH with what two-byte peers need (RFC 6793), and
-ROUTE-REFRESH.
+"""What ExaBGP's codecs do for us: OPEN, the values of its capabilities, and ROUTE-REFRESH.
 
 The one module of the reflector that imports ExaBGP, and nothing of ExaBGP comes out of it: values go in, values and
-bytes come out, errors are ours. What is used of it reads neither its environment nor its caches nor its logger, all of
-which belong to the whole process (ADR 0150 says what is not used, and why)."""
+bytes come out, errors are ours. What is used of it reads neither its environment nor its logger, and keeps nothing
+that a peer could make grow: both belong to the whole process (ADR 0150 says what is not used, and why)."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from exabgp.bgp.message.notification import Notify
 from exabgp.bgp.message.open import Open
@@ -27,22 +26,9 @@ from exabgp.bgp.message.open.holdtime import HoldTime
 from exabgp.bgp.message.open.routerid import RouterID
 from exabgp.bgp.message.open.version import Version
 from exabgp.bgp.message.refresh import RouteRefresh as RefreshMessage
-from exabgp.bgp.message.update.attribute.aggregator import Aggregator
-from exabgp.bgp.message.update.attribute.aspath import (
-    CONFED_SEQUENCE,
-    CONFED_SET,
-    SEQUENCE,
-    SET,
-    AS4Path,
-    ASPath,
-)
-from exabgp.bgp.message.update.attribute.attributes import Attributes
 from exabgp.protocol.family import AFI, SAFI
-from exabgp.protocol.ip import IPv4
 
 from bird_agent.exabgp.commands import Family
-from bird_agent.exabgp.events import AsSegment
-from bird_agent.reflector.attributes import PARTIAL
 from bird_agent.reflector.errors import OpenError, RefreshMalformed
 from bird_agent.reflector.negotiation import VERSION, OpenMessage, Restart
 from bird_agent.reflector.prefixes import AFI as AFI_NUMBER
@@ -51,20 +37,23 @@ from bird_agent.reflector.prefixes import FAMILY_OF, IPV4, UNICAST
 _RESTARTING: Final = 0x8
 _NOTIFICATION: Final = 0x4
 _HEADER_SIZE: Final = 19
-_LONGEST_SEGMENT: Final = 255
-_SEGMENTS: Final = {"as-set": SET, "as-sequence": SEQUENCE}
-_CONFEDERATION: Final = {"as-confed-sequence": CONFED_SEQUENCE, "as-confed-set": CONFED_SET}
-_CLASSES: Final = _SEGMENTS | _CONFEDERATION
-_NAMES: Final = {each: name for name, each in _CLASSES.items()}
-
-
-class _Negotiated(NamedTuple):
-    """All that ExaBGP's attributes ask of a session."""
-
-    asn4: bool
-
-
-_OLD: Final = _Negotiated(asn4=False)
+_REFRESH_ENDS: Final = 2
+_AUTHENTICATION: Final = 1
+_CAPABILITIES: Final = 2
+_USED: Final = frozenset(
+    map(
+        int,
+        (
+            Capability.CODE.MULTIPROTOCOL,
+            Capability.CODE.ROUTE_REFRESH,
+            Capability.CODE.NEXTHOP,
+            Capability.CODE.EXTENDED_MESSAGE,
+            Capability.CODE.GRACEFUL_RESTART,
+            Capability.CODE.FOUR_BYTES_ASN,
+            Capability.CODE.ENHANCED_ROUTE_REFRESH,
+        ),
+    )
+)
 
 
 # OPEN
@@ -103,27 +92,20 @@ def write_open(message: OpenMessage) -> bytes:
 
 def read_open(body: bytes) -> OpenMessage:
     """Raises OpenError for what cannot be read; whether it can be accepted is `negotiate`'s to say."""
-    if body[0] != VERSION:
-        raise OpenError(1, f"BGP version {body[0]}", struct.pack("!H", VERSION))
-    _check_parameters_length(body[9:])
-    try:
-        read = Open.unpack_message(body)
-    except Notify as error:
-        raise OpenError(error.subcode if error.code == 2 else 0, str(error)) from None
-    except (IndexError, ValueError, KeyError, struct.error) as error:
-        raise OpenError(0, f"a capability cannot be read: {error}") from None
-    capabilities: Any = read.capabilities
+    version, header_asn, hold_time_s, router_id = struct.unpack("!BHH4s", body[:9])
+    if version != VERSION:
+        raise OpenError(1, f"BGP version {version}", struct.pack("!H", VERSION))
+    capabilities = _capabilities(body[9:])
     code = Capability.CODE
     asn4 = code.FOUR_BYTES_ASN in capabilities
-    header_asn = int(read.asn)
     asn = int(capabilities[code.FOUR_BYTES_ASN]) if asn4 else header_asn
     multiprotocol = capabilities.get(code.MULTIPROTOCOL)
     if asn == 0:
         raise OpenError(2, "AS 0 (RFC 7607)")
     return OpenMessage(
         asn=asn,
-        router_id=IPv4Address(body[5:9]),
-        hold_time_s=int(read.hold_time),
+        router_id=IPv4Address(router_id),
+        hold_time_s=hold_time_s,
         asn4=asn4,
         families=None if multiprotocol is None else _ours(multiprotocol),
         extended_next_hop=_extended_next_hop(capabilities.get(code.NEXTHOP, ())),
@@ -135,16 +117,47 @@ def read_open(body: bytes) -> OpenMessage:
     )
 
 
-def _check_parameters_length(parameters: bytes) -> None:
-    """ExaBGP takes what is there for what was said (RFC 4271 4.2, RFC 9072)."""
-    extended = parameters[:2] == b"\xff\xff"
-    if extended and len(parameters) < 4:
-        raise OpenError(0, "optional parameters end in their own length")
-    said, there = (
-        (int.from_bytes(parameters[2:4]), len(parameters) - 4) if extended else (parameters[0], len(parameters) - 1)
-    )
-    if said != there:
-        raise OpenError(0, f"optional parameters of {said} bytes are {there} bytes")
+def _capabilities(parameters: bytes) -> dict[int, Any]:
+    """Those we use, as ExaBGP reads them; what another one says, or gets wrong, is no matter of ours (RFC 5492 3)."""
+    found: dict[int, Any] = {}
+    for kind, parameter in _parameters(parameters):
+        if kind == _AUTHENTICATION:
+            raise OpenError(5, "authentication by OPEN is no longer known")
+        if kind != _CAPABILITIES:
+            raise OpenError(4, f"an optional parameter of type {kind}")
+        for code, value in _pieces(parameter, 1):
+            if code in _USED:
+                found[code] = _capability(code, value, found)
+    return found
+
+
+def _capability(code: int, value: bytes, found: dict[int, Any]) -> Any:
+    try:
+        return Capability.unpack(code, found, value)
+    except Notify as error:
+        raise OpenError(0, f"capability {code} is {value.hex()}: {error}") from None
+
+
+def _parameters(field: bytes) -> Iterator[tuple[int, bytes]]:
+    """The optional parameters, whose lengths may have two bytes (RFC 4271 4.2, RFC 9072)."""
+    if field[:2] == b"\xff\xff" and len(field) >= 4:
+        width, said, rest = 2, int.from_bytes(field[2:4]), field[4:]
+    else:
+        width, said, rest = 1, field[0], field[1:]
+    if said != len(rest):
+        raise OpenError(0, f"optional parameters of {said} bytes are {len(rest)} bytes")
+    return _pieces(rest, width)
+
+
+def _pieces(field: bytes, width: int) -> Iterator[tuple[int, bytes]]:
+    """Type, length of `width` bytes, value."""
+    while field:
+        begin = 1 + width
+        end = begin + int.from_bytes(field[1:begin])
+        if len(field) < max(begin, end):
+            raise OpenError(0, f"a parameter or capability is cut: {field.hex()}")
+        yield field[0], field[begin:end]
+        field = field[end:]
 
 
 def _pair(family: Family) -> tuple[Any, Any]:
@@ -203,63 +216,6 @@ def read_refresh(body: bytes) -> tuple[Family, int] | None:
     if len(body) != 4:
         whole = struct.pack("!16sHB", b"\xff" * 16, _HEADER_SIZE + len(body), 5) + body
         raise RefreshMalformed(f"ROUTE-REFRESH with {len(body)} bytes", whole)
-    try:
-        read = RefreshMessage.unpack_message(body)
-    except Notify:
-        return None  # an unknown subtype
-    family = FAMILY_OF.get((int(read.afi), int(read.safi)))
-    return None if family is None else (family, int(read.reserved))
-
-
-# AS_PATH and AGGREGATOR
-
-
-def read_as_path(value: bytes, asn4: bool) -> tuple[AsSegment, ...] | None:
-    """The segments; None for what RFC 7606 7.2 calls malformed."""
-    if not value:
-        return ()
-    try:
-        read = ASPath._new_aspaths(value, asn4)
-    except Notify:
-        return None
-    return _segments(read.aspath)
-
-
-def read_as4_path(value: bytes) -> tuple[AsSegment, ...] | None:
-    """AS4_PATH without confederation segments (RFC 6793 6); None if it is malformed."""
-    read = read_as_path(value, asn4=True)
-    return None if not read else tuple(each for each in read if each.kind in _SEGMENTS) or None
-
-
-def merged(as_path: Sequence[AsSegment], as4_path: Sequence[AsSegment]) -> tuple[AsSegment, ...]:
-    """The true path of a two-byte peer: the end of it is in AS4_PATH (RFC 6793 4.2.3)."""
-    short, long = ASPath(_lists(as_path)), AS4Path(_lists(as4_path))
-    joined = _segments(Attributes._reconstruct_as_path(short, long)) or ()
-    return tuple(
-        AsSegment(each.kind, each.numbers[start : start + _LONGEST_SEGMENT])
-        for each in joined
-        for start in range(0, len(each.numbers), _LONGEST_SEGMENT)
-    )
-
-
-def write_as_path(segments: Sequence[AsSegment], *, asn4: bool) -> bytes:
-    """AS_PATH with its header; to a two-byte peer with AS4_PATH behind it where a number needs it (RFC 6793 4.2.2)."""
-    encoded: bytes = ASPath(_lists(segments)).pack(_Negotiated(asn4))
-    return encoded
-
-
-def write_aggregator(flags: int, value: bytes) -> bytes:
-    """AGGREGATOR (eight bytes, as we keep it) for a two-byte peer, with AS4_AGGREGATOR where it needs it."""
-    asn, speaker = struct.unpack("!I4s", value)
-    encoded: bytes = Aggregator(ASN(asn), IPv4.unpack(speaker)).pack(_OLD)
-    return bytes((encoded[0] | flags & PARTIAL,)) + encoded[1:]
-
-
-def _segments(read: Sequence[Any]) -> tuple[AsSegment, ...] | None:
-    if not all(read):
-        return None  # an empty segment
-    return tuple(AsSegment(_NAMES[type(each)], tuple(map(int, each))) for each in read)
-
-
-def _lists(segments: Sequence[AsSegment]) -> list[Any]:
-    return [_CLASSES[each.kind](map(ASN, each.numbers)) for each in segments]
+    afi, subtype, safi = struct.unpack("!HBB", body)  # ExaBGP would remember every AFI that it is shown
+    family = FAMILY_OF.get((afi, safi))
+    return None if family is None or subtype > _REFRESH_ENDS else (family, subtype)

@@ -13,11 +13,11 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from bird_agent.exabgp.commands import Family
+from bird_agent.reflector.as_path import AS_TRANS
 from bird_agent.reflector.errors import OpenError
 from bird_agent.reflector.plan import ReflectorPlan, ReflectorSession
 from bird_agent.reflector.prefixes import AFI, FAMILIES, IPV4, UNICAST
 
-AS_TRANS: Final = 23456
 VERSION: Final = 4
 ORDINARY_SIZE: Final = 4096
 EXTENDED_SIZE: Final = 65535
