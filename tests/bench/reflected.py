@@ -120,7 +120,8 @@ class BirdReflected(Reflected):
             number = number_of(node)
             own = f"protocol static own {{ ipv4; route 10.65.{number}.0/26 blackhole; }}"
             session = (
-                f"protocol bgp reflector {{ local 10.1.0.{number} as 64512; neighbor 10.1.0.{REFLECTOR} as 64512; {SESSION}"
+                f"protocol bgp reflector {{ local 10.1.0.{number} as 64512; neighbor 10.1.0.{REFLECTOR} as 64512;"
+                f" {SESSION}"
                 ' ipv4 { import all; export where proto = "own"; next hop self; }; }'
             )
             Bird(netns, directory / node, _text(f"10.1.0.{number}", KERNEL, own, session)).start()
