@@ -6,7 +6,7 @@ lots: `now` and the jitter are arguments. Which routes are told to the peer is n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -32,14 +32,11 @@ from bird_agent.reflector.outputs import (
     Connect,
     Opened,
     Output,
-    RefreshAsked,
-    RefreshMark,
-    Treated,
     Up,
     Write,
 )
 from bird_agent.reflector.plan import ReflectorPlan, ReflectorSession
-from bird_agent.reflector.updates import UpdateDecoder
+from bird_agent.reflector.updates import UpdateDecoder, decode_refresh
 
 COLLISION: Final = 7
 CONNECT_RETRY_S: Final = 5.0
@@ -85,26 +82,6 @@ class Session:
         self._retry_at: float | None = None
         self._idle_until: float | None = None
         self._up_since: float | None = None
-        self._actions: dict[Action, Callable[[Leg, Cause], None]] = {
-            Action.DIAL: self._dial,
-            Action.CANCEL_DIAL: self._cancel_dial,
-            Action.ARM_CONNECT_RETRY: self._arm_connect_retry,
-            Action.STOP_CONNECT_RETRY: self._stop_connect_retry,
-            Action.CLEAR_RETRIES: self._clear_retries,
-            Action.SEND_OPEN: self._send_open,
-            Action.ARM_OPEN_HOLD: self._arm_open_hold,
-            Action.TELL_OPENED: self._tell_opened,
-            Action.SEND_KEEPALIVE: self._send_keepalive,
-            Action.ARM_KEEPALIVE: self._arm_keepalive,
-            Action.ARM_HOLD: self._arm_hold,
-            Action.TELL_UP: self._tell_up,
-            Action.DELIVER: self._deliver,
-            Action.NOTIFY: self._notify,
-            Action.NOTIFY_STATE: self._notify_state,
-            Action.DROP: self._drop,
-            Action.TELL_DOWN: self._tell_down,
-            Action.DAMP: self._damp,
-        }
 
     # What one can ask.
 
@@ -269,25 +246,15 @@ class Session:
         self._fire(leg, Cause(Event.UPDATE, now, deliver=routes))
 
     def _on_refresh(self, leg: Leg, body: bytes, now: float) -> None:
-        negotiated = leg.negotiated
-        if leg.state is not State.ESTABLISHED or negotiated is None:
+        if leg.state is not State.ESTABLISHED or leg.negotiated is None:
             self._fire(leg, Cause(Event.REFRESH, now, "a ROUTE-REFRESH where none belongs"))
             return
-        deliver: list[Output] = []
         try:
-            read = exabgp_codec.read_refresh(body)
+            asked = decode_refresh(body, leg.negotiated)
         except RefreshMalformed as found:
-            if negotiated.enhanced_refresh:
-                self._fire(leg, error(Event.UPDATE_ERROR, now, found))
-                return
-            read, deliver = None, [Treated(f"{found.why}, ignored")]
-        if read is not None and read[0] in negotiated.families:
-            family, subtype = read
-            if subtype == 0 and negotiated.route_refresh:
-                deliver.append(RefreshAsked(family))
-            elif subtype in (1, 2) and negotiated.enhanced_refresh:
-                deliver.append(RefreshMark(family, begins=subtype == 1))
-        self._fire(leg, Cause(Event.REFRESH, now, deliver=deliver))
+            self._fire(leg, error(Event.UPDATE_ERROR, now, found))
+            return
+        self._fire(leg, Cause(Event.REFRESH, now, deliver=asked))
 
     # The machines.
 
@@ -299,7 +266,7 @@ class Session:
             leg.state = transition.state
             self.since = self.since if self.state is was else cause.now
         for action in transition.actions:
-            self._actions[action](leg, cause)
+            _CARRY_OUT[action](self, leg, cause)
         if leg.conn is None and len(self._legs) > 1:
             self._legs = [each for each in self._legs if each is not leg]
 
@@ -419,3 +386,9 @@ def _connected(leg: Leg) -> tuple[int, Negotiated]:
     if leg.conn is None or leg.negotiated is None:
         raise AssertionError(f"nothing was negotiated in {leg.state}")
     return leg.conn, leg.negotiated
+
+
+_CARRY_OUT: Final[Mapping[Action, Callable[[Session, Leg, Cause], None]]] = {
+    each: getattr(Session, f"_{each.name.lower()}") for each in Action
+}
+"""Each action is the method of its name: DIAL is `_dial`."""

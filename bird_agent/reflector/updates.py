@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from bird_agent.exabgp.commands import Family
+from bird_agent.reflector import exabgp_codec
 from bird_agent.reflector.attribute_rules import ReadAttributes, read_attributes, usable_next_hop
 from bird_agent.reflector.attributes import (
     MP_REACH,
@@ -19,9 +20,9 @@ from bird_agent.reflector.attributes import (
     RawAttribute,
     split_attributes,
 )
-from bird_agent.reflector.errors import UpdateMalformed
+from bird_agent.reflector.errors import RefreshMalformed, UpdateMalformed
 from bird_agent.reflector.negotiation import Negotiated
-from bird_agent.reflector.outputs import EndOfRib, Treated, Updates
+from bird_agent.reflector.outputs import EndOfRib, Output, RefreshAsked, RefreshMark, Treated, Updates
 from bird_agent.reflector.prefixes import FAMILY_OF, IPV4, IPV6, Nlri, read_nlris
 from weft.model.address import IPAddress
 
@@ -126,6 +127,23 @@ class UpdateDecoder:
             problems.append(f"{_NAMES[code]} of AFI {afi} SAFI {safi} ignored, which was not agreed on")
             return None
         return family
+
+
+def decode_refresh(body: bytes, negotiated: Negotiated) -> list[Output]:
+    """What a ROUTE-REFRESH asks for or marks (RFC 2918, RFC 7313). Of a family or kind that was not agreed on: nothing.
+    Raises RefreshMalformed where the peer knows that error."""
+    try:
+        read = exabgp_codec.read_refresh(body)
+    except RefreshMalformed as found:
+        if negotiated.enhanced_refresh:
+            raise
+        return [Treated(f"{found.why}, ignored")]
+    if read is None or read[0] not in negotiated.families:
+        return []
+    family, subtype = read
+    if subtype == 0:
+        return [RefreshAsked(family)] if negotiated.route_refresh else []
+    return [RefreshMark(family, begins=subtype == 1)] if negotiated.enhanced_refresh else []
 
 
 def _fields(body: bytes) -> tuple[bytes, bytes, bytes]:

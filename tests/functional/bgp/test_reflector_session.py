@@ -6,13 +6,16 @@ import selectors
 import socket
 import time
 from collections.abc import Callable
-from ipaddress import IPv4Address, ip_address
+from dataclasses import replace
+from ipaddress import IPv4Address, ip_address, ip_network
 from pathlib import Path
 
 import pytest
 
 from bird_agent.exabgp.commands import Family
-from bird_agent.reflector.attributes import AttributeSet, AttributeSets
+from bird_agent.exabgp.events import AsSegment
+from bird_agent.reflector.as_path import written
+from bird_agent.reflector.attributes import AS_PATH, TRANSITIVE, AttributeSet, AttributeSets, RawAttribute
 from bird_agent.reflector.codec import Encoder
 from bird_agent.reflector.errors import Stop
 from bird_agent.reflector.fsm import State
@@ -29,7 +32,7 @@ from bird_agent.reflector.outputs import (
     Write,
 )
 from bird_agent.reflector.plan import ReflectorPlan, ReflectorSession
-from bird_agent.reflector.prefixes import Nlri, network_of
+from bird_agent.reflector.prefixes import IPV4, Nlri, network_of, nlri_of
 from bird_agent.reflector.session import Session
 from bird_agent.session_config import SessionConfig, SessionKind
 from lab.netns import NetNs
@@ -54,11 +57,24 @@ protocol bgp p0 {{
 }}
 """
 
+OUTSIDE = """
+router id 10.1.0.1;
+protocol device {{ }}
+protocol static s4 {{ ipv4; route 10.65.1.0/26 blackhole; }}
+protocol bgp p0 {{
+  local 10.1.0.1 as 65001; neighbor {us} as 64512; strict bind on; enable as4 off; enable route refresh off;
+  connect delay time 1; graceful restart off; enable extended messages on;
+  ipv4 {{ import all; next hop self; export filter {{
+    bgp_path.prepend(4200000001); bgp_med = 7; bgp_community.add((1, 2)); bgp_ext_community.add((rt, 3, 4)); accept;
+  }}; }};
+}}
+"""
+
 
 class Loop:
     """Sockets in a namespace for a few sessions; what one peer announces is reflected to the others."""
 
-    def __init__(self, netns: NetNs, peers: list[str]) -> None:
+    def __init__(self, netns: NetNs, peers: dict[str, int]) -> None:
         self._netns = netns
         self._selector = selectors.DefaultSelector()
         self._sockets: dict[int, socket.socket] = {}
@@ -79,10 +95,10 @@ class Loop:
             self._listener = socket.create_server((US, 179), backlog=8)
         self._listener.setblocking(False)
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
-        for peer in peers:
+        for peer, asn in peers.items():
             config = SessionConfig(
                 peer=ip_address(peer),
-                peer_as=64512,
+                peer_as=asn,
                 local=ip_address(US),
                 local_as=64512,
                 kind=SessionKind.GLOBAL,
@@ -185,7 +201,7 @@ class Loop:
                 case CancelConnect():
                     self._give_up(peer)
                 case Write(conn, data):
-                    self._send(conn, data)
+                    self.send(conn, data)
                 case Close(conn):
                     self._gone(conn)
                 case Up(conn, negotiated):
@@ -203,7 +219,7 @@ class Loop:
                 case Treated(problem):
                     self.problems.append(problem)
 
-    def _send(self, conn: int, data: bytes) -> None:
+    def send(self, conn: int, data: bytes) -> None:
         try:
             self._sockets[conn].sendall(data)
         except OSError:
@@ -215,7 +231,7 @@ class Loop:
         others = [each for each in self.up if each != peer]
         for other in others if updates.withdrawn else ():
             conn, encoder = self.up[other]
-            self._send(conn, b"".join(encoder.withdraw(updates.family, updates.withdrawn)))
+            self.send(conn, b"".join(encoder.withdraw(updates.family, updates.withdrawn)))
         if updates.attributes is None or updates.next_hop is None:
             return
         for nlri in updates.announced:
@@ -229,15 +245,17 @@ class Loop:
                 self._tell(peer, whose, family, (nlri,))
         conn, encoder = self.up[peer]
         for family in encoder.group.families:
-            self._send(conn, encoder.end_of_rib(family))
+            self.send(conn, encoder.end_of_rib(family))
 
     def _tell(self, peer: str, origin: str, family: Family, prefixes: tuple[Nlri, ...]) -> None:
         conn, encoder = self.up[peer]
         if family not in encoder.group.families:
             return
         attributes, next_hop = self.routes[origin, family, prefixes[0]]
+        if attributes.path.local_preference is None:
+            attributes = self.sets.imported(attributes, 100)
         told = self.sets.reflected(attributes, IPv4Address(origin), self.plan.cluster_id)
-        self._send(conn, b"".join(encoder.encode(family, told, next_hop, prefixes)))
+        self.send(conn, b"".join(encoder.encode(family, told, next_hop, prefixes)))
 
 
 @pytest.fixture
@@ -248,9 +266,15 @@ def fabric(netns: Callable[[str], NetNs]):  # type: ignore[no-untyped-def]
         segment(us, client, f"up{number}", f"{US}/32", f"10.1.0.{number}/24")
         us.ip("route", "add", f"10.1.0.{number}/32", "dev", f"up{number}", "src", US)
         client.ip("address", "add", f"fd01::{number}/64", "dev", f"up{number}", "nodad")
-    loop = Loop(us, ["10.1.0.1", "10.1.0.2"])
-    yield loop, first, second
-    loop.close()
+    loops: list[Loop] = []
+
+    def make(first_as: int = 64512) -> Loop:
+        loops.append(Loop(us, {"10.1.0.1": first_as, "10.1.0.2": 64512}))
+        return loops[-1]
+
+    yield make, first, second
+    for each in loops:
+        each.close()
 
 
 def bird(netns: NetNs, directory: Path, number: int, graceful: str = "on") -> Bird:
@@ -261,7 +285,8 @@ def bird(netns: NetNs, directory: Path, number: int, graceful: str = "on") -> Bi
 
 
 def test_two_birds_learn_of_each_other(fabric, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    loop, first, second = fabric
+    make, first, second = fabric
+    loop = make()
     one, two = bird(first, tmp_path, 1), bird(second, tmp_path, 2)
     loop.until("both are up", lambda: len(loop.up) == 2)
     loop.until("both have told all", lambda: len(set(loop.ends)) == 4)
@@ -285,7 +310,8 @@ def test_two_birds_learn_of_each_other(fabric, tmp_path: Path) -> None:  # type:
 
 
 def test_how_a_session_ends_is_known(fabric, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    loop, first, second = fabric
+    make, first, second = fabric
+    loop = make()
     one, two = bird(first, tmp_path, 1), bird(second, tmp_path, 2)
     loop.until("both are up", lambda: len(loop.up) == 2)
 
@@ -305,3 +331,39 @@ def test_how_a_session_ends_is_known(fabric, tmp_path: Path) -> None:  # type: i
     loop.stop("10.1.0.1", Stop.SHUTDOWN, "we go home")
     log = tmp_path / "bird1" / "bird.log"
     loop.until("BIRD knows why", lambda: "dministrative shutdown" in one.ask("show protocols p0") + log.read_text())
+
+
+def test_a_two_byte_peer_of_another_as_is_understood_and_understands(fabric, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    make, first, second = fabric
+    loop = make(first_as=65001)
+    outside = Bird(first, tmp_path / "outside", OUTSIDE.format(us=US))
+    outside.start()
+    inside = bird(second, tmp_path, 2)
+    loop.until("both are up", lambda: len(loop.up) == 2)
+    negotiated = loop.sessions["10.1.0.1"].established
+    assert negotiated is not None
+    assert (negotiated.asn4, negotiated.internal, negotiated.restart) == (False, False, None)
+    assert (negotiated.message_size, negotiated.route_refresh) == (65535, False)
+    loop.until("the inside knows the route", lambda: inside.routes("p0") == {"10.65.1.0/26"})
+    said = inside.attributes("10.65.1.0/26", "p0")
+    assert said["as_path"] == "65001 4200000001"
+    assert said["community"] == "(1,2)"
+    assert said["ext_community"] == "(rt, 3, 4)"
+    assert said["local_pref"] == "100"
+
+    # And back: with our AS, nothing of the inside, and the large number in AS4_PATH.
+    attributes = loop.routes["10.1.0.1", IPV4, nlri_of(ip_network("10.65.1.0/26"))][0]
+    conn, encoder = loop.up["10.1.0.1"]
+    told = loop.sets.exported(loop.sets.reflected(attributes, IPv4Address("1.1.1.1"), IPv4Address("1.1.1.1")), 64512)
+    stripped = [each for each in told.raw() if each.code != AS_PATH]
+    path = (AsSegment("as-sequence", (64512, 4200000009)),)
+    other = loop.sets.of(
+        replace(told.path, as_path=path), [*stripped, RawAttribute(TRANSITIVE, AS_PATH, written(path))]
+    )
+    for message in encoder.encode(IPV4, other, ip_address(US), [nlri_of(ip_network("10.99.0.0/16"))]):
+        loop.send(conn, message)
+    loop.until("it is known outside", lambda: outside.routes("p0") == {"10.99.0.0/16"})
+    said = outside.attributes("10.99.0.0/16", "p0")
+    assert said["as_path"] == "64512 4200000009"
+    assert not {"originator_id", "cluster_list", "med"} & set(said)
+    assert loop.problems == []
