@@ -17,7 +17,6 @@ from exabgp.bgp.message.update import Update
 from exabgp.bgp.message.update.attribute import Attributes
 from exabgp.configuration.configuration import Configuration, _Configuration
 from exabgp.protocol.family import Family
-from exabgp.reactor.api import API
 from exabgp.reactor.api.processes import Processes
 from exabgp.reactor.api.response.json import JSON
 from exabgp.reactor.asynchronous import ASYNC
@@ -122,11 +121,6 @@ def _inject_change(self: Any, peers: Any, change: Any) -> bool:
     return injected
 
 
-# B7: the text of every route is formatted for a log that is switched off.
-def _log_message(self: Any, message: str, level: str = "INFO") -> None:
-    return None
-
-
 # B9: one write to a helper that has just died stops every peer for good; the line is lost, the helper comes back.
 def _write(self: Any, process: str, string: str | None, neighbor: Any = None) -> bool:
     helper = self._process.get(process)
@@ -173,13 +167,11 @@ CORRECTIONS: tuple[Correction, ...] = (
         {
             (ASYNC, "run"): _run,
             (_Configuration, "inject_change"): _inject_change,
-            (API, "log_message"): _log_message,
         },
         {
             "ASYNC.run": "b19e41c01689bade",
             "ASYNC._run_async": "7640837abdd9df3e",
             "_Configuration.inject_change": "061dae4651ca234d",
-            "API.log_message": "ffcfabe74e00c1fb",
         },
     ),
     Correction(
@@ -224,6 +216,15 @@ CORRECTIONS: tuple[Correction, ...] = (
         {(Family, "family"): families.family, (Family, "index"): families.index},
         {"Family.family": "137dc8f00d925c6e", "Family.index": "c01df7ddc9420435"},
     ),
+    Correction(
+        "nothing: what extensions.py leans on",
+        {},
+        {
+            "Protocol.new_update": "7b25e4e0dd97e57d",
+            "OutgoingRIB.pending": "b3f88dc7b3096abf",
+            "OutgoingRIB.cached_changes": "6df567f32902ea37",
+        },
+    ),
 )
 
 _CLASSES: Mapping[str, type] = {
@@ -234,7 +235,6 @@ _CLASSES: Mapping[str, type] = {
         Configuration,
         _Configuration,
         ASYNC,
-        API,
         Processes,
         Peer,
         Protocol,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,15 +12,17 @@ from ipaddress import IPv4Address, ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
+import exabgp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bird_agent.exabgp import commands, corrections
+from bird_agent.exabgp import commands, corrections, launcher
 from bird_agent.exabgp.commands import Announcement
 from bird_agent.exabgp.configuration import Neighbor, UnrenderableSessionError, render
 from bird_agent.exabgp.corrections import Correction, UnknownExaBGPError
 
+REPOSITORY = Path(__file__).parents[3]
 GOLDEN = Path(__file__).parent / "golden"
 HELPER = [sys.executable, "-I", "-S", "/x/speaker_link.py", "/run/weft/speaker.sock"]
 
@@ -188,6 +192,42 @@ def test_a_function_that_reads_differently_is_refused(monkeypatch: pytest.Monkey
     monkeypatch.setattr(corrections.Reactor, "_pending_adjribout", altered)
     with pytest.raises(UnknownExaBGPError, match=r"Reactor\._pending_adjribout .*B2"):
         corrections.verify(corrections.KNOWN_VERSION)
+
+
+@pytest.mark.parametrize("command", ["validate", "serve"])
+@pytest.mark.parametrize(
+    ("file", "text", "other", "complaint"),
+    [
+        ("rib/outgoing.py", "new_nlri[change_index] = change\n", "pass\n", "OutgoingRIB._update_rib"),
+        (
+            "reactor/protocol.py",
+            "number += 1\n                for",
+            "number += 2\n                for",
+            "Protocol.new_update",
+        ),
+        ("version.py", "5.0.15", "5.0.16", "ExaBGP 5.0.16 is installed"),
+    ],
+)
+def test_an_altered_exabgp_is_not_started(
+    command: str, file: str, text: str, other: str, complaint: str, tmp_path: Path
+) -> None:
+    package = tmp_path / "exabgp"
+    shutil.copytree(Path(exabgp.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    source = (package / file).read_text()
+    assert text in source
+    (package / file).write_text(source.replace(text, other))
+    (tmp_path / "speaker.conf").write_text("")
+    lock = ["--lock", str(tmp_path / "speaker.lock")] if command == "serve" else []
+    done = subprocess.run(
+        [sys.executable, "-m", "bird_agent.exabgp.launcher", command, str(tmp_path / "speaker.conf"), *lock],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == launcher.EXIT_REFUSED
+    assert complaint in done.stderr
 
 
 def test_every_replaced_function_is_verified() -> None:
