@@ -29,6 +29,7 @@ from bird_agent.session_config import Needs, Peering, Problem, Surroundings
 from bird_agent.sessions import Sessions
 from weft.datastore.syncer import SyncEvent
 from weft.model.address import IPAddress, IPNetwork
+from weft.model.node_status import CalicoNodeStatus
 
 MAX_PREFIXES_REACHED = 1  # subcodes of cease (RFC 4486 3, RFC 9384)
 BFD_DOWN = 10
@@ -75,6 +76,11 @@ class Agent:
     def in_sync(self) -> bool:
         """The datastore's first snapshot is complete."""
         return self._view.in_sync
+
+    @property
+    def node_statuses(self) -> Mapping[str, CalicoNodeStatus]:
+        """The resources that want to be told of this node."""
+        return self._view.node_statuses
 
     @property
     def drain_state(self) -> tuple[str | None, str | None]:

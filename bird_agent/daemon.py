@@ -89,7 +89,7 @@ class Daemon:
         )
         self._bfd = BfdClient(config.run_dir, self._on_bfd, self._agent.paths.on_lost)
         self._inspection = BgpInspection(self._agent, self._kernel, self._table, self._speaker_text)
-        self._reporter = Reporter(self._store, config.node_name, self._agent)
+        self._reporter = Reporter(self._store, config.node_name, self._agent, started_at)
         self._metrics = BgpMetrics()
         self._metrics_due = 0.0
         self._needs = Needs()
@@ -123,6 +123,7 @@ class Daemon:
                         self._supervisor.run(),
                         self._bfd.run(),
                         self._reporter.run(),
+                        self._reporter.run_node_statuses(),
                         self._attach(),
                     )
                 ]
@@ -311,6 +312,7 @@ class Daemon:
         text = render(neighbors, self._paths.helper())
         await self._supervisor.configure(text, wanted.addresses, wanted.port)
         self._configured.set()
+        self._reporter.configured_at = time.time()
         if not self._client.attached or self._supervisor.replacing:
             return  # a speaker that is attached to later says what it runs with
         if await self._supervisor.reload():

@@ -23,9 +23,10 @@ from weft.model.felix_configuration import FelixConfiguration
 from weft.model.ipam import AffinityValue
 from weft.model.keys import AffinityKey, Key, Owner, ResourceKey
 from weft.model.node import Node
+from weft.model.node_status import CalicoNodeStatus
 from weft.model.pool import IPPool
 
-KINDS: Final = ("Node", "BGPConfiguration", "BGPPeer", "BGPFilter", "IPPool", "FelixConfiguration")
+KINDS: Final = ("Node", "BGPConfiguration", "BGPPeer", "BGPFilter", "IPPool", "FelixConfiguration", "CalicoNodeStatus")
 
 
 class Concern(Flag):
@@ -65,6 +66,8 @@ class DatastoreView:
         self._pools: dict[str, IPPool] = {}
         self._felix: dict[str, FelixConfiguration] = {}
         self._blocks: set[IPNetwork] = set()
+        self.node_statuses: dict[str, CalicoNodeStatus] = {}
+        """Those that want to be told of this node."""
         self.in_sync = False
 
     @property
@@ -148,6 +151,10 @@ class DatastoreView:
                 self._pools[value.name] = value
             case FelixConfiguration():
                 self._felix[value.name] = value
+            case CalicoNodeStatus() if value.spec.node == self._node_name:
+                self.node_statuses[value.name] = value
+            case CalicoNodeStatus():
+                self.node_statuses.pop(value.name, None)
             case AffinityValue() if isinstance(key, AffinityKey):
                 if value.state == "confirmed" and not value.deleted:
                     self._blocks.add(key.cidr)
@@ -165,6 +172,7 @@ class DatastoreView:
                 "BGPFilter": self._filters,
                 "IPPool": self._pools,
                 "FelixConfiguration": self._felix,
+                "CalicoNodeStatus": self.node_statuses,
             }
             holders.get(key.kind, {}).pop(key.name, None)
 

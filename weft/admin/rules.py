@@ -15,6 +15,7 @@ from weft.model.base import Metadata, Resource
 from weft.model.errors import ValidationError
 from weft.model.names import KUBERNETES_POLICY_PREFIX
 from weft.model.node import ClusterInformation, Node
+from weft.model.node_status import CalicoNodeStatus
 from weft.model.policy import TIER_ORDERS, GlobalNetworkPolicy, NetworkPolicy
 from weft.model.pool import IPPool
 from weft.model.staged import StagedGlobalNetworkPolicy, StagedNetworkPolicy
@@ -47,10 +48,14 @@ def update_metadata(stored: Metadata, given: Metadata) -> Metadata:
 
 
 def with_status(new: Resource, old: Resource) -> Resource:
-    """A node's status is its agent's: it is never in a document and survives every update."""
-    if isinstance(new, Node) and isinstance(old, Node):
-        return msgspec.structs.replace(new, status=old.status)
-    return new
+    """A status is its node's agent's: it is never in a document and survives every update."""
+    match new, old:
+        case Node(), Node():
+            return msgspec.structs.replace(new, status=old.status)
+        case CalicoNodeStatus(), CalicoNodeStatus():
+            return msgspec.structs.replace(new, status=old.status)
+        case _:
+            return new
 
 
 def check_update(new: Resource, old: Resource) -> None:

@@ -34,6 +34,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         _kind("BGPConfiguration", "bgpconfigurations", "bgpconfig", "bgpconfigs"),
         _kind("BGPPeer", "bgppeers", "bgpp", "bgpps", "bp", "bps"),
         _kind("BGPFilter", "bgpfilters", "bgpf", "bgpfs", "bf", "bfs"),
+        _kind("CalicoNodeStatus", "caliconodestatuses", "nodestatus", "nodestatuses"),
         _kind("WorkloadEndpoint", "workloadendpoints", "wep", "weps", namespaced=True),
         _kind("HostEndpoint", "hostendpoints", "hep", "heps"),
         _kind("Profile", "profiles", "pro", "pros"),

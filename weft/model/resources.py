@@ -12,6 +12,7 @@ from weft.model.endpoint import HostEndpoint, WorkloadEndpoint
 from weft.model.endpoint_slice import KubernetesEndpointSlice
 from weft.model.felix_configuration import FelixConfiguration
 from weft.model.node import ClusterInformation, Node
+from weft.model.node_status import CalicoNodeStatus
 from weft.model.policy import (
     GlobalNetworkPolicy,
     GlobalNetworkSet,
@@ -31,6 +32,7 @@ AnyResource = (
     | BGPConfiguration
     | BGPPeer
     | BGPFilter
+    | CalicoNodeStatus
     | WorkloadEndpoint
     | HostEndpoint
     | Profile
@@ -57,6 +59,7 @@ CLASSES: Final[Mapping[str, type[Resource]]] = {
         BGPConfiguration,
         BGPPeer,
         BGPFilter,
+        CalicoNodeStatus,
         WorkloadEndpoint,
         HostEndpoint,
         Profile,

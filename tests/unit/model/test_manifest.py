@@ -197,6 +197,12 @@ metadata: {name: default}
 spec: {clusterGUID: 0123, datastoreReady: true}
 ---
 apiVersion: projectcalico.org/v3
+kind: CalicoNodeStatus
+metadata: {name: s}
+spec: {node: n1, classes: [Agent, BGP, Routes], updatePeriodSeconds: 10}
+status: {lastUpdated: null, agent: {birdV4: {}, birdV6: {}}}
+---
+apiVersion: projectcalico.org/v3
 kind: FelixConfiguration
 metadata: {name: default}
 spec:
