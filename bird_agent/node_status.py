@@ -1,6 +1,6 @@
 """What a CalicoNodeStatus resource is told of this node, in the words of Calico's own.
 
-Pure: values of the agent in, a status out. Calico reads all of it off its two BIRDs; so a node here is Ready in a
+Values of the agent in, a status out; no I/O. Calico reads all of it off its two BIRDs; so a node here is Ready in a
 family when it has an address of it and its one speaker answers, and a block's blackhole is a Static route. Writing is
 the reporter's."""
 
