@@ -162,6 +162,3 @@ class AttributeSets:
         kept = [each for each in attributes.raw() if each.code != LOCAL_PREF]
         kept.append(RawAttribute(TRANSITIVE, LOCAL_PREF, struct.pack("!I", preference)))
         return self.described(kept, lambda: replace(attributes.path, local_preference=preference))
-
-
-as_path_value = as_path.written

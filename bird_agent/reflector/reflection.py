@@ -18,6 +18,7 @@ from bird_agent.exabgp.commands import Family
 from bird_agent.exabgp.events import PathAttributes
 from bird_agent.filters import FilterRoute
 from bird_agent.policy import Rules
+from bird_agent.reflector.as_path import written
 from bird_agent.reflector.attributes import (
     AS_PATH,
     COMMUNITIES,
@@ -27,7 +28,6 @@ from bird_agent.reflector.attributes import (
     AttributeSet,
     AttributeSets,
     RawAttribute,
-    as_path_value,
 )
 from bird_agent.reflector.plan import ReflectorSession
 from bird_agent.reflector.prefixes import Nlri, network_of
@@ -161,7 +161,7 @@ def changed(sets: AttributeSets, attributes: AttributeSet, after: FilterRoute) -
 
 
 def _written(path: PathAttributes) -> Iterable[RawAttribute]:
-    yield RawAttribute(TRANSITIVE, AS_PATH, as_path_value(path.as_path))
+    yield RawAttribute(TRANSITIVE, AS_PATH, written(path.as_path))
     if path.communities:
         value = b"".join(struct.pack("!HH", *each) for each in path.communities)
         yield RawAttribute(OPTIONAL | TRANSITIVE, COMMUNITIES, value)

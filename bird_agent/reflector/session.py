@@ -202,7 +202,7 @@ class Session:
             case Message.UPDATE:
                 self._on_update(leg, body, now)
             case Message.KEEPALIVE:
-                self._fire(leg, Cause(Event.KEEPALIVE, now))
+                self._fire(leg, Cause(Event.KEEPALIVE, now, "a KEEPALIVE where none belongs"))
             case Message.OPEN:
                 self._on_open(leg, body, now)
             case Message.NOTIFICATION:

@@ -11,6 +11,7 @@ from bird_agent.exabgp.commands import Family
 from bird_agent.exabgp.events import AsSegment, PathAttributes
 from bird_agent.policy import Policies, policies
 from bird_agent.reflector import outputs
+from bird_agent.reflector.as_path import written
 from bird_agent.reflector.attributes import (
     AS_PATH,
     CLUSTER_LIST,
@@ -24,7 +25,6 @@ from bird_agent.reflector.attributes import (
     AttributeSet,
     AttributeSets,
     RawAttribute,
-    as_path_value,
 )
 from bird_agent.reflector.codec import Encoder
 from bird_agent.reflector.exabgp_codec import write_open, write_refresh
@@ -73,7 +73,7 @@ def raw(path: PathAttributes) -> list[RawAttribute]:
     """The attributes of a path as a peer writes them."""
     found = [
         RawAttribute(TRANSITIVE, ORIGIN, bytes((path.origin,))),
-        RawAttribute(TRANSITIVE, AS_PATH, as_path_value(path.as_path)),
+        RawAttribute(TRANSITIVE, AS_PATH, written(path.as_path)),
     ]
     if path.med is not None:
         found.append(RawAttribute(OPTIONAL, MED, path.med.to_bytes(4, "big")))
