@@ -88,6 +88,15 @@ def unusable(path: Path, local: Local) -> str | None:
     return None
 
 
+def path_text(segments: tuple[AsSegment, ...]) -> str:
+    """As BIRD and FRR print it: a set in braces."""
+    parts = []
+    for segment in segments:
+        numbers = " ".join(map(str, segment.numbers))
+        parts.append(f"{{{numbers}}}" if segment.kind == "as-set" else numbers)
+    return " ".join(parts)
+
+
 def select(paths: Sequence[Path], cost: Sequence[int | None]) -> tuple[Path, ...]:
     """The best path first, then those as good as it (at most 16), in the order of the last tie-breaks.
 

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator
 from ipaddress import IPv6Address
 
 from bird_agent.agent import Agent
-from bird_agent.bestpath import ORIGIN_NAMES, Path, Rank, Standing, explain, local_preference_of
+from bird_agent.bestpath import ORIGIN_NAMES, Path, Rank, Standing, explain, local_preference_of, path_text
 from bird_agent.drain import Phase
 from bird_agent.exabgp.commands import Announcement
-from bird_agent.exabgp.events import AsSegment
 from bird_agent.kernel import KernelView
 from bird_agent.rib import AdjRibIn, sorted_prefixes
 from bird_agent.session_config import SessionConfig
@@ -161,15 +160,6 @@ class BgpInspection:
             if prefix in exported or any(prefix in adj.paths for adj in adjs):
                 return prefix
         return None
-
-
-def path_text(segments: tuple[AsSegment, ...]) -> str:
-    """As BIRD and FRR print it: a set in braces."""
-    parts = []
-    for segment in segments:
-        numbers = " ".join(map(str, segment.numbers))
-        parts.append(f"{{{numbers}}}" if segment.kind == "as-set" else numbers)
-    return " ".join(parts)
 
 
 def _received(prefix: IPNetwork, standing: Standing, adj: AdjRibIn) -> PathReport:

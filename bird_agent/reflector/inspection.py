@@ -6,12 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from bird_agent.bestpath import ORIGIN_NAMES, Path, Rank, local_preference_of
+from bird_agent.bestpath import ORIGIN_NAMES, Path, Rank, local_preference_of, path_text
 from bird_agent.exabgp.commands import Family, family_of
-from bird_agent.inspection import path_text
 from bird_agent.reflector.prefixes import FAMILIES, Nlri, network_of, nlri_of
 from bird_agent.reflector.reflection import Told, role_of
-from bird_agent.reflector.reflector import Reflector, Standing
+from bird_agent.reflector.reflector import Reflector
+from bird_agent.reflector.standing import Standing
 from weft.admin.bgp import ConfigReport, PathReport, PathView, PeerReport, TraceReport
 from weft.model.address import IPAddress, IPNetwork
 from weft.model.errors import NotFoundError

@@ -13,7 +13,7 @@ from bird_agent.metrics import per_peer
 from weft.admin.bgp import PeerReport
 
 
-class Snapshot(NamedTuple):
+class _Snapshot(NamedTuple):
     """What there is to say at one moment."""
 
     peers: Sequence[PeerReport] = ()
@@ -27,10 +27,14 @@ class ReflectorMetrics:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self.snapshot = Snapshot()
+        self._snapshot = _Snapshot()
+
+    def take(self, peers: Sequence[PeerReport], routes: int, deferring: bool, in_sync: bool) -> None:
+        """What there is to say from now on."""
+        self._snapshot = _Snapshot(peers, routes, deferring, in_sync)
 
     def collect(self) -> Iterator[Metric]:
-        now = self.snapshot
+        now = self._snapshot
         figures = {
             "in_sync": ("1 once the datastore has been read.", int(now.in_sync)),
             "routes": ("Prefixes with a best path.", now.routes),

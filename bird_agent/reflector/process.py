@@ -17,15 +17,12 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, NamedTuple, Protocol
-
-from prometheus_client import CollectorRegistry
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from bird_agent.datastore_view import Concern, DatastoreView, watched_prefixes
 from bird_agent.policy import Policies
 from bird_agent.reflector.inspection import ReflectorInspection
 from bird_agent.reflector.loop import Network
-from bird_agent.reflector.metrics import ReflectorMetrics, Snapshot
 from bird_agent.reflector.plan import ReflectorPlan
 from bird_agent.reflector.planning import reflector_plan
 from bird_agent.reflector.reflector import Reflector
@@ -33,7 +30,6 @@ from bird_agent.reflector.registration import Identity, register
 from bird_agent.reflector.status import ReflectorStatus
 from bird_agent.session_config import Needs, Surroundings
 from bird_agent.surroundings import SecretFiles, look_around
-from weft.admin.metrics import MetricsServer
 from weft.admin.server import AdminServer
 from weft.admin.services.bgp import BgpServer
 from weft.admin.services.status import StatusServer
@@ -43,6 +39,9 @@ from weft.datastore.etcd import EtcdDatastore
 from weft.datastore.syncer import Syncer, SyncEvent
 from weft.model.errors import WeftError
 from weft.node.agent import begin, configuration
+
+if TYPE_CHECKING:
+    from bird_agent.reflector.metrics import ReflectorMetrics
 
 log = logging.getLogger("weft-reflector")
 
@@ -134,7 +133,7 @@ class _Running:
         self._status = ReflectorStatus(
             config.node_name, self._wall_began, self._reflector, self._inspection, self._syncer, self._network
         )
-        self._metrics = ReflectorMetrics(config.node_name)
+        self._metrics: ReflectorMetrics | None = None
 
     def _wall_time(self, at: float) -> float:
         return time.time() - (time.monotonic() - at)
@@ -196,11 +195,9 @@ class _Running:
             needs = self._given.source.needs
             if needs != Needs() and look_around(needs, self._secrets) != self._surroundings:
                 self._changed.set()
-            if self._given.config.bgp_metrics is not None:
-                tables = self._reflector.tables
-                self._metrics.snapshot = Snapshot(
-                    self._inspection.peers(), tables.size(), self._reflector.deferring, self._syncer.status.in_sync
-                )
+            if self._metrics is not None:
+                size, deferring = self._reflector.tables.size(), self._reflector.deferring
+                self._metrics.take(self._inspection.peers(), size, deferring, self._syncer.status.in_sync)
 
     async def _register(self) -> None:
         identity = self._given.identity
@@ -213,10 +210,17 @@ class _Running:
             await asyncio.sleep(RETRY_REGISTRATION_S)
 
     def _serve_metrics(self) -> contextlib.AbstractContextManager[object]:
+        """Only a process that serves metrics loads what does it: 3 MB."""
         if self._given.config.bgp_metrics is None:
             return contextlib.nullcontext()
+        from prometheus_client import CollectorRegistry
+
+        from bird_agent.reflector.metrics import ReflectorMetrics
+        from weft.admin.metrics import MetricsServer
+
         address, port = self._given.config.bgp_metrics
         registry = CollectorRegistry()
+        self._metrics = ReflectorMetrics(self._given.config.node_name)
         registry.register(self._metrics)
         try:
             return MetricsServer(registry, port, address)

@@ -8,7 +8,7 @@ so that a restarted reflector never withdraws what is merely late."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Final, assert_never
 
@@ -22,9 +22,9 @@ from bird_agent.reflector.errors import Stop
 from bird_agent.reflector.exabgp_codec import write_refresh
 from bird_agent.reflector.groups import Pieces
 from bird_agent.reflector.learning import Learning
-from bird_agent.reflector.negotiation import Negotiated
 from bird_agent.reflector.plan import ReflectorPlan, ReflectorSession
 from bird_agent.reflector.session import Jitter, Session
+from bird_agent.reflector.standing import Standing
 from bird_agent.reflector.tables import Tables
 from bird_agent.session_config import Problem, SessionKind
 from bird_agent.sessions import Action, MarkStale
@@ -32,41 +32,10 @@ from weft.model.address import IPAddress
 
 COME_BACK_S: Final = 15.0
 """After a start, so long for every peer to open its session; those that came have longer to tell everything."""
-STALLED_S: Final = 480.0
-"""A peer that takes nothing for this long, or twice the hold time, is given up (RFC 9687)."""
 FOREVER: Final = float("inf")
 BEGIN, END = 1, 2  # of a refresh (RFC 7313 4)
 
 ConnectionOutput = outputs.Connect | outputs.CancelConnect | outputs.Write | outputs.Close
-
-
-@dataclass(slots=True)
-class Standing:
-    """One session as it stands. `marks`: what is still to be sent behind everything that is known now."""
-
-    wanted: ReflectorSession
-    session: Session
-    learning: Learning
-    conn: int | None = None
-    negotiated: Negotiated | None = None
-    since: float = 0.0
-    last_error: str = ""
-    flaps: int = 0
-    updates: int = 0
-    stalled_since: float | None = None
-    ends: set[Family] = field(default_factory=set)
-    refreshing: set[Family] = field(default_factory=set)
-    refresh_asked: set[Family] = field(default_factory=set)
-    first: list[bytes] = field(default_factory=list)
-
-    @property
-    def established(self) -> bool:
-        return self.conn is not None
-
-    @property
-    def restarting(self) -> bool:
-        """The peer is away, and its routes are kept."""
-        return not self.established and bool(self.learning.stale_until)
 
 
 class Reflector:
@@ -178,7 +147,7 @@ class Reflector:
         """The connection takes no more for now."""
         if (standing := self.peers.get(peer)) is not None and standing.stalled_since is None:
             standing.stalled_since = now
-            self._due = min(self._due, now + _patience(standing))
+            self._due = min(self._due, now + standing.patience_s)
 
     def on_room(self, peer: IPAddress) -> None:
         """The connection has taken something."""
@@ -196,7 +165,7 @@ class Reflector:
                 standing.session.on_tick(now)
             if (until := standing.learning.deadline) is not None and now >= until:
                 self._apply(peer, standing.learning.on_tick(now))
-            if standing.stalled_since is not None and now - standing.stalled_since >= _patience(standing):
+            if standing.stalled_since is not None and now - standing.stalled_since >= standing.patience_s:
                 self._note(peer, "down: it has taken nothing for too long")
                 standing.session.on_stop(now, Stop.OUT_OF_RESOURCES)
             self._take(peer, standing, now)
@@ -306,7 +275,7 @@ class Reflector:
         waits = self._started_at + COME_BACK_S
         for peer, standing in self.peers.items():
             if standing.established:
-                if standing.learning.awaited and now < self._started_at + restart_time_s / 2:
+                if standing.tells_first and now < self._started_at + restart_time_s / 2:
                     self._due = min(self._due, self._started_at + restart_time_s / 2)
                     return False
             elif now < waits and peer not in self.hold_offs:
@@ -333,24 +302,30 @@ class Reflector:
         pieces: Pieces = [*standing.first]
         standing.first = []
         for family, group in self.tables.groups(peer):
-            while not pieces and not group.up_to_date(peer):
-                pieces += group.advance(peer)
-            if not group.up_to_date(peer):
-                continue
-            if family in standing.ends:
-                standing.ends.discard(family)
-                pieces.append(self.tables.end_of_rib(peer, family))
-            if family in standing.refreshing:
-                standing.refreshing.discard(family)
-                pieces.append(write_refresh(family, END))
-            if family in standing.refresh_asked:
-                standing.refresh_asked.discard(family)
-                pieces += self._begin_refresh(standing, family)
-                group.tell_again(peer)
+            while not pieces and not (group.up_to_date(peer) and family not in standing.refresh_asked):
+                if group.up_to_date(peer):
+                    pieces += self._begin_refresh(standing, family)
+                    group.tell_again(peer)
+                else:
+                    pieces += group.advance(peer)
+            if group.up_to_date(peer):
+                pieces += self._marks(peer, standing, family)
         return pieces
+
+    def _marks(self, peer: IPAddress, standing: Standing, family: Family) -> Pieces:
+        """What is due behind everything that is known."""
+        marks: Pieces = []
+        if family in standing.ends:
+            standing.ends.discard(family)
+            marks.append(self.tables.end_of_rib(peer, family))
+        if family in standing.refreshing:
+            standing.refreshing.discard(family)
+            marks.append(write_refresh(family, END))
+        return marks
 
     @staticmethod
     def _begin_refresh(standing: Standing, family: Family) -> Pieces:
+        standing.refresh_asked.discard(family)
         if standing.negotiated is None or not standing.negotiated.enhanced_refresh:
             return []
         standing.refreshing.add(family)
@@ -396,8 +371,3 @@ def _settings(wanted: ReflectorSession) -> ReflectorSession:
         bfd=None,
     )
     return replace(wanted, config=config, client=False)
-
-
-def _patience(standing: Standing) -> float:
-    held = 0 if standing.negotiated is None else standing.negotiated.hold_time_s
-    return max(STALLED_S, 2.0 * held)

@@ -28,11 +28,13 @@ RECEIVE = 1 << 18
 
 @dataclass(slots=True, eq=False)
 class Line:
-    """A session's connection. `unsent` waits for the peer to read."""
+    """A session's connection. `unsent` waits for the peer to read. `unanswered`: we began it, and the peer has said
+    nothing yet, so it may still be in its listener's queue."""
 
     number: int
     socket: socket.socket
     connecting: bool
+    unanswered: bool = False
     muted: bool = False
     stalled: bool = False
     unsent: bytearray = field(default_factory=bytearray)
@@ -151,7 +153,7 @@ class Speakers:
         made.setblocking(False)
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         made.bind((str(script.local), 0))
-        line = self._lines[number] = Line(number, made, connecting=True)
+        line = self._lines[number] = Line(number, made, connecting=True, unanswered=True)
         self._connecting += 1
         self._selector.register(made, selectors.EVENT_WRITE, line)
         code = made.connect_ex((str(script.peer), script.port))
@@ -179,7 +181,6 @@ class Speakers:
                 self._drop(line)
                 return
             line.connecting = False
-            self._connecting -= 1
             self._say(line.number, self._session(line).on_connected())
             self._watch(line)
             return
@@ -199,6 +200,9 @@ class Speakers:
             self._drop(line)
             return
         now_s = time.monotonic()
+        if line.unanswered:
+            line.unanswered = False
+            self._connecting -= 1
         try:
             self._say(line.number, self._session(line).on_data(data, now_s))
         except MalformedError as error:
@@ -238,7 +242,7 @@ class Speakers:
 
     def _drop(self, line: Line) -> None:
         """The connection is over; one that is still wanted is tried again."""
-        if line.connecting:
+        if line.unanswered:
             self._connecting -= 1
         if line.socket in self._selector.get_map():
             self._selector.unregister(line.socket)

@@ -1,0 +1,388 @@
+"""The reflector as a whole, without sockets: who is told what and when, what a change costs, what outlives a loss."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
+
+import pytest
+
+from bird_agent.reflector.framing import Message
+from bird_agent.reflector.groups import Pieces
+from bird_agent.reflector.outputs import EndOfRib, Updates
+from bird_agent.reflector.plan import ReflectorPlan
+from bird_agent.reflector.prefixes import IPV4, Nlri, nlri_of
+from bird_agent.reflector.reflector import COME_BACK_S
+from bird_agent.reflector.standing import STALLED_S
+from bird_agent.session_config import Password
+from tests.unit.bird_agent.reflector.world import CLUSTER, LOCAL_AS, OURS, Script, World, attributes, plan, session
+from weft.model.base import Metadata
+from weft.model.bgp import AddCommunity, BGPFilter, BGPFilterRuleV4, BGPFilterSpec, FilterOperation
+
+A, B, C, X = "10.0.0.11", "10.0.0.12", "10.0.0.13", "10.0.0.31"
+P, Q, R = "10.65.0.0/26", "10.65.1.0/26", "10.66.0.0/24"
+
+
+def nlri(prefix: str) -> Nlri:
+    return nlri_of(ip_network(prefix))
+
+
+def three(**fields: object) -> ReflectorPlan:
+    return plan(session(A), session(B), session(C), **fields)
+
+
+def prefixes(script: Script) -> set[str]:
+    return {f"{ip_address(each[1:].ljust(4, bytes(1)))}/{each[0]}" for each in script.prefixes()}
+
+
+def updates(script: Script) -> list[Updates]:
+    return [each for each in script.heard if isinstance(each, Updates)]
+
+
+def a_filter(name: str, **rules: BGPFilterRuleV4) -> BGPFilter:
+    spec = BGPFilterSpec(**{direction: (rule,) for direction, rule in rules.items()})
+    return BGPFilter(metadata=Metadata(name=name), spec=spec)
+
+
+# What is told.
+
+
+def test_the_end_of_rib_comes_behind_the_whole_table() -> None:
+    world = World(three())
+    a, b, _ = world.start()
+    world.announce(a, [P, Q])
+    world.lose(b)
+    again = world.connect(B)
+    assert prefixes(again) == {P, Q}
+    assert isinstance(again.heard[-1], EndOfRib)
+    assert [isinstance(each, EndOfRib) for each in again.heard].count(True) == 1
+
+
+def test_prefixes_with_equal_attributes_are_one_message() -> None:
+    world = World(three())
+    a, b, _ = world.start()
+    world.announce(a, [f"10.65.{number}.0/26" for number in range(200)])
+    assert [len(each.announced) for each in updates(b)] == [200]
+
+
+def test_the_source_is_told_nothing_of_its_own_and_is_rid_of_what_it_replaces() -> None:
+    world = World(three())
+    a, b, c = world.start()
+    world.announce(a, [P], attributes(world.sets, local_preference=100))
+    assert not prefixes(a)
+    assert prefixes(b) == prefixes(c) == {P}
+    world.announce(b, [P], attributes(world.sets, local_preference=200))
+    assert prefixes(a) == prefixes(c) == {P}
+    assert not prefixes(b), "its own path is the best one now: ours goes"
+    world.withdraw(b, [P])
+    assert prefixes(b) == prefixes(c) == {P}
+    assert not prefixes(a)
+
+
+def test_an_attribute_that_nobody_knows_is_passed_on_as_it_came() -> None:
+    from bird_agent.reflector.attributes import OPTIONAL, PARTIAL, TRANSITIVE, RawAttribute
+    from tests.unit.bird_agent.reflector.world import raw
+
+    world = World(three())
+    a, b, _ = world.start()
+    known = attributes(world.sets, local_preference=100)
+    unknown = RawAttribute(OPTIONAL | TRANSITIVE, 200, b"what nobody knows")
+    world.announce(a, [P], world.sets.of(known.path, [*raw(known.path), unknown]))
+    got, _ = b.table[IPV4, nlri(P)]
+    assert RawAttribute(OPTIONAL | TRANSITIVE | PARTIAL, 200, b"what nobody knows") in got.raw()
+
+
+@pytest.mark.parametrize(
+    ("mode", "asn", "next_hop", "told"),
+    [
+        ("Auto", LOCAL_AS, "192.0.2.9", "192.0.2.9"),
+        ("Self", LOCAL_AS, "192.0.2.9", str(OURS)),
+        ("Keep", LOCAL_AS, "192.0.2.9", "192.0.2.9"),
+        ("Auto", 65001, "192.0.2.9", str(OURS)),
+        ("Auto", 65001, "10.0.0.77", "10.0.0.77"),
+        ("Self", 65001, "10.0.0.77", str(OURS)),
+        ("Keep", 65001, "192.0.2.9", "192.0.2.9"),
+    ],
+)
+def test_next_hops_go_by_the_mode_of_the_session(mode: str, asn: int, next_hop: str, told: str) -> None:
+    sessions = session(A), session(X, client=False, asn=asn, next_hop_mode=mode)
+    world = World(plan(*sessions, networks=(IPv4Network("10.0.0.0/24"),)))
+    a, x = world.start()
+    world.announce(a, [P], next_hop=next_hop)
+    assert str(x.table[IPV4, nlri(P)][1]) == told
+
+
+def test_what_leads_to_the_reflector_itself_is_not_passed_on() -> None:
+    world = World(three())
+    a, b, _ = world.start()
+    world.announce(a, [P], next_hop=str(OURS))
+    assert not prefixes(b)
+
+
+def test_export_filters_decide_for_their_session_alone() -> None:
+    reject = BGPFilterRuleV4(action="Reject", cidr=IPv4Network(R), match_operator="In")
+    world = World(
+        plan(session(A), session(B, filters=("no-r",)), session(C)), {"no-r": a_filter("no-r", export_v4=reject)}
+    )
+    a, b, c = world.start()
+    world.announce(a, [P, R])
+    assert prefixes(b) == {P}
+    assert prefixes(c) == {P, R}
+
+
+def test_import_filters_change_what_everybody_is_told() -> None:
+    tag = BGPFilterRuleV4(action="Accept", operations=(FilterOperation(add_community=AddCommunity(value="64512:7")),))
+    world = World(plan(session(A, filters=("tag",)), session(B)), {"tag": a_filter("tag", import_v4=tag)})
+    a, b = world.start()
+    world.announce(a, [P])
+    assert b.table[IPV4, nlri(P)][0].path.communities == ((64512, 7),)
+
+
+# Changes of the plan.
+
+
+def test_a_new_peer_disturbs_nobody() -> None:
+    world = World(plan(session(A), session(B)))
+    a, b = world.start()
+    world.announce(a, [P])
+    heard = len(b.heard)
+    world.configure(three())
+    c = world.connect(C)
+    assert prefixes(c) == {P}
+    assert [a.closed, b.closed] == [False, False]
+    assert len(b.heard) == heard
+
+
+def test_other_settings_reset_only_their_own_session() -> None:
+    world = World(three())
+    a, b, c = world.start()
+    world.announce(a, [P])
+    world.configure(plan(session(A), session(B, password=Password("new")), session(C)))
+    assert b.closed
+    assert [a.closed, c.closed] == [False, False]
+    assert prefixes(world.connect(B)) == {P}
+
+
+def test_another_filter_or_role_changes_what_is_told_and_resets_nothing() -> None:
+    reject = BGPFilterRuleV4(action="Reject", cidr=IPv4Network(P), match_operator="Equal")
+    world = World(plan(session(A, client=False), session(B), session(C)), {"no-p": a_filter("no-p", export_v4=reject)})
+    a, b, c = world.start()
+    world.announce(a, [P, Q])
+    world.configure(plan(session(A, client=False), session(B, filters=("no-p",)), session(C, client=False)))
+    assert prefixes(b) == {Q}
+    assert not prefixes(c), "neither of the two is a client now"
+    world.configure(plan(session(A, client=False), session(B), session(C)))
+    assert prefixes(b) == prefixes(c) == {P, Q}
+    assert not any(script.closed for script in (a, b, c))
+
+
+def test_another_cluster_id_is_told_without_a_reset() -> None:
+    world = World(three())
+    a, b, _ = world.start()
+    world.announce(a, [P])
+    world.configure(three(cluster_id=IPv4Address("9.9.9.9")))
+    assert b.table[IPV4, nlri(P)][0].path.cluster_list == (IPv4Address("9.9.9.9"),)
+    assert not b.closed
+
+
+def test_a_peer_that_is_no_longer_wanted_takes_its_routes_along() -> None:
+    world = World(three())
+    a, b, _ = world.start()
+    world.announce(a, [P])
+    world.configure(plan(session(B), session(C)))
+    assert a.closed
+    assert (Message.NOTIFICATION, bytes((6, 3))) in [(kind, body[:2]) for kind, body in words(a)]
+    assert not prefixes(b)
+
+
+def words(script: Script) -> list[tuple[Message, bytes]]:
+    return [each for each in script.heard if isinstance(each, tuple)]
+
+
+# Losses and restarts.
+
+
+def test_a_lost_peer_that_may_restart_keeps_its_routes_until_it_is_back_and_has_told_all() -> None:
+    world = World(three())
+    a, b, _ = world.start()
+    world.announce(a, [P, Q])
+    world.lose(a)
+    assert prefixes(b) == {P, Q}
+    back = world.connect(A, restarting=True)
+    world.announce(back, [P])
+    assert prefixes(b) == {P, Q}
+    world.end_of_rib(back)
+    assert prefixes(b) == {P}
+
+
+def test_its_routes_go_when_its_time_is_over() -> None:
+    world = World(three())
+    a, b, _ = world.start()
+    world.announce(a, [P])
+    world.lose(a)
+    world.wait(110)
+    assert prefixes(b) == {P}
+    world.wait(20)
+    assert not prefixes(b)
+
+
+def test_a_peer_that_cannot_restart_loses_its_routes_with_the_connection() -> None:
+    world = World(three())
+    a, b, _ = world.start(graceful=False)
+    world.announce(a, [P])
+    world.lose(a)
+    assert not prefixes(b)
+
+
+def test_nobody_is_told_anything_before_all_peers_have_told_everything() -> None:
+    world = World(three())
+    a, b, c = world.connect_all()
+    world.announce(a, [P])
+    world.end_of_rib(a)
+    world.end_of_rib(b)
+    assert not b.heard
+    assert world.reflector.deferring
+    world.end_of_rib(c)
+    assert prefixes(b) == {P}
+    assert isinstance(b.heard[-1], EndOfRib)
+
+
+def test_a_peer_that_does_not_come_back_is_waited_for_a_moment_only() -> None:
+    world = World(three())
+    a, b = world.connect(A), world.connect(B)
+    world.announce(a, [P])
+    world.end_of_rib(a)
+    world.end_of_rib(b)
+    assert not b.heard
+    world.wait(COME_BACK_S + 1)
+    assert prefixes(b) == {P}
+
+
+def test_two_that_were_restarted_do_not_wait_for_each_other() -> None:
+    world = World(three())
+    a, b = world.connect(A), world.connect(B)
+    world.connect(C, restarting=True)
+    world.announce(a, [P])
+    world.end_of_rib(a)
+    world.end_of_rib(b)
+    assert prefixes(b) == {P}
+
+
+# Back-pressure and refresh.
+
+
+def test_a_peer_that_reads_nothing_delays_nobody_and_catches_up_with_what_is_true_then() -> None:
+    world = World(three())
+    a, b, c = world.start()
+    b.reads = False
+    for round_number in range(50):
+        world.announce(a, [P, Q], attributes(world.sets, local_preference=100, med=round_number))
+    world.withdraw(a, [Q])
+    assert prefixes(c) == {P}
+    assert sum(map(len, b.unread)) < 200, "one message waits in the socket, the rest is a position"
+    before = len(updates(b))
+    world.read(b)
+    assert prefixes(b) == {P}
+    assert b.table[IPV4, nlri(P)][0].path.med == 49
+    assert len(updates(b)) - before <= 4
+
+
+def test_a_peer_that_takes_nothing_for_too_long_is_given_up() -> None:
+    world = World(three())
+    a, b, c = world.start()
+    b.reads = False
+    world.announce(a, [P])
+    world.wait(STALLED_S - 30)
+    assert not b.closed
+    world.wait(60)
+    assert b.closed
+    assert not c.closed
+
+
+@pytest.mark.parametrize("enhanced", [True, False], ids=["enhanced", "plain"])
+def test_a_refresh_tells_everything_again(enhanced: bool) -> None:
+    world = World(three())
+    a, b, _ = world.start(enhanced=enhanced)
+    world.announce(a, [P, Q])
+    b.heard.clear()
+    world.refresh(b)
+    assert {nlri for each in updates(b) for nlri in each.announced} == {nlri(P), nlri(Q)}
+    marks = [body for kind, body in words(b) if kind is Message.REFRESH]
+    assert marks == ([bytes((0, 1, 1, 1)), bytes((0, 1, 2, 1))] if enhanced else [])
+    assert not any(each.withdrawn for each in updates(b))
+
+
+def test_a_peers_own_refresh_sweeps_what_it_does_not_say_again() -> None:
+    from bird_agent.reflector.exabgp_codec import write_refresh
+
+    world = World(three())
+    a, b, _ = world.start()
+    world.announce(a, [P, Q])
+    world.send(a, write_refresh(IPV4, 1))
+    world.announce(a, [P])
+    assert prefixes(b) == {P, Q}
+    world.send(a, write_refresh(IPV4, 2))
+    assert prefixes(b) == {P}
+
+
+# Limits.
+
+
+def test_too_many_prefixes_end_the_session_and_keep_it_down_for_a_while() -> None:
+    world = World(plan(session(A, max_prefixes=2), session(B)))
+    a, b = world.start()
+    world.announce(a, [P, Q])
+    assert prefixes(b) == {P, Q}
+    world.announce(a, [R])
+    assert a.closed
+    assert (Message.NOTIFICATION, bytes((6, 1))) in [(kind, body[:2]) for kind, body in words(a)]
+    assert not prefixes(b)
+    assert any("held down" in problem.text for problem in world.reflector.problems(world.now))
+    assert world.reflector.peers[a.address].session.state.value == "Idle"
+    world.wait(310)
+    assert world.reflector.peers[a.address].session.state.value != "Idle"
+
+
+def test_a_line_in_the_log_says_why_a_session_ended() -> None:
+    world = World(three())
+    a, _, _ = world.start()
+    world.announce(a, [P])
+    world.lose(a)
+    assert any("10.0.0.11" in note and "lost" in note and "1 routes are kept" in note for note in world.notes)
+
+
+def test_clients_of_another_cluster_are_told_with_both_clusters_and_ours_not_again() -> None:
+    """Two reflectors in a row: the path has passed another cluster, and does not come back through ours."""
+    world = World(three())
+    a, b, _ = world.start()
+    other = attributes(
+        world.sets,
+        local_preference=100,
+        originator_id=IPv4Address("10.0.9.9"),
+        cluster_list=(IPv4Address("2.2.2.2"),),
+    )
+    world.announce(a, [P], other)
+    got = b.table[IPV4, nlri(P)][0].path
+    assert got.cluster_list == (CLUSTER, IPv4Address("2.2.2.2"))
+    assert got.originator_id == IPv4Address("10.0.9.9")
+    world.announce(a, [P], attributes(world.sets, local_preference=100, cluster_list=(CLUSTER,)))
+    assert not prefixes(b)
+
+
+def test_pieces_of_one_flush_are_shared_among_peers() -> None:
+    world = World(three())
+    a, b, c = world.start()
+    b.reads = c.reads = False
+    path = attributes(world.sets, local_preference=100)
+    for message in a.encoder.encode(IPV4, path, a.address, [nlri(P)]):
+        world.reflector.on_data(a.address, a.conn, message, world.now)
+    world.reflector.choose(world.now)
+    pieces: list[Pieces] = [world.reflector.advance(script.address) for script in (b, c)]
+    assert pieces[0][0] is pieces[1][0]
+
+
+def test_a_plan_without_sessions_ends_them_all() -> None:
+    world = World(three())
+    scripts = world.start()
+    world.configure(replace(world.plan, sessions={}))
+    assert all(script.closed for script in scripts)
