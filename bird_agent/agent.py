@@ -51,6 +51,7 @@ class Agent:
         self.rulebook = Rulebook(self.announcer)
         self.conversation = Conversation(self.rib, self.announcer, started_at)
         self._swept = False
+        self._concern = Concern.NOTHING
         self._next_peering: Peering | None = None
 
     # The rest of the node.
@@ -88,6 +89,11 @@ class Agent:
         return self.conversation.drain.state(), self._view.drain_state
 
     @property
+    def wants_workloads(self) -> bool:
+        """Some BGPPeer asks for workloads: `on_workload_endpoints` should be told of them."""
+        return self._view.wants_workloads
+
+    @property
     def swept(self) -> bool:
         """Routes of an earlier run that nobody announces any more are gone."""
         return self._swept
@@ -105,8 +111,17 @@ class Agent:
     def on_datastore(self, batch: Sequence[SyncEvent]) -> None:
         concern = self._view.on_events(batch)
         self.conversation.drain.on_wish(self._view.drain_wait_s)
+        self._on_concern(concern)
+
+    def on_workload_endpoints(self, batch: Sequence[SyncEvent]) -> None:
+        """What the datastore says of workloads, read while `wants_workloads`."""
+        self._on_concern(self._view.on_workload_endpoints(batch))
+
+    def _on_concern(self, concern: Concern) -> None:
+        self._concern |= concern
         if not self._view.in_sync:
             return
+        concern, self._concern = self._concern, Concern.NOTHING
         if concern & Concern.SESSIONS:
             self._on_resources()
         if concern & Concern.POLICY:
@@ -168,7 +183,7 @@ class Agent:
         self.rulebook.set_policies(self._view.policies(planned))
         if planned is None:
             # A node that is no longer registered has nobody to peer with; where it listened does no harm.
-            self._next_peering = None if before is None else replace(before, sessions={})
+            self._next_peering = None if before is None else replace(before, sessions={}, virtual=())
             self.forwarding.set_gateways({})
             return
         gateways = {one.peer: one.gateway for one in planned.sessions.values() if one.gateway is not None}
@@ -179,7 +194,8 @@ class Agent:
         self.conversation.name_peers()
 
     def _on_own(self) -> None:
-        addresses = frozenset() if self.peering is None else frozenset(self.peering.addresses)
+        planned = self.peering
+        addresses = frozenset() if planned is None else frozenset([*planned.addresses, *planned.virtual])
         self.rulebook.set_own(addresses, self._view.blocks, self._view.advertising())
 
     # The speaker. What `conversation` takes by itself, the daemon gives it.

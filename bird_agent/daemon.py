@@ -19,13 +19,14 @@ from ipaddress import ip_address
 
 from prometheus_client import CollectorRegistry
 
+from bird_agent import workload_view
 from bird_agent.agent import Agent
 from bird_agent.bfd.client import BfdClient, stop_bfd
 from bird_agent.bfd.wire import Report
 from bird_agent.datastore_view import watched_prefixes
 from bird_agent.exabgp import events, link
 from bird_agent.exabgp.client import LinkClient
-from bird_agent.exabgp.configuration import Neighbor, UnrenderableSessionError, render, without_passwords
+from bird_agent.exabgp.configuration import UnrenderableSessionError, render, without_passwords
 from bird_agent.exabgp.spool import DEFAULT_LIMIT_BYTES
 from bird_agent.exabgp.supervisor import (
     InvalidConfigurationError,
@@ -39,9 +40,11 @@ from bird_agent.inspection import BgpInspection
 from bird_agent.kernel import KernelView
 from bird_agent.metrics import BgpMetrics, Snapshot
 from bird_agent.reporting import Reporter
-from bird_agent.session_config import DEFAULT_PORT, Needs, Peering, SessionConfig
+from bird_agent.session_config import Needs, Peering, SessionKind
+from bird_agent.speaker_config import neighbor_of
 from bird_agent.status import BirdAgentStatus
 from bird_agent.surroundings import SecretFiles, look_around
+from bird_agent.virtual import VirtualAddresses
 from weft.admin.metrics import MetricsServer
 from weft.admin.server import AdminServer
 from weft.admin.services.bgp import BgpServer
@@ -81,6 +84,8 @@ class Daemon:
         self._agent = Agent(config.node_name, started_at, config.router_id)
         self._store = EtcdDatastore(config.etcd)
         self._syncer = Syncer(self._store, watched_prefixes(config.node_name))
+        self._workloads = Syncer(self._store, workload_view.watched_prefixes())
+        self._virtual = VirtualAddresses(self._requests)
         self._paths = SpeakerPaths(config.run_dir, spool_bytes)
         self._supervisor = SpeakerSupervisor(self._paths, self._on_speaker_running, self._on_speaker_ended)
         self._client = LinkClient(self._paths.socket, self)
@@ -99,6 +104,7 @@ class Daemon:
         self._reconfigure = asyncio.Event()
         self._configured = asyncio.Event()
         self._stopping = asyncio.Event()
+        self._workloads_wanted = asyncio.Event()
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT."""
@@ -118,6 +124,7 @@ class Daemon:
                     group.create_task(work)
                     for work in (
                         self._syncer.run(self._on_datastore),
+                        self._watch_workloads(),
                         self._step_forever(),
                         self._configure_forever(),
                         self._supervisor.run(),
@@ -159,6 +166,12 @@ class Daemon:
 
     def _on_datastore(self, batch: Sequence[SyncEvent]) -> None:
         self._agent.on_datastore(batch)
+        if self._agent.wants_workloads:
+            self._workloads_wanted.set()
+        self._wake.set()
+
+    def _on_workload_endpoints(self, batch: Sequence[SyncEvent]) -> None:
+        self._agent.on_workload_endpoints(batch)
         self._wake.set()
 
     def _on_kernel(self) -> None:
@@ -247,6 +260,7 @@ class Daemon:
         if step.peering is not None:
             self._wanted = step.peering
             self._reconfigure.set()
+        self._keep_workload_peers()
         self._bfd.set_wanted(self._agent.bfd_wanted())
         self._status.bfd_trouble = self._bfd.trouble
         if step.commands:
@@ -263,6 +277,17 @@ class Daemon:
                 log.warning("route to %s refused by the kernel: %s", failure.prefix, failure.text)
         except (OSError, DumpInterruptedError) as error:
             log.warning("the kernel's routes could not be read, trying again: %s", error)
+
+    def _keep_workload_peers(self) -> None:
+        """The addresses that workloads peer with, and the ways to those that do."""
+        if not self._agent.in_sync:
+            return
+        planned = self._agent.peering
+        self._virtual.keep(() if planned is None else planned.virtual)
+        sessions = () if planned is None else planned.sessions.values()
+        workloads = frozenset(one.peer for one in sessions if one.kind is SessionKind.WORKLOAD)
+        if self._kernel.set_neighbors(workloads):
+            self._read_kernel()
 
     def _look_around(self, now: float) -> None:
         """Once a second, and at once for what was not asked before."""
@@ -304,13 +329,13 @@ class Daemon:
         neighbors, left_out = [], {}
         for session in wanted.sessions.values():
             try:
-                neighbors.append(_neighbor(wanted, session))
+                neighbors.append(neighbor_of(wanted, session))
             except UnrenderableSessionError as error:
                 left_out[session.resource] = str(error)
                 log.error("%s is left out: %s", session.resource, error)
         self._status.left_out = left_out
         text = render(neighbors, self._paths.helper())
-        await self._supervisor.configure(text, wanted.addresses, wanted.port)
+        await self._supervisor.configure(text, wanted.listen, wanted.port)
         self._configured.set()
         self._reporter.configured_at = time.time()
         if not self._client.attached or self._supervisor.replacing:
@@ -323,27 +348,15 @@ class Daemon:
             self._status.speaker_error = self._supervisor.last_error or "the speaker does not answer"
             asyncio.get_running_loop().call_later(RETRY_CONFIGURATION_S, self._reconfigure.set)
 
+    async def _watch_workloads(self) -> None:
+        """Only where a BGPPeer asks for them: it means reading those of all nodes."""
+        await self._workloads_wanted.wait()
+        await self._workloads.run(self._on_workload_endpoints)
+
     async def _attach(self) -> None:
         """Sessions can be told apart only once it is known which there should be."""
         await self._configured.wait()
         await self._client.run()
-
-
-def _neighbor(peering: Peering, session: SessionConfig) -> Neighbor:
-    return Neighbor(
-        peer=session.peer,
-        local=session.local,
-        router_id=peering.router_id,
-        local_as=session.local_as,
-        peer_as=session.peer_as,
-        hold_time_s=session.hold_time_s,
-        restart_time_s=session.restart_time_s,
-        password=None if session.password is None else session.password.text,
-        port=None if session.port == DEFAULT_PORT else session.port,
-        ttl_security_hops=session.ttl_security_hops,
-        passive=session.passive,
-        versions=session.versions,
-    )
 
 
 async def _run(config: AgentConfig) -> None:

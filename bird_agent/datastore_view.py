@@ -15,6 +15,7 @@ from bird_agent.peering import BgpResources, peering
 from bird_agent.policy import Policies, policies
 from bird_agent.session_config import Peering, Problem, Surroundings
 from bird_agent.settings import DEFAULT_CONFIGURATION
+from bird_agent.workload_view import LocalWorkloads
 from weft.datastore.syncer import Deleted, InSync, SyncEvent, Unreadable, Upserted
 from weft.model import drain, keys
 from weft.model.address import IPNetwork
@@ -68,7 +69,16 @@ class DatastoreView:
         self._blocks: set[IPNetwork] = set()
         self.node_statuses: dict[str, CalicoNodeStatus] = {}
         """Those that want to be told of this node."""
+        self._read = False
+        self.workloads = LocalWorkloads(node_name)
         self.in_sync = False
+        """Everything has been read once: where a BGPPeer asks for this node's workloads, those too. Without them a
+        session that an earlier agent has would be taken for one that nobody wants."""
+
+    @property
+    def wants_workloads(self) -> bool:
+        """Some BGPPeer asks for local workloads, whichever nodes it is for."""
+        return any(peer.spec.local_workload_selector for peer in self._peers.values())
 
     @property
     def blocks(self) -> frozenset[IPNetwork]:
@@ -85,7 +95,8 @@ class DatastoreView:
         return self._nodes
 
     def peering(self, surroundings: Surroundings) -> Peering | None:
-        resources = BgpResources(self._nodes, self._configurations, self._peers, self._filters)
+        workloads = self.workloads.workloads()
+        resources = BgpResources(self._nodes, self._configurations, self._peers, self._filters, workloads)
         return peering(self._node_name, resources, self._router_id, surroundings)
 
     @property
@@ -120,6 +131,15 @@ class DatastoreView:
         """The filters of the planned sessions."""
         return policies(() if planned is None else planned.sessions.values(), self._filters)
 
+    def on_workload_endpoints(self, batch: Sequence[SyncEvent]) -> Concern:
+        """What was read because `wants_workloads`, and what it may have consequences for."""
+        changed = self.workloads.on_events(batch)
+        self._settle()
+        return Concern.SESSIONS if changed else Concern.NOTHING
+
+    def _settle(self) -> None:
+        self.in_sync = self.in_sync or (self._read and (self.workloads.in_sync or not self.wants_workloads))
+
     def on_events(self, batch: Sequence[SyncEvent]) -> Concern:
         """Take them over; what they may have consequences for."""
         concern = Concern.NOTHING
@@ -132,9 +152,10 @@ class DatastoreView:
                     self._remove(event.key)
                     concern |= _concern(event.key)
                 case InSync():
-                    if not self.in_sync:
+                    if not self._read:
                         concern |= ~Concern.NOTHING
-                    self.in_sync = True
+                    self._read = True
+        self._settle()
         return concern
 
     def _put(self, key: Key, value: object) -> None:

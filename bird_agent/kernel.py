@@ -7,13 +7,14 @@ kernel takes routes away with a link and says nothing."""
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from typing import Final, NamedTuple
 
 from bird_agent.fib import OWNER
 from bird_agent.nexthops import Underlay, underlay
-from weft.model.address import IPNetwork
+from weft.model.address import IPAddress, IPNetwork
 from weft.netlink.message import AF_INET, AF_INET6, Message
 from weft.netlink.route import (
     MAIN_TABLE,
@@ -22,8 +23,10 @@ from weft.netlink.route import (
     RTN_UNICAST,
     RTNLGRP_IPV4_ROUTE,
     RTNLGRP_IPV6_ROUTE,
+    Hop,
     Route,
     RouteOwner,
+    Target,
     dump_routes,
 )
 from weft.netlink.routedecoder import RouteDecoder
@@ -86,6 +89,12 @@ class KernelView:
         self._workloads: dict[IPNetwork, int | None] = {}
         self._must_read = True
         self._decoder = RouteDecoder()
+        self._neighbors: frozenset[IPAddress] = frozenset()
+
+    def set_neighbors(self, workloads: frozenset[IPAddress]) -> bool:
+        """These workloads are peers: next hops may be behind their links. Whether that is news."""
+        changed, self._neighbors = workloads != self._neighbors, workloads
+        return changed
 
     def fileno(self) -> int:
         """Readable when there is something for `receive`."""
@@ -124,13 +133,20 @@ class KernelView:
             self._read_all()
         up = [link.index for link in self._links.values() if link.up and link.running]
         names = {link.index: link.name for link in self._links.values() if not link.name.startswith(WORKLOAD_LINKS)}
-        below = underlay(self._routes.values(), up, frozenset({FABRIC_PROTOCOL, OWNER.protocol}), names)
+        routes = [*self._routes.values(), *self._ways_to_neighbors()]
+        below = underlay(routes, up, frozenset({FABRIC_PROTOCOL, OWNER.protocol}), names)
         added = {
             prefix: self.name_of(link)
             for prefix, link in self._workloads.items()
             if prefix not in before or before[prefix] != link
         }
         return KernelState(below, added, before.keys() - self._workloads.keys())
+
+    def _ways_to_neighbors(self) -> Iterator[Route]:
+        for address in self._neighbors:
+            link = self._workloads.get(ip_network(address))
+            if link is not None:
+                yield Route(ip_network(address), Target((Hop(None, link),)))
 
     def name_of(self, link: int | None) -> str:
         found = None if link is None else self._links.get(link)
@@ -188,6 +204,8 @@ class KernelView:
 
     def _on_workload(self, route: Route, exists: bool, changes: KernelChanges) -> None:
         prefix = route.destination
+        if prefix.network_address in self._neighbors:
+            changes.underlay = True
         if exists and _leads_to_workload(route):
             self._workloads[prefix] = _link_of(route)
             changes.added[prefix] = self.name_of(_link_of(route))

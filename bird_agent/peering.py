@@ -8,13 +8,13 @@ session whose password cannot be had is not set up in another way either."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final, Literal, TypeVar
 
 from bird_agent.bfd.wire import parse_wish
+from bird_agent.nodes import addresses_of, cluster_of, router_id_of
 from bird_agent.session_config import (
     DEFAULT_PORT,
     NOTHING_KNOWN,
@@ -34,6 +34,7 @@ from bird_agent.settings import (
     has_fields_without_effect,
     setting,
 )
+from bird_agent.workload_peers import LocalWorkload, selected, virtual_addresses
 from weft import selector
 from weft.model.address import IPAddress
 from weft.model.bgp import BGPConfiguration, BGPConfigurationSpec, BGPFilter, BGPPassword, BGPPeer, PeerAddress
@@ -58,6 +59,7 @@ class BgpResources:
     configurations: Mapping[str, BGPConfiguration] = field(default_factory=dict)
     peers: Mapping[str, BGPPeer] = field(default_factory=dict)
     filters: Mapping[str, BGPFilter] = field(default_factory=dict)
+    workloads: tuple[LocalWorkload, ...] = ()
 
 
 def peering(
@@ -68,7 +70,7 @@ def peering(
 ) -> Peering | None:
     """This node's sessions; None while the node is not registered or has no address."""
     own = resources.nodes.get(node_name)
-    addresses = () if own is None else tuple(_addresses(own))
+    addresses = () if own is None else tuple(addresses_of(own))
     if own is None or not addresses:
         return None
     return _Planner(own, addresses, resources, surroundings).plan(router_id)
@@ -86,6 +88,7 @@ class _Planner:
         self._configurations = resources.configurations
         self._peers = [resources.peers[name] for name in sorted(resources.peers)]
         self._filters = resources.filters
+        self._workloads = resources.workloads
         self._surroundings = surroundings
         self._secrets: set[SecretKey] = set()
         self._sources: set[IPAddress] = set()
@@ -98,20 +101,24 @@ class _Planner:
                 planned.setdefault(peer, session)
         own = self._own
         self._complain_of_configuration()
+        sessions = {peer: session for peer, session in planned.items() if session is not None}
+        with_workloads = [one.local for one in sessions.values() if one.kind is SessionKind.WORKLOAD]
         return Peering(
             asn=self._as_of(own),
-            router_id=_router_id(own, router_id),
+            router_id=router_id_of(own, router_id),
             addresses=tuple(self._local.values()),
             port=self._port_of(own),
-            cluster_id=_cluster_of(own),
-            sessions={peer: session for peer, session in planned.items() if session is not None},
+            cluster_id=cluster_of(own),
+            sessions=sessions,
+            listen=self._listen(sessions.values()),
+            virtual=tuple(dict.fromkeys(with_workloads)),
             problems=tuple(self._problems),
             needs=Needs(frozenset(self._secrets), frozenset(self._sources)),
         )
 
     def _mesh(self) -> Iterator[_Planned]:
         default = self._default()
-        if default.node_to_node_mesh_enabled is False or _cluster_of(self._own) is not None:
+        if default.node_to_node_mesh_enabled is False or cluster_of(self._own) is not None:
             return
         subject = f"BGPConfiguration/{DEFAULT_CONFIGURATION}"
         options = self._with_password(
@@ -125,7 +132,7 @@ class _Planner:
             subject,
         )
         for name, node in self._nodes.items():
-            if name != self._own.name and _cluster_of(node) is None:
+            if name != self._own.name and cluster_of(node) is None:
                 yield from self._with_node(node, SessionKind.MESH, f"Node/{name}", options)
 
     def _explicit(self) -> Iterator[_Planned]:
@@ -134,7 +141,7 @@ class _Planner:
             if not self._is_for(peer, self._own):
                 continue
             if spec.local_workload_selector:
-                self._complain(subject, "localWorkloadSelector is not supported: no session with local workloads")
+                yield from self._with_workloads(peer)
                 continue
             kind = SessionKind.NODE if spec.node or spec.node_selector else SessionKind.GLOBAL
             options = self._options(peer)
@@ -188,11 +195,59 @@ class _Planner:
         )
         yield from self._session(PeerAddress(target.address, port), int(asn), (kind, subject), options)
 
+    def _with_workloads(self, peer: BGPPeer) -> Iterator[_Planned]:
+        """As in Calico: the workload connects, from its address to the one that all nodes have for this; of the BGPPeer
+        only the AS numbers and the filters count."""
+        spec, subject = peer.spec, f"BGPPeer/{peer.name}"
+        if not spec.as_number:
+            self._complain(subject, "asNumber, that of the workloads, is needed beside localWorkloadSelector")
+            return
+        rivals = [each for each in self._peers if each.spec.local_workload_selector and self._is_for(each, self._own)]
+        try:
+            chosen = selected(rivals, self._workloads)[peer.name]
+        except selector.SelectorError as error:
+            self._complain(subject, str(error))
+            return
+        local_as = int(spec.local_as_number or self._as_of(self._own))
+        asn = int(spec.as_number)
+        client = asn == local_as and cluster_of(self._own) is not None
+        for workload in chosen:
+            for address in workload.addresses:
+                local = virtual_addresses(self._default()).get(address.version)
+                if local is None:
+                    text = f"the default BGPConfiguration has no localWorkloadPeeringIPV{address.version}"
+                    self._complain(subject, f"{text}, or a link-local IPv6 address: no session with {address}")
+                    continue
+                other = self._local.get(6 if address.version == 4 else 4)
+                yield (
+                    address,
+                    SessionConfig(
+                        peer=address,
+                        peer_as=asn,
+                        local=local,
+                        local_as=local_as,
+                        kind=SessionKind.WORKLOAD,
+                        resource=subject,
+                        filters=spec.filters,
+                        client=client,
+                        other_local=other,
+                        passive=True,
+                    ),
+                )
+
+    def _listen(self, sessions: Iterable[SessionConfig]) -> tuple[IPAddress, ...]:
+        """As `bindMode` says: on this node's addresses, or on all there are."""
+        if self._default().bind_mode == "NodeIP":
+            return tuple(self._local.values())
+        used = {*self._local, *(session.local.version for session in sessions)}
+        anywhere: dict[int, IPAddress] = {4: IPv4Address(0), 6: IPv6Address(0)}
+        return tuple(anywhere[version] for version in sorted(used))
+
     def _with_node(self, node: Node, kind: SessionKind, resource: str, options: Options) -> Iterator[_Planned]:
         if node.name == self._own.name:
             return
-        options = replace(options, peer_cluster=_cluster_of(node))
-        for address in _addresses(node):
+        options = replace(options, peer_cluster=cluster_of(node))
+        for address in addresses_of(node):
             if address.version in self._local:
                 target = PeerAddress(address, self._port_of(node))
                 yield from self._session(target, self._as_of(node), (kind, resource), options)
@@ -213,7 +268,7 @@ class _Planner:
             return
         local_as = options.local_as or self._as_of(self._own)
         keep = options.keep_external_next_hop and asn != local_as
-        own_cluster = _cluster_of(self._own)
+        own_cluster = cluster_of(self._own)
         gateway = options.gateway
         yield (
             peer,
@@ -312,7 +367,7 @@ class _Planner:
             return False
 
     def _node_at(self, address: IPAddress) -> Node | None:
-        return next((node for node in self._nodes.values() if address in _addresses(node)), None)
+        return next((node for node in self._nodes.values() if address in addresses_of(node)), None)
 
     def _as_of(self, node: Node) -> int:
         if node.spec.bgp is not None and node.spec.bgp.as_number:
@@ -329,36 +384,8 @@ class _Planner:
         self._problems[Problem(subject, text)] = None
 
     def _complain_of_configuration(self) -> None:
-        own, default = self._own.name, self._default()
+        own = self._own.name
         found = self._configurations.get(f"{NODE_CONFIGURATION}{own}")
         if found is not None and has_fields_without_effect(found.spec):
             text = "of a node's own configuration only listenPort, communities and prefixAdvertisements count"
             self._complain(f"BGPConfiguration/{found.name}", text)
-        subject = f"BGPConfiguration/{DEFAULT_CONFIGURATION}"
-        if default.bind_mode == "None":
-            self._complain(subject, "bindMode None: the speaker listens on the node's own addresses only")
-        if default.program_cluster_routes == "Disabled":
-            self._complain(subject, "programClusterRoutes Disabled: BGP alone leads to other nodes' workloads")
-
-
-def _addresses(node: Node) -> Iterable[IPAddress]:
-    if node.spec.bgp is None:
-        return []
-    both = (node.spec.bgp.ipv4_address, node.spec.bgp.ipv6_address)
-    return [interface.ip for interface in both if interface is not None]
-
-
-def _cluster_of(node: Node) -> IPv4Address | None:
-    """Of a node that is a route reflector."""
-    return None if node.spec.bgp is None else node.spec.bgp.route_reflector_cluster_id
-
-
-def _router_id(node: Node, wanted: IPv4Address | Literal["hash"] | None) -> IPv4Address:
-    """As asked for; else the node's IPv4 address; without one, a number made of the node's name."""
-    if isinstance(wanted, IPv4Address):
-        return wanted
-    bgp = node.spec.bgp
-    if wanted is None and bgp is not None and bgp.ipv4_address is not None:
-        return bgp.ipv4_address.ip
-    number = int.from_bytes(hashlib.sha256(node.name.encode()).digest()[:4], "big")
-    return IPv4Address(max(1, number % 0xE0000000))  # below the multicast range, and not zero

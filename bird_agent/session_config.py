@@ -27,6 +27,7 @@ class SessionKind(Enum):
     MESH = "node-to-node mesh"
     NODE = "node specific"
     GLOBAL = "global"
+    WORKLOAD = "local workload"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,8 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Peering:
-    """This node as a BGP speaker, and its sessions by peer address."""
+    """This node as a BGP speaker, and its sessions by peer address. It listens on `listen`, 0.0.0.0 and :: mostly; its
+    `virtual` addresses are there for local workloads to peer with."""
 
     asn: int
     router_id: IPv4Address
@@ -133,5 +135,7 @@ class Peering:
     port: int
     cluster_id: IPv4Address | None = None
     sessions: Mapping[IPAddress, SessionConfig] = field(default_factory=dict)
+    listen: tuple[IPAddress, ...] = ()
+    virtual: tuple[IPAddress, ...] = ()
     problems: tuple[Problem, ...] = ()
     needs: Needs = Needs()

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from exabgp.bgp.fsm import FSM
 from exabgp.bgp.message.notification import Notify
+from exabgp.reactor import listener
 from exabgp.reactor.api.command.command import Command
 from exabgp.reactor.loop import Reactor
 from exabgp.reactor.protocol import Protocol
@@ -122,8 +124,19 @@ def _note_sending() -> None:
     Protocol.new_update = new_update_and_note
 
 
+def _share_port(sock: Any, ipv6: bool) -> None:
+    """ExaBGP listens on all addresses, and a reflector of this node on one of its own: both may, and a connection goes
+    to who listens on its very address (socket(7), SO_REUSEPORT)."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    _set_listener_options(sock, ipv6)
+
+
+_set_listener_options = listener.set_listener_options
+
+
 def install() -> None:
-    """Add the commands, and the report to every reload."""
+    """Add the commands, the report to every reload, and the sharing of ports."""
+    listener.set_listener_options = _share_port
     Command.register("weft unsent", False)(_unsent)
     _note_sending()
     Command.register("weft sync", False)(_sync)

@@ -37,6 +37,7 @@ def listener(address: IPAddress, port: int) -> socket.socket:
     try:
         made.setblocking(False)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # the node's speaker listens on all addresses
         _free_bind(made)
         made.bind((str(address), port))
         made.listen(_BACKLOG)

@@ -65,6 +65,7 @@ IN6_ADDR_GEN_MODE_NONE = 1
 _IFA_ADDRESS = 1
 _IFA_LOCAL = 2
 _IFA_FLAGS = 8
+_IFA_PROTO = 11
 _NDA_DST = 1
 _NDA_LLADDR = 2
 _NDTA_NAME = 1
@@ -111,6 +112,8 @@ class Address:
     interface: IPInterface
     flags: int
     scope: int = SCOPE_UNIVERSE
+    protocol: int = 0
+    """Who made it; kernels before 5.18 do not keep that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +268,8 @@ def _address_message(kind: int, flags: int, address: Address) -> bytes:
     prefix_length = address.interface.network.prefixlen
     body = _IFADDRMSG.pack(family, prefix_length, address.flags & 0xFF, address.scope, address.index)
     body += nl.attribute(_IFA_LOCAL, packed) + nl.attribute(_IFA_ADDRESS, packed)
+    if address.protocol:
+        body += nl.attribute(_IFA_PROTO, bytes((address.protocol,)))
     return nl.message(kind, flags, body + nl.u32(_IFA_FLAGS, address.flags))
 
 
@@ -299,7 +304,7 @@ def decode_address(answer: Message) -> Address | None:
         raise MalformedMessageError(f"an address of {len(packed)} bytes with prefix length {prefix_length}")
     else:
         return None
-    return Address(index, interface, flags, scope)
+    return Address(index, interface, flags, scope, found.get(_IFA_PROTO, b"\0")[0])
 
 
 def _neighbour_message(kind: int, flags: int, neighbour: Neighbour) -> bytes:

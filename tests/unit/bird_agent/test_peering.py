@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_address
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address
 from typing import Any
 
 import pytest
 
 from bird_agent.peering import BgpResources, peering
 from bird_agent.session_config import Password, Peering, SecretKey, SessionConfig, SessionKind, Surroundings
+from bird_agent.workload_peers import LocalWorkload
 from weft.model.base import Metadata
 from weft.model.bgp import (
     BGPConfiguration,
@@ -341,6 +342,67 @@ def test_an_annotation_has_a_session_carry_both_families(
     assert len(made.problems) == ("ipx" in own.values())
 
 
+def test_bind_mode_says_where_the_speaker_listens() -> None:
+    everywhere = (IPv4Address(0),)
+    assert plan(1, node(1)).listen == everywhere
+    assert plan(1, node(1), configuration(bind_mode="None")).listen == everywhere
+    made = plan(1, node(1), configuration(bind_mode="NodeIP"))
+    assert made.listen == made.addresses
+
+
+VIRTUAL = IPv4Address("169.254.0.179")
+
+
+def workload(name: str, *addresses: str, **labels: str) -> LocalWorkload:
+    return LocalWorkload(name, labels, tuple(map(ip_address, addresses)))
+
+
+def chosen(*given: Any, **spec: Any) -> Peering:
+    """With what BGPPeers and workloads there are."""
+    spec = {"local_workload_peering_ip_v4": VIRTUAL, "node_to_node_mesh_enabled": False, **spec}
+    resources = [one for one in given if not isinstance(one, LocalWorkload)]
+    workloads = tuple(one for one in given if isinstance(one, LocalWorkload))
+    held = BgpResources(
+        {"n1": node(1)},
+        {"default": configuration(**spec)},
+        {one.name: one for one in resources},
+        workloads=workloads,
+    )
+    made = peering("n1", held)
+    assert made is not None
+    return made
+
+
+def inside(name: str, **spec: Any) -> BGPPeer:
+    spec = {"local_workload_selector": "role == 'router'", "as_number": AsNumber(65100), **spec}
+    return BGPPeer(metadata=Metadata(name=name), spec=BGPPeerSpec(**spec))
+
+
+def test_workloads_that_are_chosen_are_peers_that_connect_to_an_address_of_their_own() -> None:
+    router = workload("default/a", "10.65.0.5", "fd65::5", role="router")
+    other = workload("default/b", "10.65.0.6", role="none")
+    made = chosen(inside("p", filters=("f",), local_as_number=AsNumber(65200)), router, other)
+    (session,) = made.sessions.values()
+    assert (session.peer, session.local, session.kind) == (ip_address("10.65.0.5"), VIRTUAL, SessionKind.WORKLOAD)
+    assert (session.peer_as, session.local_as, session.passive, session.filters) == (65100, 65200, True, ("f",))
+    assert made.virtual == (VIRTUAL,)
+    assert [problem.subject for problem in made.problems] == ["BGPPeer/p"]  # there is no IPv6 address to peer with
+    assert chosen(inside("p", node="n2"), router).sessions == {}
+    assert chosen(inside("p", local_workload_selector="role =="), router).problems
+    # A link-local IPv6 address cannot be had on the loopback link.
+    six = chosen(inside("p"), router, local_workload_peering_ip_v6=ip_address("fe80::179"))
+    assert set(six.sessions) == {ip_address("10.65.0.5")}
+    six = chosen(inside("p"), router, local_workload_peering_ip_v6=ip_address("fd00::179"))
+    assert six.virtual == (VIRTUAL, ip_address("fd00::179"))
+    assert six.listen == (IPv4Address(0), IPv6Address(0))
+
+
+def test_a_workload_that_several_choose_belongs_to_the_first_by_name() -> None:
+    router = workload("default/a", "10.65.0.5", role="router")
+    made = chosen(inside("b", as_number=AsNumber(2)), inside("a", as_number=AsNumber(1), node="n1"), router)
+    assert [one.resource for one in made.sessions.values()] == ["BGPPeer/a"]
+
+
 def test_the_mesh_has_a_password_of_its_own() -> None:
     resources = [*THREE, configuration(node_mesh_password=secret(), node_mesh_max_restart_time=Duration.parse("30s"))]
     assert sessions(plan(1, *resources)) == {}
@@ -373,13 +435,6 @@ def test_how_many_prefixes_a_peer_may_announce(
     ("resource", "subject", "text"),
     [
         pytest.param(configuration("node.n1", as_number=AsNumber(1)), "BGPConfiguration/node.n1", "only", id="node"),
-        pytest.param(configuration(bind_mode="None"), "BGPConfiguration/default", "bindMode", id="bindMode"),
-        pytest.param(
-            configuration(program_cluster_routes="Disabled"),
-            "BGPConfiguration/default",
-            "programClusterRoutes",
-            id="cluster routes",
-        ),
         pytest.param(
             peer(peer_ip="192.0.2.1", as_number=1, filters=("f",)), "BGPPeer/p", "does not exist", id="filter"
         ),
@@ -435,7 +490,7 @@ def test_the_router_id(wanted: Any, bgp: dict[str, Any], router_id: str) -> None
             "of another family",
             id="a gateway of the other family",
         ),
-        pytest.param(peer(local_workload_selector="all()", as_number=1), "not supported", id="workloads as peers"),
+        pytest.param(peer(local_workload_selector="all()"), "asNumber", id="workloads of no AS"),
     ],
 )
 def test_what_cannot_be_done_is_a_problem_and_stops_nothing_else(resource: BGPPeer, text: str) -> None:
