@@ -20,12 +20,13 @@ from exabgp.protocol.family import Family
 from exabgp.reactor.api.processes import Processes
 from exabgp.reactor.api.response.json import JSON
 from exabgp.reactor.asynchronous import ASYNC
+from exabgp.reactor.listener import Listener
 from exabgp.reactor.loop import Reactor
 from exabgp.reactor.peer import Peer
 from exabgp.reactor.protocol import Protocol
 from exabgp.rib.outgoing import OutgoingRIB
 
-from bird_agent.exabgp import families, received, turns
+from bird_agent.exabgp import families, gtsm, received, turns
 
 KNOWN_VERSION = "5.0.15"
 COMMANDS_PER_TURN = 500
@@ -134,6 +135,15 @@ def _write(self: Any, process: str, string: str | None, neighbor: Any = None) ->
     return True
 
 
+# B14: a connection that comes together with one from a stranger is forgotten, and its listening socket with it, until
+# another comes; the peer waits for our OPEN, and refuses the connections that we make meanwhile.
+_original_incoming: Function = Listener.incoming
+
+
+def _incoming(self: Any) -> bool:
+    return bool(_original_incoming(self) or self._accepted)
+
+
 CORRECTIONS: tuple[Correction, ...] = (
     Correction(
         "B1 order of changes to one prefix",
@@ -217,6 +227,25 @@ CORRECTIONS: tuple[Correction, ...] = (
         {"Family.family": "137dc8f00d925c6e", "Family.index": "c01df7ddc9420435"},
     ),
     Correction(
+        "B13 TTL security of what the peer opens",
+        {(Listener, "_new_socket"): gtsm.new_socket, (Reactor, "handle_connection"): gtsm.handle_connection},
+        {
+            "Listener._new_socket": "f3a65c30428a9722",
+            "Listener._listen": "bbf085510e08a64e",
+            "Listener.new_connections": "84f94bf35546e653",
+            "Reactor.handle_connection": "59b07b76f5992a6f",
+        },
+    ),
+    Correction(
+        "B14 connections beside a stranger's are forgotten",
+        {(Listener, "incoming"): _incoming},
+        {
+            "Listener.incoming": "c95257c15ffba6cf",
+            "Listener._connected": "982739d107e47e3d",
+            "Listener.new_connections": "84f94bf35546e653",
+        },
+    ),
+    Correction(
         "nothing: what extensions.py leans on",
         {},
         {
@@ -242,6 +271,7 @@ _CLASSES: Mapping[str, type] = {
         Attributes,
         JSON,
         Family,
+        Listener,
     )
 }
 

@@ -53,21 +53,21 @@ class Speaker:
         self.configure(peers)
         self.process: Process | None = None
         self.lines: list[dict[str, Any]] = []
+        self.two_addresses = False
         self.socket = socket.socket(socket.AF_UNIX)
         self._unread = b""
 
-    def configure(self, peers: list[str], extra: str = "") -> None:
+    def configure(self, peers: list[str], extra: str = "", **options: Any) -> None:
         local = ip_address("10.1.0.1")
-        neighbors = [
-            Neighbor(peer=ip_address(peer), local=local, router_id=local, local_as=64512, peer_as=64512, hold_time_s=9)
-            for peer in peers
-        ]
+        common = {"local": local, "router_id": local, "local_as": 64512, "peer_as": 64512, "hold_time_s": 9}
+        neighbors = [Neighbor(peer=ip_address(peer), **{**common, **options}) for peer in peers]
         self.text = render(neighbors, self.paths.helper()) + extra
         self.paths.configuration.write_text(self.text)
 
     def start(self, left_out: str = "") -> None:
         program = ["-c", WITHOUT, left_out] if left_out else ["-m", "bird_agent.exabgp.launcher"]
         arguments = ["serve", str(self.paths.configuration), "--lock", str(self.paths.lock), "--listen", "10.1.0.1"]
+        arguments += ["--listen", "10.1.0.2"] if self.two_addresses else []
         self.process = start(
             "speaker", [sys.executable, *program, *arguments], log=self.paths.log, netns=self.netns,
             environ={"PYTHONPATH": str(REPOSITORY)},
@@ -314,3 +314,66 @@ def test_a_line_written_to_a_dead_helper_stops_no_session(speaker: Speaker, bird
     wait_until("the speaker answers", lambda: speaker.heard(type="weft-synced"), patience_s(left_out))
     assert bird.established("p0")
     assert bird.connection() == before
+
+
+IP_MINTTL = 21  # <linux/in.h>
+OPEN = bytes.fromhex("ff" * 16 + "001d0104fc0000090a0100fe00")
+
+
+def answer(peer: NetNs, ttl: int, minimum: int) -> bytes:
+    """What the speaker says to a connection that sends with `ttl` and takes nothing below `minimum`."""
+    with peer.enter():
+        connection = socket.socket()
+    with connection:
+        connection.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
+        connection.setsockopt(socket.IPPROTO_IP, IP_MINTTL, minimum)
+        connection.settimeout(3)
+        try:
+            connection.connect(("10.1.0.1", 179))
+            connection.sendall(OPEN)
+            return connection.recv(4096)
+        except OSError:
+            return b""
+
+
+@pytest.mark.parametrize("left_out", ["", pytest.param("B13", marks=UNCORRECTED)], ids=["corrected", "uncorrected"])
+@pytest.mark.parametrize(("ttl", "minimum", "answered"), [(254, 0, False), (255, 255, True)], ids=["far", "near"])
+def test_ttl_security_holds_for_connections_that_the_peer_opens(
+    speaker: Speaker, netns: Callable[[str], NetNs], left_out: str, ttl: int, minimum: int, answered: bool
+) -> None:
+    tor = netns("tor")
+    segment(speaker.netns, tor, "up0", "10.1.0.1/24", "10.1.0.254/24")
+    speaker.configure(["10.1.0.254"], ttl_security_hops=1, passive=True)
+    speaker.start(left_out)
+    speaker.say("weft sync")
+    wait_until("the speaker answers", lambda: speaker.heard(type="weft-synced"))
+    assert (answer(tor, ttl, minimum)[:16] == b"\xff" * 16) == answered
+
+
+@pytest.mark.parametrize("left_out", ["", pytest.param("B14", marks=UNCORRECTED)], ids=["corrected", "uncorrected"])
+def test_a_peer_that_connects_together_with_a_stranger_is_answered(
+    speaker: Speaker, netns: Callable[[str], NetNs], left_out: str
+) -> None:
+    tor = netns("tor")
+    segment(speaker.netns, tor, "up0", "10.1.0.1/24", "10.1.0.254/24")
+    speaker.netns.ip("address", "add", "10.1.0.2/24", "dev", "up0")
+    tor.ip("address", "add", "10.1.0.9/24", "dev", "up0")
+    speaker.configure(["10.1.0.254"], local=ip_address("10.1.0.2"), passive=True)
+    speaker.two_addresses = True
+    speaker.start(left_out)
+    speaker.say("weft sync")
+    wait_until("the speaker answers", lambda: speaker.heard(type="weft-synced"))
+    assert speaker.process is not None
+    speaker.process.signal(signal.SIGSTOP)  # so that it finds both at once
+    with tor.enter():
+        stranger = socket.create_connection(("10.1.0.1", 179), source_address=("10.1.0.9", 0))
+        peer = socket.create_connection(("10.1.0.2", 179), source_address=("10.1.0.254", 0))
+    with stranger, peer:
+        peer.settimeout(3)
+        speaker.process.signal(signal.SIGCONT)
+        peer.sendall(OPEN)
+        try:
+            said = peer.recv(4096)
+        except TimeoutError:
+            said = b""
+        assert said[:16] == b"\xff" * 16
