@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,17 @@ from lab.netns import NetNs
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Name every test's group where `--dist loadgroup` looks for it: pytest-xdist 3.8 writes it into an attribute that
+    pytest 9 no longer reads, and would spread a group over all workers."""
+    if not getattr(config.option, "loadgroup", False):
+        return
+    for item in items:
+        group = item.get_closest_marker("xdist_group")
+        if group is not None and "@" not in item.nodeid.rpartition("]")[2]:
+            item._id = type(item.id).parse(f"{item.nodeid}@{group.args[0]}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +108,24 @@ def etcd(etcd_server: EtcdServer) -> Iterator[EtcdServer]:
 @pytest.fixture
 def netns() -> Iterator[Callable[[str], NetNs]]:
     """Makes network namespaces by a short name; they are removed, with the processes inside, after the test."""
+    with namespaces() as make:
+        yield make
+
+
+@contextmanager
+def namespaces() -> Iterator[Callable[[str], NetNs]]:
+    """What `netns` is made of, for fixtures that last longer than a test: their names must differ from all others."""
     made: list[NetNs] = []
 
     def make(name: str) -> NetNs:
         made.append(NetNs(f"weft-{os.getpid()}-{name}").create())
         return made[-1]
 
-    yield make
     from lab import process
 
-    for one in made:
-        process.stop(process.in_netns(one), grace_s=1)
-        one.delete()
+    try:
+        yield make
+    finally:
+        for one in made:
+            process.stop(process.in_netns(one), grace_s=1)
+            one.delete()
