@@ -11,6 +11,7 @@ from typing import Final
 
 from weft.model.errors import WeftError
 
+COLLISION: Final = 7
 HARD_RESET: Final = 9
 _LONGEST_TEXT: Final = 255
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bird_agent.reflector.errors import HARD_RESET, Code, Notification, SessionError, Stop, shutdown_data
+from bird_agent.reflector.errors import COLLISION, HARD_RESET, Code, Notification, SessionError, Stop, shutdown_data
 from bird_agent.reflector.framing import Framer
 from bird_agent.reflector.fsm import Event, State
 from bird_agent.reflector.negotiation import Negotiated
@@ -47,6 +47,12 @@ class Cause:
     def received(self) -> bool:
         """The NOTIFICATION came from the peer."""
         return self.event in (Event.NOTIFICATION, Event.NOTIFICATION_VERSION)
+
+    @property
+    def lost_collision(self) -> bool:
+        """The peer keeps another connection, of which we may not know yet."""
+        said = self.notification
+        return self.received and said is not None and (said.code, said.subcode) == (Code.CEASE, COLLISION)
 
 
 def error(event: Event, now: float, found: SessionError) -> Cause:

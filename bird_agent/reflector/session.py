@@ -14,6 +14,7 @@ from bird_agent.reflector import exabgp_codec
 from bird_agent.reflector.attributes import AttributeSets
 from bird_agent.reflector.collision import ours_stays
 from bird_agent.reflector.errors import (
+    COLLISION,
     Code,
     HeaderError,
     Notification,
@@ -38,7 +39,6 @@ from bird_agent.reflector.outputs import (
 from bird_agent.reflector.plan import ReflectorPlan, ReflectorSession
 from bird_agent.reflector.updates import UpdateDecoder, decode_refresh
 
-COLLISION: Final = 7
 CONNECT_RETRY_S: Final = 5.0
 OPEN_HOLD_S: Final = 240.0
 FIRST_IDLE_HOLD_S: Final = 1.0
@@ -368,8 +368,9 @@ class Session:
         if self._up_since is not None and cause.now - self._up_since >= STABLE_S:
             self._failures = 0
         self._up_since = None
-        self._failures += 1
-        pause = min(FIRST_IDLE_HOLD_S * 2 ** min(self._failures - 1, 10), LONGEST_IDLE_HOLD_S)
+        if not cause.lost_collision:
+            self._failures += 1
+        pause = min(FIRST_IDLE_HOLD_S * 2 ** min(max(self._failures - 1, 0), 10), LONGEST_IDLE_HOLD_S)
         self._idle_until = cause.now + self._jittered(pause)
 
     def _write(self, leg: Leg, data: bytes) -> None:

@@ -39,6 +39,7 @@ def test_exactly_one_connection_stays(data, ids) -> None:  # type: ignore[no-unt
     assert_one_connection(wire)
     for side in (0, 1):
         assert wire.ups(side) == 1, "no session that was up is given up for another"
+        assert wire.ends[side].failures == 0, "to lose a collision is no failure"
 
 
 @settings(max_examples=200, deadline=None)

@@ -277,6 +277,75 @@ def test_a_second_connection_that_says_nothing_leaves_the_first_alone() -> None:
     assert made.state is State.ESTABLISHED
 
 
+def both_connected(router_id: str) -> Session:
+    """Ours is connection 1, the peer's (10.0.0.2) is 2; neither has said anything yet."""
+    made = session(router_id=router_id)
+    made.on_start(0.0)
+    made.on_connection(1, False, 0.0)
+    made.on_connection(2, True, 0.0)
+    made.take()
+    return made
+
+
+@pytest.mark.parametrize("first", [1, 2])
+@pytest.mark.parametrize(("router_id", "stays"), [("10.0.0.1", 2), ("10.0.0.3", 1)])
+def test_the_connection_of_the_higher_router_id_stays(router_id: str, stays: int, first: int) -> None:
+    made = both_connected(router_id)
+    made.on_data(first, exabgp_codec.write_open(PEER_OPEN), 1.0)
+    out = made.take()
+    goes = 3 - stays
+    assert Close(goes) in out
+    assert Close(stays) not in out
+    assert [each.conn for each in out if isinstance(each, Write) and each.data[18] == Message.NOTIFICATION] == [goes]
+    assert notified(out) == (6, 7)
+    made.on_data(stays, exabgp_codec.write_open(PEER_OPEN) * (first != stays) + KEEPALIVE, 2.0)
+    assert (made.state, made.failures) == (State.ESTABLISHED, 0)
+
+
+def test_a_call_of_ours_that_is_answered_late_is_closed_without_a_word() -> None:
+    made = session()
+    made.on_start(0.0)
+    made.on_connection(2, True, 0.0)
+    made.on_data(2, exabgp_codec.write_open(PEER_OPEN), 1.0)
+    assert CancelConnect() in made.take()
+    made.on_connection(1, False, 1.1)
+    assert made.take() == [Close(1)]
+
+
+def test_the_peers_open_on_another_connection_leaves_one_of_ours_that_is_up_alone() -> None:
+    made = session(router_id="10.0.0.1")
+    made.on_start(0.0)
+    made.on_connection(1, False, 0.0)
+    made.on_data(1, exabgp_codec.write_open(PEER_OPEN) + KEEPALIVE, 0.0)
+    made.on_connection(2, True, 5.0)
+    made.on_data(2, exabgp_codec.write_open(PEER_OPEN), 5.1)
+    assert not any(isinstance(each, Close | Down) for each in made.take()[4:])
+    assert made.state is State.ESTABLISHED
+
+
+def test_a_peer_that_connects_twice_has_given_up_the_first() -> None:
+    made = session(passive=True)
+    made.on_start(0.0)
+    made.on_connection(1, True, 0.0)
+    made.on_connection(2, True, 1.0)
+    out = made.take()
+    assert Close(1) in out
+    assert Close(2) not in out
+    assert (made.state, made.failures) == (State.OPEN_SENT, 0)
+
+
+def test_a_passive_session_does_not_call_after_a_failure_either() -> None:
+    made, _ = accepted()
+    made.on_closed(1, 10.0)
+    assert made.deadline is not None
+    made.on_tick(made.deadline)
+    assert (made.state, made.deadline) == (State.ACTIVE, None)
+    made.on_connection(2, True, 20.0)
+    made.on_closed(2, 21.0)
+    assert (made.state, made.deadline) == (State.ACTIVE, None)
+    assert not any(isinstance(each, Connect) for each in made.take())
+
+
 # OPEN
 
 OPENS: list[tuple[str, OpenMessage, tuple[int, int]]] = [
