@@ -13,16 +13,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from bird_agent.bfd.wire import Report, Trouble, Wanted, decode_report, encode_wanted
+from bird_agent.bfd.succession import PROGRAM
+from bird_agent.bfd.wire import Program, Report, Trouble, Wanted, decode_report, encode_wanted
 from weft import singleton
 
 log = logging.getLogger(__name__)
 
 RETRY_S: Final = 0.2
-PROGRAM: Final = "bird_agent.bfd.process"
+VERSION: Final = version("weft")
 
 
 def stop_bfd(run_dir: Path) -> bool:
@@ -46,6 +48,7 @@ class BfdClient:
         self._wanted: tuple[Wanted, ...] = ()
         self._changed = asyncio.Event()
         self._process: subprocess.Popen[bytes] | None = None
+        self._asked_to_go: int | None = None
         self.trouble = ""
 
     def set_wanted(self, wanted: Sequence[Wanted]) -> None:
@@ -93,7 +96,7 @@ class BfdClient:
             log.warning("weft-bfd is gone: %s", error)
         finally:
             listening.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
+            with contextlib.suppress(asyncio.CancelledError, ConnectionError):  # it died with our words unread
                 await listening
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
@@ -103,12 +106,24 @@ class BfdClient:
             except (ValueError, KeyError) as error:
                 log.error("weft-bfd said something unexpected: %s", error)
                 continue
-            if isinstance(report, Trouble):
+            if isinstance(report, Program):
+                self._on_program(report.version)
+            elif isinstance(report, Trouble):
                 if report.text and report.text != self.trouble:
                     log.error("%s", report.text)
                 self.trouble = report.text
             else:
                 self._on_report(report)
+
+    def _on_program(self, version: str) -> None:
+        """One that an agent of another version left goes on until ours has its sessions; it is asked once."""
+        pid = singleton.holder(singleton.lock_path(self._run_dir, "bfd"))
+        if version == VERSION or pid is None or pid == self._asked_to_go:
+            return
+        log.info("weft-bfd is of version %s, and is replaced by that of %s", version, VERSION)
+        self._asked_to_go = pid
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGHUP)
 
     def _ensure_process(self) -> None:
         if self._process is not None and self._process.poll() is None:

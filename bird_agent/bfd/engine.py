@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from bird_agent.bfd.packet import Packet, PacketError, decode, encode
-from bird_agent.bfd.session import BfdSession, Jitter, StateChange
+from bird_agent.bfd.session import BfdSession, Jitter, Standing, StateChange
 from bird_agent.bfd.wire import Report, Wanted
 from weft.model.address import IPAddress
 
@@ -29,6 +29,7 @@ class Transmission:
 class _Held:
     wanted: Wanted
     session: BfdSession
+    standing: Standing
 
 
 class Engine:
@@ -40,6 +41,28 @@ class Engine:
         self._held: dict[_Key, _Held] = {}
         self._by_discriminator: dict[int, _Key] = {}
         self.discarded = 0
+        self._changed = False
+
+    def take_changed(self) -> bool:
+        """Whether any session stands otherwise than when this was last asked."""
+        changed, self._changed = self._changed, False
+        return changed
+
+    def standings(self) -> list[tuple[Wanted, Standing]]:
+        """What a process that goes on for this one needs."""
+        return [(one.wanted, one.session.standing) for one in self._held.values()]
+
+    def resume(self, standings: Iterable[tuple[Wanted, Standing]], now: float) -> None:
+        """Go on with the sessions of a process that has ended."""
+        self._held.clear()
+        self._by_discriminator.clear()
+        for wanted, standing in standings:
+            session = BfdSession(wanted.settings, standing.discriminator, self._jitter, now)
+            session.resume(standing, now)
+            key = (wanted.peer, wanted.multihop)
+            self._held[key] = _Held(wanted, session, standing)
+            self._by_discriminator[standing.discriminator] = key
+        self._changed = True
 
     @property
     def due(self) -> float:
@@ -57,6 +80,7 @@ class Engine:
         """What should be. A session that goes says so; one with another address of ours begins anew."""
         desired = {(one.peer, one.multihop): one for one in wanted}
         said: list[Transmission] = []
+        self._changed = True
         for key, held in list(self._held.items()):
             new = desired.get(key)
             if new is None or new.local != held.wanted.local:
@@ -68,7 +92,8 @@ class Engine:
         for key, one in desired.items():
             if key not in self._held:
                 number = self._discriminator()
-                self._held[key] = _Held(one, BfdSession(one.settings, number, self._jitter, now))
+                session = BfdSession(one.settings, number, self._jitter, now)
+                self._held[key] = _Held(one, session, session.standing)
                 self._by_discriminator[number] = key
         return said
 
@@ -89,7 +114,14 @@ class Engine:
         if held is None or not (multihop or ttl == FULL_TTL):
             self.discarded += 1
             return [], []
-        return _said(held, held.session.on_packet(packet, now))
+        done = held.session.on_packet(packet, now)
+        self._compare(held)
+        return _said(held, done)
+
+    def _compare(self, held: _Held) -> None:
+        standing = held.session.standing
+        if standing != held.standing:
+            held.standing, self._changed = standing, True
 
     def on_time(self, now: float) -> tuple[list[Transmission], list[Report]]:
         transmissions: list[Transmission] = []
@@ -97,6 +129,7 @@ class Engine:
         for held in self._held.values():
             if held.session.due <= now:
                 sent, changed = _said(held, held.session.on_time(now))
+                self._compare(held)
                 transmissions += sent
                 reports += changed
         return transmissions, reports

@@ -51,6 +51,26 @@ class StateChange:
     by_will: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """All that both sides have come to agree on, which is what a process that goes on for another needs. `heard`: the
+    other side's silence is being timed."""
+
+    discriminator: int
+    state: State
+    diagnostic: Diagnostic
+    remote_discriminator: int
+    remote_state: State
+    remote_min_rx_us: int
+    remote_min_tx_us: int
+    remote_multiplier: int
+    remote_demand: bool
+    polling: bool
+    rx_until_final_us: int
+    tx_until_final_us: int
+    heard: bool
+
+
 class BfdSession:
     """One session; it begins Down and active. `due` is when `on_time` wants to be called next."""
 
@@ -104,6 +124,38 @@ class BfdSession:
         if (end := self._detection_ends()) is not None:
             times.append(end)
         return min(times, default=float("inf"))
+
+    # Handed on.
+
+    @property
+    def standing(self) -> Standing:
+        return Standing(
+            self.discriminator,
+            self.state,
+            self.diagnostic,
+            self.remote_discriminator,
+            self.remote_state,
+            self._remote_min_rx_us,
+            self._remote_min_tx_us,
+            self._remote_multiplier,
+            self._remote_demand,
+            self._polling,
+            self._rx_until_final_us,
+            self._tx_until_final_us,
+            self._heard_at is not None,
+        )
+
+    def resume(self, standing: Standing, now: float) -> None:
+        """Go on where another process has ended: say so at once, and time the other side's silence from now."""
+        self.discriminator = standing.discriminator
+        self.state, self.diagnostic = standing.state, standing.diagnostic
+        self.remote_discriminator, self.remote_state = standing.remote_discriminator, standing.remote_state
+        self._remote_min_rx_us, self._remote_min_tx_us = standing.remote_min_rx_us, standing.remote_min_tx_us
+        self._remote_multiplier, self._remote_demand = standing.remote_multiplier, standing.remote_demand
+        self._polling = standing.polling
+        self._rx_until_final_us, self._tx_until_final_us = standing.rx_until_final_us, standing.tx_until_final_us
+        self._heard_at = now if standing.heard else None
+        self._send_at = now
 
     # Inputs.
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from ipaddress import ip_address
-from typing import Final
+from typing import Any, Final
 
 from bird_agent.bfd.packet import Diagnostic, State
-from bird_agent.bfd.session import BfdSettings
+from bird_agent.bfd.session import BfdSettings, Standing
 from weft.model.address import IPAddress
 
 SINGLE_HOP_PORT: Final = 3784  # RFC 5881 4
@@ -69,34 +69,81 @@ class Trouble:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Program:
+    """The version of the process that answers."""
+
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Legacy:
+    """What a process leaves its successor: the sessions, and its sockets by number: the one it listens on, those that
+    receive by address family and port, and those that send in the order of the sessions (None: it has none)."""
+
+    sessions: tuple[tuple[Wanted, Standing], ...]
+    server: int
+    receiving: Mapping[tuple[int, int], int]
+    sending: tuple[int | None, ...]
+
+
 def encode_wanted(wanted: Iterable[Wanted]) -> bytes:
-    sessions = [
-        {
-            "peer": str(one.peer),
-            "local": str(one.local),
-            "multihop": one.multihop,
-            "interval_us": one.settings.interval_us,
-            "multiplier": one.settings.detect_multiplier,
-        }
-        for one in wanted
-    ]
-    return json.dumps({"sessions": sessions}).encode() + b"\n"
+    return json.dumps({"sessions": [_wanted_as_json(one) for one in wanted]}).encode() + b"\n"
 
 
 def decode_wanted(line: bytes) -> list[Wanted]:
     """Raises ValueError, KeyError or TypeError for what the agent would not write."""
-    return [
-        Wanted(
-            ip_address(one["peer"]),
-            ip_address(one["local"]),
-            bool(one["multihop"]),
-            BfdSettings(int(one["interval_us"]), int(one["multiplier"])),
-        )
-        for one in json.loads(line)["sessions"]
-    ]
+    return [_wanted(one) for one in json.loads(line)["sessions"]]
 
 
-def encode_report(report: Report | Trouble) -> bytes:
+def _wanted_as_json(one: Wanted) -> dict[str, Any]:
+    return {
+        "peer": str(one.peer),
+        "local": str(one.local),
+        "multihop": one.multihop,
+        "interval_us": one.settings.interval_us,
+        "multiplier": one.settings.detect_multiplier,
+    }
+
+
+def _wanted(one: Mapping[str, Any]) -> Wanted:
+    return Wanted(
+        ip_address(one["peer"]),
+        ip_address(one["local"]),
+        bool(one["multihop"]),
+        BfdSettings(int(one["interval_us"]), int(one["multiplier"])),
+    )
+
+
+def encode_legacy(legacy: Legacy) -> bytes:
+    content = {
+        "sessions": [[_wanted_as_json(wanted), asdict(standing)] for wanted, standing in legacy.sessions],
+        "server": legacy.server,
+        "receiving": [[*port, descriptor] for port, descriptor in legacy.receiving.items()],
+        "sending": list(legacy.sending),
+    }
+    return json.dumps(content).encode()
+
+
+def decode_legacy(words: bytes) -> Legacy:
+    """Raises ValueError, KeyError or TypeError for what another version wrote otherwise."""
+    content = json.loads(words)
+    sessions = []
+    for wanted, standing in content["sessions"]:
+        enums = {name: State(standing[name]) for name in ("state", "remote_state")}
+        diagnostic = Diagnostic(standing["diagnostic"])
+        sessions.append((_wanted(wanted), Standing(**{**standing, **enums, "diagnostic": diagnostic})))
+    return Legacy(
+        tuple(sessions),
+        int(content["server"]),
+        {(family, port): descriptor for family, port, descriptor in content["receiving"]},
+        tuple(content["sending"]),
+    )
+
+
+def encode_report(report: Report | Trouble | Program) -> bytes:
+    if isinstance(report, Program):
+        return json.dumps({"version": report.version}).encode() + b"\n"
     if isinstance(report, Trouble):
         return json.dumps({"trouble": report.text}).encode() + b"\n"
     content = {
@@ -108,9 +155,11 @@ def encode_report(report: Report | Trouble) -> bytes:
     return json.dumps(content).encode() + b"\n"
 
 
-def decode_report(line: bytes) -> Report | Trouble:
+def decode_report(line: bytes) -> Report | Trouble | Program:
     """Raises ValueError or KeyError for what the process would not write."""
     content = json.loads(line)
+    if "version" in content:
+        return Program(str(content["version"]))
     if "trouble" in content:
         return Trouble(str(content["trouble"]))
     state, diagnostic = State(content["state"]), Diagnostic(content["diagnostic"])

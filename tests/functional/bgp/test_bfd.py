@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,6 +69,14 @@ class Switched:
     def mend(self) -> None:
         self.switch.ip("link", "set", "port1", "master", "br0")
 
+    def strike(self, number: signal.Signals) -> None:
+        """Give the BFD process a signal that another goes on for it after."""
+        before = wait_until("a BFD process", self.bfd_process)
+        time.sleep(1)  # its standby is there, and the last strike would have shown
+        os.kill(before, number)
+        wait_until("another goes on", lambda: self.bfd_process() not in (None, before))
+        time.sleep(1)
+
     def bfd_process(self) -> int | None:
         return singleton.holder(singleton.lock_path(self.node.run_dir, "bfd"))
 
@@ -106,6 +117,51 @@ def test_bird_a_dead_path_withdraws_at_once_and_a_restarted_agent_is_no_dead_pat
         assert switched.bfd_process() == process
     assert deleted == []
     assert bird.connection() == connection
+
+
+def test_bird_hears_neither_of_a_killed_nor_of_a_replaced_bfd_process(switched: Switched, tmp_path: Path) -> None:
+    node = switched.node
+    bird = Bird(
+        switched.tor, tmp_path / "bird", bird_configuration("10.1.0.254", [BODY], sorted(FIRST), extra=BIRD_BFD)
+    )
+    bird.start()
+    node.start()
+    wait_until("we have its routes", lambda: set(node.routes()) == FIRST)
+    wait_until("BFD is up on both sides", lambda: bfd_up(bird))
+    connection = bird.connection()
+    sessions = bird.ask("show bfd sessions")
+    with nothing_deleted(node.netns) as deleted:
+        for number in (signal.SIGKILL, signal.SIGHUP, signal.SIGKILL, signal.SIGKILL, signal.SIGHUP):
+            switched.strike(number)
+    assert deleted == []
+    assert bird.connection() == connection
+    assert bird.ask("show bfd sessions") == sessions  # since when each is up, to the millisecond
+    switched.cut()
+    wait_until("the routes are gone", lambda: node.routes() == {})
+    assert "down: BFD: the path is dead" in node.log()
+
+
+def test_frr_hears_neither_of_a_killed_nor_of_a_replaced_bfd_process(switched: Switched, frr_directory: Path) -> None:
+    frr = Frr(switched.tor, frr_directory / "frr", FRR_BGP, FRR_BFD)
+    frr.start()
+    switched.node.start()
+    wait_until("we have its route", lambda: set(switched.node.routes()) == {"203.0.113.0/24"})
+    wait_until("BFD is up on both sides", lambda: frr_bfd(frr, "status") == "up")
+    discriminator, sessions = frr_bfd(frr, "remote-id"), sessions_begun(frr)
+    for number in (signal.SIGKILL, signal.SIGHUP, signal.SIGKILL):
+        switched.strike(number)
+    assert frr_bfd(frr, "status") == "up"
+    assert frr_bfd(frr, "remote-id") == discriminator
+    assert sessions_begun(frr) == sessions
+    assert BLOCK in frr.routes()
+
+
+def sessions_begun(frr: Frr) -> object:
+    return frr.ask("show bgp neighbors json")["10.1.0.1"]["connectionsEstablished"]
+
+
+def frr_bfd(frr: Frr, name: str) -> object:
+    return next(iter(frr.ask("show bfd peers json") or []), {}).get(name)
 
 
 def test_bird_beyond_one_hop(node: AgentNode, store: Store, netns: Callable[[str], NetNs], tmp_path: Path) -> None:

@@ -14,11 +14,15 @@ from bird_agent.bfd.packet import Diagnostic, Packet, State, decode, encode
 from bird_agent.bfd.session import BfdSettings
 from bird_agent.bfd.wire import (
     BfdWish,
+    Legacy,
+    Program,
     Report,
     Trouble,
     Wanted,
+    decode_legacy,
     decode_report,
     decode_wanted,
+    encode_legacy,
     encode_report,
     encode_wanted,
     parse_wish,
@@ -63,6 +67,65 @@ def test_a_session_comes_up_and_says_so() -> None:
     assert states(made) == {"10.1.0.254": State.UP, "10.1.0.253": State.DOWN}
     _, reports = made.on_time(0.55)
     assert reports == [Report(TOR, State.DOWN, Diagnostic.DETECTION_TIME_EXPIRED)]
+
+
+@given(st.lists(st.sampled_from(["here", "there"]), max_size=4), st.integers(0, 60))
+def test_whoever_goes_on_for_a_process_in_the_middle_of_anything_is_not_noticed(ends: list[str], steps: int) -> None:
+    """Two processes on a good line, in steps of 20 ms; now and then one of them is replaced by its successor."""
+    there = Wanted(HERE, TOR, False, BfdSettings(100_000, 3))
+    both = {"here": (engine(NEAR), HERE), "there": (Engine(lambda: 0.5, 99), TOR)}
+    both["there"][0].set_wanted([there], 0.0)
+    now, changes = 0.0, []
+
+    def run(count: int) -> None:
+        nonlocal now
+        for _ in range(count):
+            now += 0.02
+            for mine, other in (("here", "there"), ("there", "here")):
+                sent, said = both[mine][0].on_time(now)
+                changes.extend(said)
+                for one in sent:
+                    answers, said = both[other][0].on_datagram(one.payload, both[mine][1], 255, False, now)
+                    changes.extend(said)
+                    for answer in answers:
+                        changes.extend(both[mine][0].on_datagram(answer.payload, both[other][1], 255, False, now)[1])
+
+    run(steps)
+    for end in ends:
+        old, address = both[end]
+        words = encode_legacy(Legacy(tuple(old.standings()), 3, {(2, 3784): 4}, (5,)))
+        new = Engine(lambda: 0.5, 1)
+        new.resume(decode_legacy(words).sessions, now)
+        assert new.standings() == old.standings()
+        both[end] = (new, address)
+        run(7)
+    run(200)
+    assert {state for made, _ in both.values() for state in states(made).values()} == {State.UP}
+    assert [report.state for report in changes if report.state is State.DOWN] == []
+
+
+def test_what_a_standby_has_to_know_again_is_said_once() -> None:
+    made = engine(NEAR)
+    assert made.take_changed()
+    made.on_time(0.0)
+    assert not made.take_changed()
+    made.on_datagram(heard(), TOR, 255, False, 0.1)
+    assert made.take_changed()
+    made.on_datagram(heard(State.UP, 7), TOR, 255, False, 0.2)
+    assert made.take_changed()
+    made.on_datagram(heard(State.UP, 7), TOR, 255, False, 0.3)
+    assert not made.take_changed()
+
+
+def test_silence_is_timed_anew_by_whoever_goes_on() -> None:
+    made = engine(NEAR)
+    made.on_datagram(heard(), TOR, 255, False, 0.1)
+    made.on_datagram(heard(State.UP, 7), TOR, 255, False, 0.2)
+    made.resume(made.standings(), 10.0)
+    sent, reports = made.on_time(10.0)
+    assert ([decode(one.payload).my_discriminator for one in sent], reports) == ([7], [])
+    _, reports = made.on_time(10.31)
+    assert [report.state for report in reports] == [State.DOWN]
 
 
 @pytest.mark.parametrize(
@@ -203,3 +266,7 @@ def test_paths_to_neighbours_are_watched_over_one_hop_and_others_over_several() 
     ]
     wanted = PathWatch().wanted(sessions, lambda peer: peer != far)
     assert [(one.peer, one.multihop) for one in wanted] == [(TOR, False), (OTHER, True), (far, True)]
+
+
+def test_the_process_says_which_version_it_is() -> None:
+    assert decode_report(encode_report(Program("1.2.3"))) == Program("1.2.3")
