@@ -62,7 +62,7 @@ class Speakers:
         self._process = self._netns.popen(
             [sys.executable, "-m", "lab.speakers.process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
-        self._tell(wire.Begin(tuple(self._scripts)))
+        self.add(self._scripts)
         return self
 
     def __exit__(
@@ -76,6 +76,9 @@ class Speakers:
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
+
+    def add(self, scripts: Sequence[Script]) -> None:
+        self._tell(wire.Add(tuple(scripts)))
 
     def connect(self, sessions: Numbers = None, at_once: int = 100) -> None:
         self._tell(wire.Connect(sessions, at_once))

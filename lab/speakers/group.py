@@ -14,9 +14,10 @@ from lab.speakers.wire import Expect, Numbers, Script, SessionTotals, Totals
 class Group:
     """`wanted` are the numbers of the sessions that are to be connected. Of others nothing is expected."""
 
-    def __init__(self, scripts: Iterable[Script]) -> None:
+    def __init__(self, scripts: Iterable[Script] = ()) -> None:
         self.table = Table()
-        self.sessions = [Session(script, self.table) for script in scripts]
+        self.sessions: list[Session] = []
+        self.add(scripts)
         self.wanted: set[int] = set()
         self._expect: Expect | None = None
         self._expected = 0
@@ -24,6 +25,9 @@ class Group:
         self._complete: set[int] = set()
         self._established_at: float | None = None
         self._complete_at: float | None = None
+
+    def add(self, scripts: Iterable[Script]) -> None:
+        self.sessions += [Session(script, self.table) for script in scripts]
 
     def chosen(self, numbers: Numbers) -> list[int]:
         return list(range(len(self.sessions))) if numbers is None else list(numbers)

@@ -43,13 +43,14 @@ class Line:
 class Speakers:
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
-        self._group = Group(())
+        self._group = Group()
         self._lines: dict[int, Line] = {}
         self._pending: deque[int] = deque()
         self._retries: deque[tuple[float, int]] = deque()
         self._connecting = 0
         self._at_once = 1
         self._passive: dict[tuple[str, str], int] = {}
+        self._ports: set[int] = set()
         self._commands = b""
         self._running = True
         self._selector.register(sys.stdin.fileno(), selectors.EVENT_READ, None)
@@ -83,8 +84,8 @@ class Speakers:
     def _obey(self, command: wire.Command, now_s: float) -> object:
         group = self._group
         match command:
-            case wire.Begin():
-                self._begin(command)
+            case wire.Add():
+                self._add(command)
             case wire.Connect():
                 self._at_once = command.at_once
                 numbers = group.chosen(command.sessions)
@@ -118,17 +119,21 @@ class Speakers:
                 assert_never(command)
         return self._group.totals(time.process_time())
 
-    def _begin(self, command: wire.Begin) -> None:
-        self._group = Group(command.scripts)
-        self._passive = {
-            (str(script.local), str(script.peer)): number
-            for number, script in enumerate(command.scripts)
-            if script.passive
-        }
-        for port in {script.port for script in command.scripts if script.passive}:
-            listener = socket.create_server(("0.0.0.0", port), backlog=4096)
-            listener.setblocking(False)
-            self._selector.register(listener, selectors.EVENT_READ, listener)
+    def _add(self, command: wire.Add) -> None:
+        first = len(self._group.sessions)
+        self._group.add(command.scripts)
+        for number, script in enumerate(command.scripts, first):
+            if script.passive:
+                self._passive[str(script.local), str(script.peer)] = number
+                self._listen(script.port)
+
+    def _listen(self, port: int) -> None:
+        if port in self._ports:
+            return
+        self._ports.add(port)
+        listener = socket.create_server(("0.0.0.0", port), backlog=4096)
+        listener.setblocking(False)
+        self._selector.register(listener, selectors.EVENT_READ, listener)
 
     def _tell(self, command: wire.Announce | wire.Withdraw) -> None:
         for number in self._group.chosen(command.sessions):

@@ -1,7 +1,7 @@
 """What a process of scripted speakers is told and what it answers: one JSON line each way, in order.
 
-Sessions are numbered in the order of `Begin.scripts`; `sessions: null` is all of them. Times are CLOCK_MONOTONIC, so
-they compare with those of any process on the machine."""
+Sessions are numbered in the order in which they were added; `sessions: null` is all of them. Times are CLOCK_MONOTONIC,
+so they compare with those of any process on the machine."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
     passive: bool = False
 
 
-class Begin(msgspec.Struct, frozen=True, tag=True):
+class Add(msgspec.Struct, frozen=True, tag=True):
+    """More sessions; none of them is connected yet."""
+
     scripts: tuple[Script, ...]
 
 
@@ -113,7 +115,7 @@ class AskHeld(msgspec.Struct, frozen=True, tag=True):
     session: int
 
 
-Command = Begin | Connect | Announce | Withdraw | Lose | Recover | Expect | Zero | Ask | AskEach | AskHeld
+Command = Add | Connect | Announce | Withdraw | Lose | Recover | Expect | Zero | Ask | AskEach | AskHeld
 
 
 class SessionTotals(msgspec.Struct, frozen=True, kw_only=True):
