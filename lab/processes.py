@@ -13,6 +13,7 @@ MARKS = {
     "weft-node": "bin/weft-node",
     "weft-felix": "bin/weft-felix",
     "weft-bird-agent": "bin/weft-bird-agent",
+    "weft-reflector": "bin/weft-reflector",
     "exabgp": "bird_agent.exabgp.launcher",
     "speaker-link": "speaker_link.py",
 }

@@ -22,11 +22,13 @@ QUIET_S: Final = 3.0
 
 @dataclass(slots=True)
 class Learning:
-    """One peer. `awaited`: families it has not told all of, and until when that is waited for."""
+    """One peer. `awaited`: families it has not told all of, and until when that is waited for. `by_us`: it was we who
+    ended the session, so the peer has gone on forwarding, and will not say that it did: it has not restarted."""
 
     peer: IPAddress
     awaited: dict[Family, float] = field(default_factory=dict)
     stale_until: dict[Family, float] = field(default_factory=dict)
+    by_us: bool = False
     _promises: bool = False
 
     @property
@@ -39,7 +41,9 @@ class Learning:
         restart = negotiated.restart
         self._promises = restart is not None
         kept = {} if restart is None else restart.families
-        gone = [one for one in self.stale_until if one not in negotiated.families or not kept.get(one, False)]
+        forwarded = negotiated.families if self.by_us else {family for family, went_on in kept.items() if went_on}
+        gone = [one for one in self.stale_until if one not in negotiated.families or one not in forwarded]
+        self.by_us = False
         for family in gone:
             del self.stale_until[family]
         self.stale_until = dict.fromkeys(self.stale_until, now + RESYNC_TIMEOUT_S)

@@ -26,7 +26,7 @@ from bird_agent.reflector.loop import Network
 from bird_agent.reflector.plan import ReflectorPlan
 from bird_agent.reflector.planning import reflector_plan
 from bird_agent.reflector.reflector import Reflector
-from bird_agent.reflector.registration import Identity, register
+from bird_agent.reflector.registration import Identity, own_environ, register
 from bird_agent.reflector.status import ReflectorStatus
 from bird_agent.session_config import Needs, Surroundings
 from bird_agent.surroundings import SecretFiles, look_around
@@ -237,10 +237,7 @@ async def _run(config: AgentConfig, identity: Identity | None) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="weft-reflector", description="A BGP route reflector (RFC 4456).")
     parser.parse_args(argv)
-    name = os.environ.get("WEFT_REFLECTOR_NAME", "").strip()
-    if name:
-        os.environ["NODENAME"] = name
-    config = configuration(parser)
+    config = configuration(parser, own_environ(os.environ))
     try:
         identity = Identity.from_environ(config.node_name, os.environ)
     except ConfigError as error:

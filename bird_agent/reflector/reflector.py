@@ -79,6 +79,7 @@ class Reflector:
         """The sessions there should be. What differs is changed, and nothing else."""
         before, self._plan, self._policies = self._plan, plan, policies
         self.hold_offs.on_planned({peer: one.config for peer, one in plan.sessions.items()})
+        learning: dict[IPAddress, Learning] = {}
         anew = before is not None and _identity(before) != _identity(plan)
         for peer, standing in list(self.peers.items()):
             wanted = plan.sessions.get(peer)
@@ -87,7 +88,8 @@ class Reflector:
                 self.tables.rib.forget(peer)
             elif anew or _settings(wanted) != _settings(standing.wanted):
                 self._end(peer, standing, Stop.CONFIGURATION_CHANGE, now)
-                self.tables.rib.drop(peer)
+                learning[peer] = standing.learning
+                standing.learning.by_us = True
             else:
                 standing.wanted = wanted
                 self._name(peer, standing)
@@ -96,15 +98,17 @@ class Reflector:
             standing.first += messages
         for peer, wanted in plan.sessions.items():
             if peer not in self.peers:
-                self._begin(peer, wanted, now)
+                self._begin(wanted, learning.get(peer) or Learning(peer), now)
             else:
                 self._limit(peer, now)
 
-    def _begin(self, peer: IPAddress, wanted: ReflectorSession, now: float) -> None:
+    def _begin(self, wanted: ReflectorSession, learning: Learning, now: float) -> None:
+        """`learning`: of the session before, whose routes may be kept until this one is up."""
         assert self._plan is not None
+        peer = learning.peer
         session = Session(self._plan, wanted, now, sets=self._sets, jitter=self._jitter)
         session.restarting = self._deferring
-        self.peers[peer] = standing = Standing(wanted, session, Learning(peer), since=now)
+        self.peers[peer] = standing = Standing(wanted, session, learning, since=now)
         if peer not in self.hold_offs:
             session.on_start(now)
         self._take(peer, standing, now)

@@ -25,8 +25,8 @@ from weft.node.bootstrap import new_metadata
 
 log = logging.getLogger("weft-reflector")
 
-CLUSTER_ID: Final = "WEFT_REFLECTOR_CLUSTER_ID"
-LABELS: Final = "WEFT_REFLECTOR_LABELS"
+PREFIX: Final = "WEFT_REFLECTOR_"
+CLUSTER_ID: Final = f"{PREFIX}CLUSTER_ID"
 ATTEMPTS: Final = 10
 
 
@@ -47,10 +47,10 @@ class Identity:
         cluster_id = env.get(CLUSTER_ID, "").strip()
         if not cluster_id:
             return None
-        ipv4, ipv6 = _interface(env, "IP"), _interface(env, "IP6")
+        ipv4, ipv6 = _interface(env, f"{PREFIX}IP"), _interface(env, f"{PREFIX}IP6")
         if ipv4 is None and ipv6 is None:
-            raise ConfigError("IP", "", f"the reflector's own address, because {CLUSTER_ID} is set (or IP6)")
-        asn = env.get("AS", "").strip()
+            raise ConfigError(f"{PREFIX}IP", "", f"the reflector's own address, because {CLUSTER_ID} is set (or …IP6)")
+        asn = env.get(f"{PREFIX}AS", "").strip()
         try:
             return cls(
                 name,
@@ -58,7 +58,7 @@ class Identity:
                 ipv4 if isinstance(ipv4, IPv4Interface) else None,
                 ipv6 if isinstance(ipv6, IPv6Interface) else None,
                 parse_as_number(asn) if asn else None,
-                _labels(env.get(LABELS, "")),
+                _labels(env.get(f"{PREFIX}LABELS", "")),
             )
         except ValueError as error:
             raise ConfigError(CLUSTER_ID, cluster_id, f"an IPv4 address as cluster id ({error})") from None
@@ -75,6 +75,16 @@ class Identity:
         )
         metadata = msgspec.structs.replace(node.metadata, labels={**node.metadata.labels, **self.labels})
         return msgspec.structs.replace(node, metadata=metadata, spec=msgspec.structs.replace(node.spec, bgp=bgp))
+
+
+def own_environ(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a reflector that runs beside a node's agents and shares theirs: what says who a node is, is
+    the node's, so a reflector has names of its own for it (NODENAME alone will do where there is no node)."""
+    own = {name: value for name, value in env.items() if name not in ("CALICO_ROUTER_ID", "WEFT_BGP_METRICS")}
+    for name, ours in (("NODENAME", "NAME"), ("CALICO_ROUTER_ID", "ROUTER_ID"), ("WEFT_BGP_METRICS", "METRICS")):
+        if value := env.get(f"{PREFIX}{ours}", "").strip():
+            own[name] = value
+    return own
 
 
 async def register(store: Datastore, identity: Identity) -> None:
@@ -101,13 +111,13 @@ async def register(store: Datastore, identity: Identity) -> None:
 
 def _interface(env: Mapping[str, str], name: str) -> IPv4Interface | IPv6Interface | None:
     text = env.get(name, "").strip()
-    if text in ("", "none", "autodetect"):
+    if not text:
         return None
     try:
         found = ip_interface(text)
     except ValueError:
         raise ConfigError(name, text, "an address, with the length of its network") from None
-    if found.version != (4 if name == "IP" else 6):
+    if found.version != (6 if name.endswith("6") else 4):
         raise ConfigError(name, text, "an address of the other family")
     return found
 

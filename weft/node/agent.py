@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import sys
+from collections.abc import Mapping
 
 from weft import singleton
 from weft.config import AgentConfig, ConfigError
@@ -18,10 +19,10 @@ from weft.node.private_etcd import with_endpoint
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
-def configuration(parser: argparse.ArgumentParser) -> AgentConfig:
+def configuration(parser: argparse.ArgumentParser, environ: Mapping[str, str] = os.environ) -> AgentConfig:
     """What the environment says; without endpoints, the private etcd's."""
     try:
-        return with_endpoint(AgentConfig.from_environ(os.environ, socket.gethostname()))
+        return with_endpoint(AgentConfig.from_environ(environ, socket.gethostname()))
     except ConfigError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
 

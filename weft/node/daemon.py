@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 NAME = "weft-node"
 # In the order of starting; they are stopped the other way round: first no new workloads, then no BGP.
 AGENTS = (("weft-bird-agent", "bird-agent", "bird_agent.daemon"), ("weft-felix", "felix", "felix.daemon"))
+REFLECTOR_NAME = "WEFT_REFLECTOR_NAME"
 FIRST_REGISTRATION_S = 3.0
 """How long the agents wait for the datastore; without it they start all the same and keep what the kernel has."""
 RETRY_S = 5.0
@@ -54,6 +55,7 @@ class NodeDaemon:
         # A BGP agent that is told to end by us ends for good, so its speaker goes too; as a unit of its own it leaves
         # the speaker to its successor (docs/design/bgp.md).
         self._supervisor = Supervisor(config.run_dir, {"WEFT_SPEAKER_LIFETIME": "agent", **env, **own})
+        self._env = env
         self._etcd_env = etcd_environ(env)
         self._registrar = Registrar(self._store, config, read_interfaces, source_address)
         self._registration: Registration | None = None
@@ -87,7 +89,7 @@ class NodeDaemon:
             log.critical("%s", self._problem)
             return 1
         if self._with_agents and not self._stop.is_set():
-            for agent in AGENTS:
+            for agent in (*AGENTS, *reflectors(self._env)):
                 self._supervisor.keep(agent_program(*agent))
         while not self._stop.is_set():
             healthy = self._problem is None and self._registration is not None and not self._registration.errors
@@ -162,6 +164,12 @@ class NodeDaemon:
             datastore_error=str(self._problem) if unavailable else "",
         )
         return NodeStatus(self._config.node_name, agent, notices=tuple(notices))
+
+
+def reflectors(env: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """The route reflector that runs beside the agents, where one has a name."""
+    name = env.get(REFLECTOR_NAME, "").strip()
+    return [("weft-reflector", f"reflector-{name}", "bird_agent.reflector.process")] if name else []
 
 
 async def run(config: AgentConfig, env: Mapping[str, str], with_agents: bool = True) -> int:

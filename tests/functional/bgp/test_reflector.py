@@ -228,6 +228,6 @@ def test_a_reflector_writes_its_own_node_where_it_is_asked_to(
     store.peer("reflectors", node_selector="!has(reflector)", peer_selector="has(reflector)")
     bird = network.bird(11, session(11))
     made = make_reflector("rr", 1)
-    made.start(WEFT_REFLECTOR_CLUSTER_ID=CLUSTER, IP="10.1.0.1/24", WEFT_REFLECTOR_LABELS="reflector=")
+    made.start(WEFT_REFLECTOR_CLUSTER_ID=CLUSTER, WEFT_REFLECTOR_IP="10.1.0.1/24", WEFT_REFLECTOR_LABELS="reflector=")
     wait_until("the session is up", lambda: bird.established("rr1_ipv4"))
     assert {(one["role"], one["resource"]) for one in made.ask("peers")} == {("client", "BGPPeer/reflectors")}

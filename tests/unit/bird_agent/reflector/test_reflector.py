@@ -163,6 +163,20 @@ def test_other_settings_reset_only_their_own_session() -> None:
     assert prefixes(world.connect(B)) == {P}
 
 
+def test_a_peer_whose_settings_change_keeps_its_routes_until_it_is_back() -> None:
+    world = World(three())
+    a, _, c = world.start()
+    world.announce(a, [P, Q])
+    world.configure(plan(session(A, password=Password("new")), session(B), session(C)))
+    assert a.closed
+    assert prefixes(c) == {P, Q}
+    back = world.connect(A)
+    assert prefixes(c) == {P, Q}, "that it does not say that it kept forwarding means nothing: it did not restart"
+    world.announce(back, [P])
+    world.end_of_rib(back)
+    assert prefixes(c) == {P}
+
+
 def test_another_filter_or_role_changes_what_is_told_and_resets_nothing() -> None:
     reject = BGPFilterRuleV4(action="Reject", cidr=IPv4Network(P), match_operator="Equal")
     world = World(plan(session(A, client=False), session(B), session(C)), {"no-p": a_filter("no-p", export_v4=reject)})
@@ -213,6 +227,15 @@ def test_a_lost_peer_that_may_restart_keeps_its_routes_until_it_is_back_and_has_
     assert prefixes(b) == {P, Q}
     world.end_of_rib(back)
     assert prefixes(b) == {P}
+
+
+def test_a_peer_that_is_back_and_did_not_keep_forwarding_loses_its_routes() -> None:
+    world = World(three())
+    a, b, _ = world.start()
+    world.announce(a, [P])
+    world.lose(a)
+    world.connect(A, restarting=False)
+    assert not prefixes(b)
 
 
 def test_its_routes_go_when_its_time_is_over() -> None:

@@ -121,6 +121,7 @@ class Script:
         return self.wanted.config.peer
 
     def open_message(self, families: tuple[Family, ...] = (IPV4,), restarting: bool = False) -> OpenMessage:
+        """A peer that has not restarted does not say that it kept forwarding, as BIRD."""
         config = self.wanted.config
         router_id = self.router_id or IPv4Address(int(config.peer) & 0xFFFFFFFF)
         return OpenMessage(
@@ -131,7 +132,7 @@ class Script:
             families=families,
             route_refresh=True,
             enhanced_refresh=self.enhanced,
-            restart=Restart(120, dict.fromkeys(families, True), restarting) if self.graceful else None,
+            restart=Restart(120, dict.fromkeys(families, restarting), restarting) if self.graceful else None,
         )
 
     def on_bytes(self, data: bytes, of: ReflectorPlan) -> None:
