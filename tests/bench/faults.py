@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
 from bird_agent.exabgp.supervisor import SpeakerPaths, stop_speaker
 from lab.netns import NetNs
 from tests.bench.dual_homed import ANYCAST, ANYCAST_AT, BirdFabric, Fabric, WeftFabric
 from tests.functional.bgp.fabric import wait_until
+from weft import singleton
 
 VICTIM, TOR = "node1", "tor1"
 DEAD = """table inet dead {
@@ -196,6 +198,21 @@ def _speaker_replaced(fabric: Fabric, *, planned: bool) -> Callable[[], None]:
     return lambda: wait_until("another speaker runs", lambda: agent.speaker() not in (None, old)) and None
 
 
+def bfd_killed(fabric: Fabric) -> Callable[[], None]:
+    if isinstance(fabric, BirdFabric):
+        return _bird_restarted(fabric, planned=False)
+    assert isinstance(fabric, WeftFabric)
+    run_dir = fabric.agents[VICTIM].run_dir
+    old = singleton.holder(singleton.lock_path(run_dir, "bfd"))
+    assert old is not None
+    os.kill(old, signal.SIGKILL)
+    return lambda: wait_until("another BFD process runs", lambda: _other_bfd(run_dir, old)) and None
+
+
+def _other_bfd(run_dir: Path, old: int) -> bool:
+    return singleton.holder(singleton.lock_path(run_dir, "bfd")) not in (None, old)
+
+
 def all_replaced(fabric: Fabric) -> Callable[[], None]:
     """What happens when a node's container is replaced: everything ends in good order, and everything is started."""
     if isinstance(fabric, BirdFabric):
@@ -227,5 +244,6 @@ FAULTS = (
     Fault("agent upgraded", agent_upgraded, Goal.NOTHING_LOST, 5),
     Fault("speaker killed", speaker_killed, Goal.NOTHING_LOST, 6),
     Fault("speaker upgraded", speaker_upgraded, Goal.NOTHING_LOST, 6),
-    Fault("agent, speaker and BFD replaced at once", all_replaced, Goal.REPORTED, 8),
+    Fault("BFD process killed", bfd_killed, Goal.NOTHING_LOST, 3),
+    Fault("agent, speaker and BFD replaced at once", all_replaced, Goal.NOTHING_LOST, 8),
 )
