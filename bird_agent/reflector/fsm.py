@@ -10,8 +10,7 @@ show; the idle-hold timer (13) starts by 6 or 7. The table differs from the RFC 
 * a passive session never calls: its connect-retry timer does not run (the session sees to that).
 * a NOTIFICATION in OpenSent is not answered with another (6.4).
 * an OPEN on a connection that had one is an error of state: collisions are between two machines.
-* with an OPEN accepted, a call of ours that is still under way is given up: the peer may have our KEEPALIVE before it
-  has our second OPEN, and would give up for it what we have just confirmed."""
+* with an OPEN accepted, a call of ours that is still under way is given up (collision.py)."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from bird_agent.reflector import exabgp_codec
 from bird_agent.reflector.attributes import AttributeSets
-from bird_agent.reflector.collision import ours_stays
+from bird_agent.reflector.collision import is_the_peers_to_close, loser, ours_stays
 from bird_agent.reflector.errors import (
     COLLISION,
     Code,
@@ -224,14 +224,13 @@ class Session:
         except OpenError as found:
             self._fire(leg, error(Event.OPEN_ERROR, now, found))
             return
-        keep_ours = ours_stays(ours.router_id, ours.asn, theirs.router_id, theirs.asn)
+        leg.ours_stays = ours_stays(ours, theirs)
         for other in self._others(leg):
-            if other.state is State.ESTABLISHED or other.incoming == leg.incoming:
-                continue
-            if leg.incoming is keep_ours:
-                self._dump(leg, now)
+            goes = loser(leg, other)
+            if goes is not None:
+                self._dump(goes, now)
+            if goes is leg:
                 return
-            self._dump(other, now)
         self._fire(leg, Cause(Event.OPEN, now))
 
     def _on_update(self, leg: Leg, body: bytes, now: float) -> None:
@@ -332,7 +331,7 @@ class Session:
         for other in self._others(leg):
             if other.state is State.ESTABLISHED:
                 self._fire(other, Cause(Event.REPLACED, cause.now, "the peer has begun the session anew"))
-            else:
+            elif not is_the_peers_to_close(other, leg):
                 self._dump(other, cause.now)
         self._cancel_dial(leg, cause)
         self._retry_at = None

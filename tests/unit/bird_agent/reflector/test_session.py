@@ -287,19 +287,48 @@ def both_connected(router_id: str) -> Session:
     return made
 
 
+def closed_by_us(out: list[Output]) -> list[int]:
+    for each in out:
+        if isinstance(each, Write) and each.data[18] == Message.NOTIFICATION:
+            assert tuple(each.data[19:21]) == (6, 7)
+    return [each.conn for each in out if isinstance(each, Close)]
+
+
 @pytest.mark.parametrize("first", [1, 2])
-@pytest.mark.parametrize(("router_id", "stays"), [("10.0.0.1", 2), ("10.0.0.3", 1)])
-def test_the_connection_of_the_higher_router_id_stays(router_id: str, stays: int, first: int) -> None:
-    made = both_connected(router_id)
+def test_with_the_higher_router_id_ours_stays_and_the_first_open_decides(first: int) -> None:
+    made = both_connected("10.0.0.3")
     made.on_data(first, exabgp_codec.write_open(PEER_OPEN), 1.0)
-    out = made.take()
-    goes = 3 - stays
-    assert Close(goes) in out
-    assert Close(stays) not in out
-    assert [each.conn for each in out if isinstance(each, Write) and each.data[18] == Message.NOTIFICATION] == [goes]
-    assert notified(out) == (6, 7)
-    made.on_data(stays, exabgp_codec.write_open(PEER_OPEN) * (first != stays) + KEEPALIVE, 2.0)
+    assert closed_by_us(made.take()) == [2]
+    made.on_data(1, exabgp_codec.write_open(PEER_OPEN) * (first == 2) + KEEPALIVE, 2.0)
     assert (made.state, made.failures) == (State.ESTABLISHED, 0)
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_with_the_lower_one_the_peers_stays_and_an_open_on_each_decides(first: int) -> None:
+    made = both_connected("10.0.0.1")
+    made.on_data(first, exabgp_codec.write_open(PEER_OPEN), 1.0)
+    assert closed_by_us(made.take()) == []
+    made.on_data(3 - first, exabgp_codec.write_open(PEER_OPEN), 2.0)
+    assert closed_by_us(made.take()) == [1]
+    made.on_data(2, KEEPALIVE, 3.0)
+    assert (made.state, made.failures) == (State.ESTABLISHED, 0)
+
+
+def test_a_peer_with_the_higher_router_id_may_confirm_ours_and_closes_its_own() -> None:
+    made = both_connected("10.0.0.1")
+    made.on_data(1, exabgp_codec.write_open(PEER_OPEN) + KEEPALIVE, 1.0)
+    assert made.state is State.ESTABLISHED
+    assert closed_by_us(made.take()) == [], "it may have sent an OPEN there, and then keeps that"
+    made.on_closed(2, 2.0)
+    assert made.state is State.ESTABLISHED
+
+
+def test_a_connection_that_the_peer_closes_for_another_is_no_failure() -> None:
+    made, _ = accepted(confirmed=False)
+    made.on_data(1, notification(Notification(6, 7)), 1.0)
+    assert (made.state, made.failures) == (State.IDLE, 0)
+    made.on_connection(2, True, 1.0)
+    assert made.state is State.OPEN_SENT
 
 
 def test_a_call_of_ours_that_is_answered_late_is_closed_without_a_word() -> None:
