@@ -190,7 +190,7 @@ class Exporter:
                 continue
             else:
                 tags = tagging.of(prefix) if tagging.by_prefix else ()
-                kind = (id(path.attributes), path.next_hop, path.peer.address, path.preference, prefix.version, tags)
+                kind = id(path), prefix.version, tags  # prefixes with the same path share it
                 if kind not in known:
                     known[kind] = self.decide_learnt(session, prefix, entry).announcement
                 announcement = known[kind]
