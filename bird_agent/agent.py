@@ -232,6 +232,7 @@ class Agent:
             return done
         if not self.conversation.in_doubt:
             done.routes = self.forwarding.take_changes()
+            done.metrics = self.rulebook.metrics_of(done.routes)
             self.rulebook.on_learnt(done.routes)
             if not self._swept and self.conversation.settled:
                 self._swept = done.sweep = True

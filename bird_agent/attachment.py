@@ -13,12 +13,13 @@ from weft.netlink.route import Target
 @dataclass(slots=True)
 class Step:
     """What to do now. `peering` is set when the speaker's configuration has to change; `sweep` once, when routes that
-    an earlier run left in the kernel may go."""
+    an earlier run left in the kernel may go. `metrics` are those of `routes` that are to have another than usual."""
 
     peering: Peering | None = None
     commands: list[bytes] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     routes: dict[IPNetwork, Target | None] = field(default_factory=dict)
+    metrics: dict[IPNetwork, int] = field(default_factory=dict)
     sweep: bool = False
 
 

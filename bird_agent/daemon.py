@@ -35,7 +35,7 @@ from bird_agent.exabgp.supervisor import (
     SpeakerSupervisor,
     stop_speaker,
 )
-from bird_agent.fib import OWNER, Fib
+from bird_agent.fib import Fib, kernel_tables
 from bird_agent.inspection import BgpInspection
 from bird_agent.kernel import KernelView
 from bird_agent.metrics import BgpMetrics, Snapshot
@@ -52,8 +52,6 @@ from weft.admin.services.status import StatusServer
 from weft.config import AgentConfig
 from weft.datastore.etcd import EtcdDatastore
 from weft.datastore.syncer import Syncer, SyncEvent
-from weft.netlink.route import unpack
-from weft.netlink.routetable import KernelRoutes, RouteTable
 from weft.netlink.socket import DumpInterruptedError, NetlinkSocket
 from weft.node.agent import begin, configuration
 
@@ -73,12 +71,10 @@ class Daemon:
         started_at = time.time()
         self._config = config
         self._requests = NetlinkSocket()
-        kernel_routes = KernelRoutes(self._requests, OWNER)
-        self._table = RouteTable(kernel_routes, OWNER)
-        left_over = {unpack(packed): target for packed, target in kernel_routes.read().items()}
-        self._fib = Fib(self._table, left_over)
-        if left_over:
-            log.info("%d routes of an earlier run are kept until everything has been learnt again", len(left_over))
+        self._tables = kernel_tables(self._requests)
+        self._fib = Fib(self._tables)
+        if kept := len(self._tables.left_over):
+            log.info("%d routes of an earlier run are kept until everything has been learnt again", kept)
         self._kernel = KernelView(silent_ports=[self._requests.port])
         self._secrets = SecretFiles(config.bgp_secrets_dir, config.namespace)
         self._agent = Agent(config.node_name, started_at, config.router_id)
@@ -90,10 +86,10 @@ class Daemon:
         self._supervisor = SpeakerSupervisor(self._paths, self._on_speaker_running, self._on_speaker_ended)
         self._client = LinkClient(self._paths.socket, self)
         self._status = BirdAgentStatus(
-            config.node_name, started_at, self._agent, self._kernel, self._table, self._syncer
+            config.node_name, started_at, self._agent, self._kernel, self._tables, self._syncer
         )
         self._bfd = BfdClient(config.run_dir, self._on_bfd, self._agent.paths.on_lost)
-        self._inspection = BgpInspection(self._agent, self._kernel, self._table, self._speaker_text)
+        self._inspection = BgpInspection(self._agent, self._kernel, self._tables, self._speaker_text)
         self._reporter = Reporter(self._store, config.node_name, self._agent, started_at)
         self._metrics = BgpMetrics()
         self._metrics_due = 0.0
@@ -176,9 +172,9 @@ class Daemon:
 
     def _on_kernel(self) -> None:
         changes = self._kernel.receive()
-        self._table.on_notifications(changes.own)
+        self._tables.on_notifications(changes.own)
         if changes.resync:
-            self._table.resync()
+            self._tables.resync()
         self._agent.on_workloads(changes.added, changes.removed)
         if changes.underlay:
             self._read_kernel()
@@ -266,7 +262,7 @@ class Daemon:
         if step.commands:
             self._client.send(step.commands)
         if step.routes:
-            self._fib.change(step.routes)
+            self._fib.change(step.routes, step.metrics)
         if step.sweep:
             gone = self._fib.sweep()
             log.info("everything has been learnt; %d routes of an earlier run were left and go", gone)
@@ -304,7 +300,7 @@ class Daemon:
         self._metrics.snapshot = Snapshot(
             self._inspection.peers(),
             len(self._agent.rib.best),
-            len(self._table.failures),
+            len(self._tables.failures),
             self._supervisor.restarts,
             self._agent.in_sync,
         )

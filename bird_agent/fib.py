@@ -1,4 +1,4 @@
-"""Best paths as kernel routes: main table, protocol 186, metric 1024 (IPv6: 2048).
+"""Best paths as kernel routes: main table, protocol 186, metric 1024 (IPv6: 2048) unless their priority is another.
 
 `Fib` holds on to the routes that an earlier run left in the kernel until `sweep`, so that a restart never takes one
 away that is about to be learnt again. Writing, retrying and repairing is the shared route table's; whether a path is
@@ -13,9 +13,11 @@ from typing import Final
 from bird_agent.bestpath import Path
 from bird_agent.nexthops import NextHops
 from bird_agent.rib import Best
+from bird_agent.routetables import RouteTables, other_metrics
 from weft.model.address import IPAddress, IPNetwork
-from weft.netlink.route import Hop, RouteOwner, Target, via
-from weft.netlink.routetable import RouteFailure, RouteTable
+from weft.netlink.route import Hop, RouteOwner, Target, unpack, via
+from weft.netlink.routetable import KernelRoutes, RouteFailure, RouteTable
+from weft.netlink.socket import NetlinkSocket
 
 _ANYWHERE: Final = IPv4Network("0.0.0.0/0")
 _WIDTHS: Final = {4: 32, 6: 128}
@@ -65,27 +67,36 @@ def _is_only(prefix: IPNetwork, address: IPAddress | None) -> bool:
 
 
 class Fib:
-    """The kernel's side of the RIB. `table` is of `OWNER`."""
+    """The kernel's side of the RIB. `tables` are of `OWNER`, and hold what an earlier run left."""
 
-    def __init__(self, table: RouteTable, left_over: Mapping[IPNetwork, Target]) -> None:
-        self._table = table
-        self._held = dict(left_over)
-        table.desire_only(left_over)
+    def __init__(self, tables: RouteTables) -> None:
+        self._tables = tables
+        self._held = dict(tables.left_over)
 
-    def change(self, routes: Mapping[IPNetwork, Target | None]) -> None:
-        """New targets; None for prefixes that have no path any more. While leftovers are held, only a route that was
-        learnt and is lost again goes."""
+    def change(self, routes: Mapping[IPNetwork, Target | None], metrics: Mapping[IPNetwork, int]) -> None:
+        """New targets, and the metrics of those that have not the usual one; None for prefixes that have no path any
+        more. While leftovers are held, only a route that was learnt and is lost again goes."""
         for prefix in routes if self._held else ():
             self._held.pop(prefix, None)
-        self._table.desire(routes)
+        self._tables.desire(routes, metrics)
 
     def sweep(self) -> int:
         """Everything has been learnt: leftovers that nobody announced go. How many those are."""
         gone = dict.fromkeys(self._held)
-        self._table.desire(gone)
+        self._tables.desire(gone, {})
         self._held.clear()
         return len(gone)
 
     def apply(self, now_s: float) -> list[RouteFailure]:
         """Write what differs. Raises OSError or DumpInterruptedError if the kernel cannot be read."""
-        return self._table.apply(now_s)
+        return self._tables.apply(now_s)
+
+
+def kernel_tables(requests: NetlinkSocket) -> RouteTables:
+    """Those of the socket's network namespace, with what is there. Raises OSError, DumpInterruptedError."""
+
+    def make(owner: RouteOwner) -> tuple[RouteTable, dict[IPNetwork, Target]]:
+        kernel = KernelRoutes(requests, owner)
+        return RouteTable(kernel, owner), {unpack(packed): target for packed, target in kernel.read().items()}
+
+    return RouteTables(OWNER, make, other_metrics(requests, OWNER))

@@ -52,6 +52,10 @@ class Forwarding:
         self._resolve_again |= changed
         self._on_moved(self._next_hops.on_learnt_changed(changed))
 
+    def look_again(self) -> None:
+        """All routes may have to be otherwise in the kernel."""
+        self._resolve_again.update(self.rib.best)
+
     def set_foreign(self, networks: frozenset[IPNetwork]) -> None:
         """What lies in these is not for the kernel: others lead there, or nobody."""
         if networks == self._foreign_networks:

@@ -13,21 +13,21 @@ from bird_agent.drain import Phase
 from bird_agent.exabgp.commands import Announcement
 from bird_agent.kernel import KernelView
 from bird_agent.rib import AdjRibIn, sorted_prefixes
+from bird_agent.routetables import RouteTables
 from bird_agent.session_config import SessionConfig
 from bird_agent.sessions import STATE_NAMES
 from weft.admin.bgp import ConfigReport, PathReport, PathView, PeerReport, TraceReport
 from weft.model.address import IPAddress, IPNetwork
 from weft.model.errors import NotFoundError
-from weft.netlink.routetable import RouteTable
 
 
 class BgpInspection:
     """The agent's BgpProvider. `speaker_text` is what the speaker was given, without passwords."""
 
-    def __init__(self, agent: Agent, kernel: KernelView, table: RouteTable, speaker_text: Callable[[], str]) -> None:
+    def __init__(self, agent: Agent, kernel: KernelView, tables: RouteTables, speaker_text: Callable[[], str]) -> None:
         self._agent = agent
         self._kernel = kernel
-        self._table = table
+        self._tables = tables
         self._speaker_text = speaker_text
 
     def peers(self) -> list[PeerReport]:
@@ -81,7 +81,7 @@ class BgpInspection:
         prefix = self._most_specific(destination)
         if prefix is None:
             return TraceReport(None)
-        target = self._table.actual().get(prefix)
+        target = self._tables.actual().get(prefix)
         hops = () if target is None else target.hops
         return TraceReport(
             prefix,

@@ -12,8 +12,10 @@ from bird_agent.exports import Advertising, Exports, Source
 from bird_agent.forwarding import Forwarding
 from bird_agent.passing import Area, Learnt, Role, role
 from bird_agent.policy import Exporter, Importer, Own, Policies, concerned
+from bird_agent.priority import metrics_of
 from bird_agent.session_config import Peering, Problem
 from weft.model.address import IPAddress, IPNetwork
+from weft.netlink.route import Target
 
 
 class Rulebook:
@@ -40,6 +42,10 @@ class Rulebook:
     def on_learnt(self, prefixes: Iterable[IPNetwork]) -> None:
         """The best paths to these may have changed."""
         self._announcer.on_prefixes_changed(self.learnt.on_best(prefixes, self.forwarding.rib.best))
+
+    def metrics_of(self, routes: Mapping[IPNetwork, Target | None]) -> dict[IPNetwork, int]:
+        """Those of these routes that their priority gives another metric than usual."""
+        return metrics_of(routes, self.forwarding.rib.best, self.exports.advertising.normal_priority)
 
     def set_role(self, peering: Peering | None) -> None:
         """Who this node's peers are to it."""
@@ -84,6 +90,8 @@ class Rulebook:
             self._set_import(concerned(before, own))
         if advertising.tagging != self.exports.advertising.tagging:
             self._announcer.on_prefixes_changed(self.learnt.entries)
+        if advertising.normal_priority != self.exports.advertising.normal_priority:
+            self.forwarding.look_again()
         self._announcer.on_prefixes_changed(self.exports.set_basis(blocks, advertising))
         self.forwarding.set_foreign(advertising.foreign)
         self._set_passing()

@@ -12,6 +12,7 @@ from typing import Final
 from bird_agent.agent import Agent
 from bird_agent.kernel import KernelView
 from bird_agent.rib import sorted_prefixes
+from bird_agent.routetables import RouteTables
 from bird_agent.session_config import SessionConfig, SessionKind
 from bird_agent.sessions import STATE_NAMES, Session
 from weft.admin.status import (
@@ -28,7 +29,6 @@ from weft.admin.status import (
 from weft.datastore.syncer import Syncer
 from weft.model.address import IPNetwork
 from weft.netlink.route import Target
-from weft.netlink.routetable import RouteTable
 
 _TYPES: Final = {
     SessionKind.MESH: SessionType.NODE_TO_NODE_MESH,
@@ -41,13 +41,13 @@ class BirdAgentStatus:
     """The agent's StatusProvider."""
 
     def __init__(
-        self, node: str, started_at: float, agent: Agent, kernel: KernelView, table: RouteTable, syncer: Syncer
+        self, node: str, started_at: float, agent: Agent, kernel: KernelView, tables: RouteTables, syncer: Syncer
     ) -> None:
         self._node = node
         self._started_at = started_at
         self._agent = agent
         self._kernel = kernel
-        self._table = table
+        self._tables = tables
         self._syncer = syncer
         self.speaker_error = ""
         self.bfd_trouble = ""
@@ -96,7 +96,7 @@ class BirdAgentStatus:
         )
 
     def _routes(self) -> list[RouteStatus]:
-        actual = self._table.actual()
+        actual = self._tables.actual()
         return [self._route(prefix, actual) for prefix in sorted_prefixes(self._agent.rib.best)]
 
     def _route(self, prefix: IPNetwork, actual: dict[IPNetwork, Target]) -> RouteStatus:
@@ -130,7 +130,7 @@ class BirdAgentStatus:
             notices.append(Notice(Severity.WARNING, f"Node/{self._node}", self.speaker_error))
         if self.bfd_trouble:
             notices.append(Notice(Severity.NOT_ENFORCED, f"Node/{self._node}", self.bfd_trouble))
-        for failure in self._table.failures:
+        for failure in self._tables.failures:
             text = f"route to {failure.prefix} refused by the kernel: {failure.text}"
             notices.append(Notice(Severity.WARNING, f"Node/{self._node}", text))
         return notices

@@ -149,3 +149,31 @@ def test_a_peer_that_is_reachable_by_a_gateway_has_a_host_route_there(
     wait_until("it has our block", lambda: bird.routes("p0") == {BLOCK})
     store.remove_peer("far")
     wait_until("the host route goes with the peer", lambda: node.routes() == {})
+
+
+def metric_of(node: AgentNode, destination: str) -> list[int]:
+    return [one["metric"] for one in node.netns.ip_json("route", "show", destination, "proto", "186")]
+
+
+def test_a_priority_that_an_import_filter_sets_is_the_metric_in_the_kernel(pair: Pair) -> None:
+    node, store = pair.node, pair.store
+    assert metric_of(node, MARKED) == [1024]
+
+    def prefer(priority: int) -> None:
+        operations = (FilterOperation(set_priority=SetPriority(value=priority)),)
+        rule = BGPFilterRuleV4(action="Accept", cidr=ip_network(MARKED), match_operator="Equal", operations=operations)
+        store.filter("urgent", import_v4=[rule])
+
+    prefer(512)
+    store.peer("tor", peer_ip="10.1.0.254", as_number=AsNumber(65001), filters=("urgent",))
+    wait_until("the filter's metric", lambda: metric_of(node, MARKED) == [512])
+    prefer(700)
+    wait_until("another one", lambda: metric_of(node, MARKED) == [700])
+    # The next agent knows it as its own, and takes it back.
+    node.kill()
+    node.start()
+    wait_until("the next agent has learnt all", lambda: "everything has been learnt" in node.log())
+    assert metric_of(node, MARKED) == [700]
+    store.peer("tor", peer_ip="10.1.0.254", as_number=AsNumber(65001))
+    wait_until("the usual metric again", lambda: metric_of(node, MARKED) == [1024])
+    assert pair.routes() == FIRST

@@ -1,0 +1,154 @@
+"""Routes with the metric that their priority says, and how they change it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import IPv4Address, ip_address, ip_network
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bird_agent.bestpath import Path, Peer
+from bird_agent.exabgp.events import PathAttributes
+from bird_agent.fib import OWNER
+from bird_agent.filters import MAX_PRIORITY
+from bird_agent.priority import metrics_of, priority_of
+from bird_agent.routetables import RouteTables
+from tests.fakes.routes import FakeRouteKernel
+from weft.model.address import IPNetwork
+from weft.netlink.route import Hop, RouteOwner, Target, unpack, via
+from weft.netlink.routetable import RouteTable
+
+PREFIXES = [ip_network(text) for text in ("10.0.0.0/24", "10.0.1.0/24", "fd00::/64")]
+TO = [via(Hop(ip_address("fe80::1"), link)) for link in (2, 3)]
+
+
+class Kernel:
+    """A routing table for each metric, as the kernel has them side by side."""
+
+    def __init__(self) -> None:
+        self.by_metric: dict[int, FakeRouteKernel] = {}
+        self.least: dict[IPNetwork, int] = {}
+
+    def make(self, owner: RouteOwner) -> tuple[RouteTable, Mapping[IPNetwork, Target]]:
+        kernel = self.by_metric.setdefault(owner.metric_ipv4, FakeRouteKernel(owner))
+        return RouteTable(kernel, owner), {unpack(packed): target for packed, target in kernel.read().items()}
+
+    def has(self) -> dict[IPNetwork, dict[int, Target]]:
+        found: dict[IPNetwork, dict[int, Target]] = {}
+        for metric, kernel in self.by_metric.items():
+            for packed, (_, target) in kernel.table.items():
+                found.setdefault(unpack(packed), {})[metric] = target
+        return found
+
+
+USUAL = OWNER.metric_ipv4
+
+
+def test_a_route_that_changes_its_metric_is_there_twice_and_never_not_at_all() -> None:
+    kernel = Kernel()
+    tables = RouteTables(OWNER, kernel.make)
+    first = PREFIXES[0]
+    tables.desire({first: TO[0]}, {})
+    tables.apply(0)
+    tables.desire({first: TO[0]}, {first: 512})
+    usual = kernel.by_metric[USUAL]
+    before = len(usual.writes)
+    tables.apply(1)
+    assert kernel.has() == {first: {512: TO[0]}}
+    assert [list(map(unpack, each.delete)) for each in usual.writes[before:]] == [[], [first]]
+    assert kernel.by_metric[512].writes[0].create
+    tables.desire({first: TO[1]}, {})
+    tables.apply(2)
+    assert kernel.has() == {first: {USUAL: TO[1]}}
+    tables.desire({first: TO[1]}, {first: 700})
+    tables.desire({first: None}, {})
+    tables.apply(3)
+    assert kernel.has() == {}
+
+
+def test_the_next_agent_knows_routes_of_every_metric_as_its_own() -> None:
+    kernel = Kernel()
+    tables = RouteTables(OWNER, kernel.make)
+    tables.desire({PREFIXES[0]: TO[0], PREFIXES[1]: TO[0]}, {PREFIXES[0]: 512})
+    tables.apply(0)
+    tables = RouteTables(OWNER, kernel.make, [512])
+    assert dict(tables.left_over) == {PREFIXES[0]: TO[0], PREFIXES[1]: TO[0]}
+    tables.apply(0)
+    assert kernel.has() == {PREFIXES[0]: {512: TO[0]}, PREFIXES[1]: {USUAL: TO[0]}}
+    tables.desire({PREFIXES[0]: TO[1]}, {})
+    tables.desire(dict.fromkeys([PREFIXES[1]]), {})
+    tables.apply(1)
+    assert kernel.has() == {PREFIXES[0]: {USUAL: TO[1]}}
+
+
+def test_a_priority_that_is_the_usual_metric_needs_no_table_of_its_own() -> None:
+    kernel = Kernel()
+    tables = RouteTables(OWNER, kernel.make)
+    tables.desire({PREFIXES[0]: TO[0]}, {PREFIXES[0]: USUAL})
+    tables.apply(0)
+    assert set(kernel.by_metric) == {USUAL}
+    assert tables.actual() == {PREFIXES[0]: TO[0]}
+
+
+changes = st.lists(
+    st.tuples(
+        st.sampled_from(PREFIXES), st.sampled_from([*TO, None]), st.sampled_from([None, 512, 700]), st.booleans()
+    ),
+    max_size=30,
+)
+
+
+@given(changes)
+def test_whatever_was_wanted_before_the_kernel_has_what_is_wanted_last(
+    history: list[tuple[IPNetwork, Target | None, int | None, bool]],
+) -> None:
+    kernel = Kernel()
+    tables = RouteTables(OWNER, kernel.make)
+    wanted: dict[IPNetwork, tuple[int, Target]] = {}
+    for prefix, target, metric, applies in history:
+        tables.desire({prefix: target}, {} if metric is None else {prefix: metric})
+        wanted.pop(prefix, None)
+        if target is not None:
+            wanted[prefix] = USUAL if metric is None else metric, target
+        if applies:
+            tables.apply(0)
+    tables.apply(1)
+    assert kernel.has() == {prefix: {metric: target} for prefix, (metric, target) in wanted.items()}
+    assert tables.actual() == {prefix: target for prefix, (_, target) in wanted.items()}
+
+
+def path(internal: bool = True, preference: int | None = None, said: int | None = None) -> Path:
+    peer = Peer(ip_address("10.0.0.2"), IPv4Address("10.0.0.2"), 64512, internal)
+    return Path(peer, peer.address, PathAttributes(local_preference=said), preference)
+
+
+@pytest.mark.parametrize(
+    ("best", "expected"),
+    [
+        pytest.param((), None, id="no path"),
+        pytest.param((path(said=100),), None, id="a local preference that is no priority"),
+        pytest.param((path(),), None, id="none said"),
+        pytest.param((path(said=MAX_PRIORITY - 1024),), 1024, id="the normal one"),
+        pytest.param((path(said=MAX_PRIORITY - 512),), 512, id="a raised one of a peer of our AS"),
+        pytest.param((path(False, said=MAX_PRIORITY - 512),), None, id="not of another AS"),
+        pytest.param((path(False, MAX_PRIORITY - 50),), 50, id="set by an import filter"),
+        pytest.param((path(said=MAX_PRIORITY),), None, id="zero"),
+    ],
+)
+def test_a_priority_is_what_a_filter_or_a_peer_of_our_as_says(best: Any, expected: int | None) -> None:
+    assert priority_of(best) == expected
+
+
+def test_only_what_is_not_of_the_normal_priority_has_a_metric_of_its_own() -> None:
+    best = {
+        PREFIXES[0]: (path(said=MAX_PRIORITY - 512),),
+        PREFIXES[1]: (path(said=MAX_PRIORITY - 1024),),
+        PREFIXES[2]: (path(said=MAX_PRIORITY - 1024),),
+    }
+    routes: dict[IPNetwork, Target | None] = dict.fromkeys(PREFIXES, TO[0])
+    assert metrics_of(routes, best, (1024, 1024)) == {PREFIXES[0]: 512}
+    assert metrics_of(routes, best, (512, 1000)) == {PREFIXES[1]: 1024, PREFIXES[2]: 1024}
+    assert metrics_of(dict.fromkeys(PREFIXES), best, (1024, 1024)) == {}
