@@ -344,7 +344,7 @@ class Network:
         self._schedule_flush()
 
     def _schedule_flush(self) -> None:
-        if self._flush is None:
+        if self._flush is None and self._reflector.restless:
             delay = max(0.0, self._rest_until - self._clock())
             self._flush = asyncio.get_running_loop().call_later(delay, self._on_flush)
 

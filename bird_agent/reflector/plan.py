@@ -5,10 +5,10 @@ Values only. They are made of resources elsewhere; the session loop and the RIB 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 
-from bird_agent.session_config import DEFAULT_PORT, DEFAULT_RESTART_TIME_S, Problem, SessionConfig
+from bird_agent.session_config import DEFAULT_PORT, DEFAULT_RESTART_TIME_S, Problem, SessionConfig, SessionKind
 from weft.model.address import IPAddress, IPNetwork
 
 
@@ -20,6 +20,23 @@ class ReflectorSession:
     config: SessionConfig
     client: bool
     passive: bool = False
+
+    @property
+    def settings(self) -> ReflectorSession:
+        """What of it a session that is up cannot change; the rest has one value for all."""
+        config = replace(
+            self.config,
+            resource="",
+            kind=SessionKind.MESH,
+            next_hop_mode="Auto",
+            allowed_own_as=0,
+            gateway=None,
+            filters=(),
+            max_prefixes=None,
+            bfd=None,
+            client=False,
+        )
+        return ReflectorSession(config, client=False, passive=self.passive)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,3 +54,8 @@ class ReflectorPlan:
     networks: tuple[IPNetwork, ...] = ()
     sessions: Mapping[IPAddress, ReflectorSession] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
+
+    @property
+    def identity(self) -> tuple[int, IPv4Address, int]:
+        """What every OPEN says."""
+        return self.asn, self.router_id, self.restart_time_s

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from ipaddress import IPv4Address
 
 from bird_agent.reflector.plan import ReflectorPlan, ReflectorSession
 from bird_agent.session_config import Peering, Problem
-from weft.model.address import IPAddress, IPNetwork
+from weft.model.address import IPNetwork
 from weft.model.node import Node
 
 
@@ -35,24 +34,11 @@ def reflector_plan(name: str, planned: Peering | None, nodes: Mapping[str, Node]
     if planned.cluster_id is None:
         missing = Problem(subject, "no routeReflectorClusterID: a reflector of no cluster has no sessions")
         return replace(plan, problems=(*problems, missing))
-    clusters = _clusters(nodes)
     sessions = {
-        peer: ReflectorSession(config, client=config.internal and clusters.get(peer) != planned.cluster_id)
+        peer: ReflectorSession(config, client=config.client, passive=config.passive)
         for peer, config in planned.sessions.items()
     }
     return replace(plan, sessions=sessions)
-
-
-def _clusters(nodes: Mapping[str, Node]) -> dict[IPAddress, IPv4Address]:
-    """The clusters of the nodes that are reflectors, by their addresses."""
-    found: dict[IPAddress, IPv4Address] = {}
-    for node in nodes.values():
-        bgp = node.spec.bgp
-        if bgp is not None and bgp.route_reflector_cluster_id is not None:
-            for interface in (bgp.ipv4_address, bgp.ipv6_address):
-                if interface is not None:
-                    found[interface.ip] = bgp.route_reflector_cluster_id
-    return found
 
 
 def _networks(own: Node) -> tuple[IPNetwork, ...]:

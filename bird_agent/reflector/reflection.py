@@ -30,7 +30,7 @@ from bird_agent.reflector.attributes import (
     RawAttribute,
 )
 from bird_agent.reflector.plan import ReflectorSession
-from bird_agent.reflector.prefixes import Nlri, network_of
+from bird_agent.reflector.prefixes import IPV6, Nlri, network_of
 from bird_agent.reflector.rib import Route
 from weft.model.address import IPAddress, IPNetwork
 
@@ -59,12 +59,13 @@ def role_of(session: ReflectorSession) -> Role:
 class Audience:
     """What peers that are told the same have in common.
 
-    `own`: the next hop they are told instead of the path's; None: the path's. `shared`: a network that such a peer is
-    on with us, whose next hops it reaches by itself. `prepended`: the AS number that comes first, if any does."""
+    `own`: the next hops they are told instead of the path's, for IPv4 and IPv6 prefixes; None: the path's. `shared`: a
+    network that such a peer is on with us, whose next hops it reaches by itself. `prepended`: the AS number that comes
+    first, if any does."""
 
     role: Role
     prepended: int | None = None
-    own: IPAddress | None = None
+    own: tuple[IPAddress | None, IPAddress | None] = (None, None)
     shared: IPNetwork | None = None
     exports: Rules = _NO_RULES
 
@@ -74,10 +75,11 @@ def audience_of(session: ReflectorSession, exports: Rules, networks: Iterable[IP
     config, role = session.config, role_of(session)
     external = role is Role.EXTERNAL
     by_us = config.next_hop_mode == "Self" or (external and config.next_hop_mode == "Auto")
+    own = (config.next_hop_for(4, config.other_local is None), config.next_hop_for(6, False)) if by_us else (None, None)
     shared = None
     if by_us and config.next_hop_mode == "Auto":
         shared = next((each for each in networks if each.version == config.peer.version and config.peer in each), None)
-    return Audience(role, config.local_as if external else None, config.local if by_us else None, shared, exports)
+    return Audience(role, config.local_as if external else None, own, shared, exports)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ class Reflection:
                 attributes = self._sets.reflected(attributes, path.peer.router_id, self.cluster_id)
             if attributes.path.local_preference != preference:
                 attributes = self._sets.imported(attributes, preference)
-        return Told(attributes, _next_hop(audience, path.next_hop), path.peer.address)
+        return Told(attributes, _next_hop(audience, path.next_hop, family), path.peer.address)
 
     def _kept_back(self, audience: Audience, route: Route) -> str | None:
         source = self._roles.get(route.path.peer.address)
@@ -170,7 +172,8 @@ def _written(path: PathAttributes) -> Iterable[RawAttribute]:
         yield RawAttribute(OPTIONAL | TRANSITIVE, LARGE_COMMUNITIES, value)
 
 
-def _next_hop(audience: Audience, next_hop: IPAddress) -> IPAddress:
-    if audience.own is None or (audience.shared is not None and next_hop in audience.shared):
+def _next_hop(audience: Audience, next_hop: IPAddress, family: Family) -> IPAddress:
+    own = audience.own[family == IPV6]
+    if own is None or (audience.shared is not None and next_hop in audience.shared):
         return next_hop
-    return audience.own
+    return own

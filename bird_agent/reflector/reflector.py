@@ -8,13 +8,11 @@ so that a restarted reflector never withdraws what is merely late."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
-from ipaddress import IPv4Address
 from typing import Final, assert_never
 
 from bird_agent.bestpath import Peer
 from bird_agent.exabgp.commands import Family
-from bird_agent.holdoffs import HoldOffs
+from bird_agent.holdoffs import HOLD_OFF_S, HoldOffs
 from bird_agent.policy import Policies
 from bird_agent.reflector import outputs
 from bird_agent.reflector.attributes import AttributeSets
@@ -26,13 +24,13 @@ from bird_agent.reflector.plan import ReflectorPlan, ReflectorSession
 from bird_agent.reflector.session import Jitter, Session
 from bird_agent.reflector.standing import Standing
 from bird_agent.reflector.tables import Tables
-from bird_agent.session_config import Problem, SessionKind
+from bird_agent.reflector.timers import FOREVER, Timers
+from bird_agent.session_config import Problem
 from bird_agent.sessions import Action, MarkStale
 from weft.model.address import IPAddress
 
 COME_BACK_S: Final = 15.0
 """After a start, so long for every peer to open its session; those that came have longer to tell everything."""
-FOREVER: Final = float("inf")
 BEGIN, END = 1, 2  # of a refresh (RFC 7313 4)
 
 ConnectionOutput = outputs.Connect | outputs.CancelConnect | outputs.Write | outputs.Close
@@ -50,7 +48,10 @@ class Reflector:
         self._sets = AttributeSets()
         self._outputs: list[tuple[IPAddress, ConnectionOutput]] = []
         self._notes: list[str] = []
-        self._due = FOREVER
+        self._timers = Timers()
+        self._hungry: set[IPAddress] = set()
+        """Peers that there may be something for."""
+        self._look_again_at = FOREVER
         self.hold_offs = HoldOffs()
         self.peers: dict[IPAddress, Standing] = {}
         self.tables = Tables(self._sets)
@@ -67,7 +68,12 @@ class Reflector:
     @property
     def deadline(self) -> float:
         """When `on_tick` has something to do."""
-        return self._due
+        return min(self._timers.next, self._look_again_at)
+
+    @property
+    def restless(self) -> bool:
+        """`choose` may have something to do, or `advance` for some peer."""
+        return bool(self._hungry) or self._deferring or self.tables.rib.changed
 
     def problems(self, now: float) -> list[Problem]:
         planned = () if self._plan is None else self._plan.problems
@@ -80,13 +86,13 @@ class Reflector:
         before, self._plan, self._policies = self._plan, plan, policies
         self.hold_offs.on_planned({peer: one.config for peer, one in plan.sessions.items()})
         learning: dict[IPAddress, Learning] = {}
-        anew = before is not None and _identity(before) != _identity(plan)
+        anew = before is not None and before.identity != plan.identity
         for peer, standing in list(self.peers.items()):
             wanted = plan.sessions.get(peer)
             if wanted is None:
                 self._end(peer, standing, Stop.DECONFIGURED, now)
                 self.tables.rib.forget(peer)
-            elif anew or _settings(wanted) != _settings(standing.wanted):
+            elif anew or wanted.settings != standing.wanted.settings:
                 self._end(peer, standing, Stop.CONFIGURATION_CHANGE, now)
                 learning[peer] = standing.learning
                 standing.learning.by_us = True
@@ -96,6 +102,10 @@ class Reflector:
         for peer, messages in self.tables.configure(plan, policies).items():
             standing = self.peers[peer]
             standing.first += messages
+        for peer, standing in self.peers.items():
+            if standing.held_until is not None and peer not in self.hold_offs:
+                self._release(peer, standing, now)
+        self._hungry.update(self.peers)
         for peer, wanted in plan.sessions.items():
             if peer not in self.peers:
                 self._begin(wanted, learning.get(peer) or Learning(peer), now)
@@ -109,14 +119,24 @@ class Reflector:
         session = Session(self._plan, wanted, now, sets=self._sets, jitter=self._jitter)
         session.restarting = self._deferring
         self.peers[peer] = standing = Standing(wanted, session, learning, since=now)
-        if peer not in self.hold_offs:
+        if peer in self.hold_offs:
+            standing.held_until = now + HOLD_OFF_S
+        else:
             session.on_start(now)
+        self._take(peer, standing, now)
+
+    def _release(self, peer: IPAddress, standing: Standing, now: float) -> None:
+        """It was held down, and may come up again."""
+        standing.held_until = None
+        standing.session.on_start(now)
         self._take(peer, standing, now)
 
     def _end(self, peer: IPAddress, standing: Standing, why: Stop, now: float) -> None:
         """For good: another session may take the place."""
         standing.session.on_stop(now, why)
         self._take(peer, standing, now)
+        self._timers.forget(peer)
+        self._hungry.discard(peer)
         del self.peers[peer]
 
     def stop(self, now: float) -> None:
@@ -151,7 +171,7 @@ class Reflector:
         """The connection takes no more for now."""
         if (standing := self.peers.get(peer)) is not None and standing.stalled_since is None:
             standing.stalled_since = now
-            self._due = min(self._due, now + standing.patience_s)
+            self._take(peer, standing, now)
 
     def on_room(self, peer: IPAddress) -> None:
         """The connection has taken something."""
@@ -159,11 +179,12 @@ class Reflector:
             standing.stalled_since = None
 
     def on_tick(self, now: float) -> None:
-        self._due = FOREVER
-        for peer in self.hold_offs.on_tick(now):
-            if (standing := self.peers.get(peer)) is not None:
-                standing.session.on_start(now)
-        for peer, standing in list(self.peers.items()):
+        self._look_again_at = FOREVER
+        self.hold_offs.on_tick(now)
+        for peer in self._timers.due(now):
+            standing = self.peers[peer]
+            if standing.held_until is not None and now >= standing.held_until:
+                self._release(peer, standing, now)
             deadline = standing.session.deadline
             if deadline is not None and now >= deadline:
                 standing.session.on_tick(now)
@@ -191,6 +212,7 @@ class Reflector:
                     self._apply(peer, standing.learning.on_end_of_rib(output.family))
                 case outputs.RefreshAsked():
                     standing.refresh_asked.add(output.family)
+                    self._hungry.add(peer)
                 case outputs.RefreshMark():
                     learning = standing.learning
                     begins, family = output.begins, output.family
@@ -201,9 +223,8 @@ class Reflector:
                     self._note(peer, output.problem)
                 case _:
                     assert_never(output)
-        for due in (standing.session.deadline, standing.learning.deadline):
-            if due is not None and due < self._due:
-                self._due = due
+        if (due := standing.deadline) is not None:
+            self._timers.want(peer, due)
 
     def _on_up(self, peer: IPAddress, standing: Standing, up: outputs.Up, now: float) -> None:
         negotiated = up.negotiated
@@ -212,6 +233,7 @@ class Reflector:
         self._apply(peer, standing.learning.on_up(negotiated, now))
         self._name(peer, standing)
         self.tables.join(peer, negotiated)
+        self._hungry.add(peer)
         standing.ends = {family for family, _ in self.tables.groups(peer)}
         standing.refresh_asked, standing.refreshing, standing.first = set(), set(), []
         self._note(peer, f"up with hold time {negotiated.hold_time_s} s for {', '.join(sorted(standing.ends))}")
@@ -260,7 +282,7 @@ class Reflector:
         self._note(peer, f"it announced more than {allowed} prefixes: held down for now")
         self.hold_offs.begin(standing.wanted.config, now)
         standing.session.on_stop(now, Stop.MAX_PREFIXES)
-        self._due = now
+        standing.held_until = now + HOLD_OFF_S
         self._take(peer, standing, now)
 
     # What the peers are told.
@@ -269,7 +291,8 @@ class Reflector:
         """Choose best paths and tell the groups; whether anybody may be told anything yet."""
         if self._deferring and not self._know_everything(now):
             return False
-        self.tables.choose()
+        if self.tables.choose():
+            self._hungry.update(peer for peer, standing in self.peers.items() if standing.established)
         return True
 
     def _know_everything(self, now: float) -> bool:
@@ -280,10 +303,10 @@ class Reflector:
         for peer, standing in self.peers.items():
             if standing.established:
                 if standing.tells_first and now < self._started_at + restart_time_s / 2:
-                    self._due = min(self._due, self._started_at + restart_time_s / 2)
+                    self._look_again_at = self._started_at + restart_time_s / 2
                     return False
             elif now < waits and peer not in self.hold_offs:
-                self._due = min(self._due, waits)
+                self._look_again_at = waits
                 return False
         self._deferring = False
         for standing in self.peers.values():
@@ -294,8 +317,11 @@ class Reflector:
 
     def waiting(self) -> Iterator[tuple[IPAddress, int]]:
         """Peers that there may be something for, with their connections."""
-        for peer, standing in self.peers.items():
-            if standing.conn is not None:
+        for peer in list(self._hungry):
+            standing = self.peers.get(peer)
+            if standing is None or standing.conn is None:
+                self._hungry.discard(peer)
+            else:
                 yield peer, standing.conn
 
     def advance(self, peer: IPAddress) -> Pieces:
@@ -314,6 +340,8 @@ class Reflector:
                     pieces += group.advance(peer)
             if group.up_to_date(peer):
                 pieces += self._marks(peer, standing, family)
+        if not pieces:
+            self._hungry.discard(peer)
         return pieces
 
     def _marks(self, peer: IPAddress, standing: Standing, family: Family) -> Pieces:
@@ -354,24 +382,3 @@ class Reflector:
         config = None if standing is None else standing.wanted.config
         who = f"{peer}" if config is None else f"{peer} (AS {config.peer_as}, {config.resource})"
         self._notes.append(f"BGP session with {who}: {text}")
-
-
-def _identity(plan: ReflectorPlan) -> tuple[int, IPv4Address, int]:
-    """What every OPEN says."""
-    return plan.asn, plan.router_id, plan.restart_time_s
-
-
-def _settings(wanted: ReflectorSession) -> ReflectorSession:
-    """What a session cannot change while it is up."""
-    config = replace(
-        wanted.config,
-        resource="",
-        kind=SessionKind.MESH,
-        next_hop_mode="Auto",
-        allowed_own_as=0,
-        gateway=None,
-        filters=(),
-        max_prefixes=None,
-        bfd=None,
-    )
-    return replace(wanted, config=config, client=False)

@@ -178,6 +178,11 @@ class Rib:
                 changes.append((family, nlri, chosen))
         return changes
 
+    @property
+    def changed(self) -> bool:
+        """`take_changes` may have some."""
+        return any(self._dirty.values())
+
     def best(self, family: Family) -> dict[Nlri, Route]:
         """The Loc-RIB, as of the last `take_changes`; to be read only."""
         return self._best[family]

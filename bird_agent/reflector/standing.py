@@ -30,6 +30,7 @@ class Standing:
     flaps: int = 0
     updates: int = 0
     stalled_since: float | None = None
+    held_until: float | None = None
     ends: set[Family] = field(default_factory=set)
     refreshing: set[Family] = field(default_factory=set)
     refresh_asked: set[Family] = field(default_factory=set)
@@ -50,6 +51,13 @@ class Standing:
         for us (RFC 4724 4.1)."""
         restart = None if self.negotiated is None else self.negotiated.restart
         return bool(self.learning.awaited) and not (restart is not None and restart.restarting)
+
+    @property
+    def deadline(self) -> float | None:
+        """When there is something to do that nobody tells us."""
+        stalled = None if self.stalled_since is None else self.stalled_since + self.patience_s
+        times = (self.session.deadline, self.learning.deadline, self.held_until, stalled)
+        return min((each for each in times if each is not None), default=None)
 
     @property
     def patience_s(self) -> float:

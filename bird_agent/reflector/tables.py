@@ -11,6 +11,7 @@ from ipaddress import IPv4Address
 from typing import Final, assert_never
 
 from bird_agent.bestpath import Local, Path, Peer, unusable
+from bird_agent.drain import honoured
 from bird_agent.exabgp.commands import Family
 from bird_agent.policy import Importer, Own, Policies
 from bird_agent.reflector.attributes import AttributeSet, AttributeSets
@@ -136,9 +137,11 @@ class Tables:
         verdict = rules.judge(before := filter_route(route, family, nlri), path.peer.internal) if rules else None
         if verdict is None or verdict.route == before:
             refused = "" if verdict is None or verdict.accepted else f"rejected by {verdict.rule}"
-            return route if not refused else Route(path, route.attributes, refused)
+            left = honoured(path)
+            return route if not refused and left is path else Route(left, route.attributes, refused)
         attributes = changed(self._sets, route.attributes, verdict.route)
-        return Route(Path(path.peer, path.next_hop, attributes.path, verdict.route.local_preference), attributes)
+        changed_path = Path(path.peer, path.next_hop, attributes.path, verdict.route.local_preference)
+        return Route(honoured(changed_path), attributes)
 
     def _no_next_hop(self, next_hop: IPAddress) -> str | None:
         if next_hop in self._addresses:

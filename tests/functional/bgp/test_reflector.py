@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -55,6 +56,11 @@ def reflector(make_reflector: Callable[[str, int], ReflectorNode], store: Store)
     return make_reflector("rr", 1)
 
 
+def scrape(netns: NetNs) -> str:
+    program = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9093/metrics').read().decode())"
+    return netns.run([sys.executable, "-c", program])
+
+
 def wait_for(bird: Bird, protocol: str, routes: set[str]) -> None:
     wait_until(f"{bird.directory.name} has {sorted(routes)}", lambda: bird.routes(protocol) == routes)
 
@@ -70,7 +76,7 @@ def test_clients_get_each_others_routes_of_both_families(
     for number in numbers:
         store.peer(f"six-{number}", node="rr", peer_ip=f"fd01::{number:x}", as_number=64512)
     birds = {n: network.bird(n, session(n) + "\n" + session(n, family="ipv6")) for n in numbers}
-    reflector.start()
+    reflector.start(WEFT_REFLECTOR_METRICS="9093")
     for number, bird in birds.items():
         others = [other for other in numbers if other != number]
         wait_for(bird, "rr1_ipv4", {f"10.65.{other}.0/26" for other in others})
@@ -79,6 +85,7 @@ def test_clients_get_each_others_routes_of_both_families(
     assert said["originator_id"] == "10.1.0.12"
     assert said["cluster_list"] == CLUSTER
     assert said["next_hop"] == "10.1.0.12"
+    wait_until("the scraper sees it", lambda: 'weft_reflector_routes{reflector="rr"} 6.0' in scrape(reflector.netns))
     peers = reflector.ask("peers")
     assert {(one["state"], one["role"], one["received"], one["announced"]) for one in peers} == {
         ("Established", "client", 1, 2)

@@ -138,6 +138,16 @@ def test_import_filters_change_what_everybody_is_told() -> None:
     assert b.table[IPV4, nlri(P)][0].path.communities == ((64512, 7),)
 
 
+def test_a_path_that_is_about_to_go_is_the_last_choice() -> None:
+    """GRACEFUL_SHUTDOWN, RFC 8326."""
+    world = World(three())
+    a, b, c = world.start()
+    world.announce(a, [P], attributes(world.sets, local_preference=200, communities=((65535, 0),)))
+    assert c.table[IPV4, nlri(P)][0].path.local_preference == 0
+    world.announce(b, [P], attributes(world.sets, local_preference=50))
+    assert c.table[IPV4, nlri(P)][0].path.local_preference == 50
+
+
 # Changes of the plan.
 
 
@@ -363,6 +373,15 @@ def test_too_many_prefixes_end_the_session_and_keep_it_down_for_a_while() -> Non
     assert any("held down" in problem.text for problem in world.reflector.problems(world.now))
     assert world.reflector.peers[a.address].session.state.value == "Idle"
     world.wait(310)
+    assert world.reflector.peers[a.address].session.state.value != "Idle"
+
+
+def test_a_higher_limit_ends_the_time_that_a_session_is_held_down() -> None:
+    world = World(plan(session(A, max_prefixes=1), session(B)))
+    a, _ = world.start()
+    world.announce(a, [P, Q])
+    assert a.closed
+    world.configure(plan(session(A, max_prefixes=2), session(B)))
     assert world.reflector.peers[a.address].session.state.value != "Idle"
 
 
