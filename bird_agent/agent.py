@@ -32,6 +32,7 @@ from weft.model.address import IPAddress, IPNetwork
 from weft.model.node_status import CalicoNodeStatus
 
 MAX_PREFIXES_REACHED = 1  # subcodes of cease (RFC 4486 3, RFC 9384)
+OTHER_CHANGE = 6
 BFD_DOWN = 10
 DEFERRAL_S = 60.0  # of the end-of-RIB, for what has to be learnt before it can be passed on (RFC 4724 4.1)
 
@@ -142,11 +143,25 @@ class Agent:
 
     def on_underlay(self, underlay: Underlay) -> None:
         """The routes and links that are not the fabric's."""
+        established = [session.peer for session in self.sessions if session.established]
+        adjacent = [peer for peer in established if self.forwarding.is_adjacent(peer)]
         self.forwarding.set_underlay(underlay)
         self.rulebook.on_underlay()
-        for session in list(self.sessions):
-            if session.established and self.forwarding.is_link_down(session.peer):
-                self.conversation.on_path_lost(session.peer, "interface down", commands.teardown(session.peer, 6))
+        for peer in established:
+            if self.forwarding.is_link_down(peer):
+                self._lose(peer, "interface down")
+            elif peer in adjacent and not self.forwarding.is_adjacent(peer):
+                # A link that is switched off takes its networks along, and so does an address that is removed.
+                self._lose(peer, "interface down, or its network was removed")
+
+    def on_silent(self, neighbour: IPAddress) -> None:
+        """The kernel asked for it in vain."""
+        session = self.sessions.get(neighbour)
+        if session is not None and session.established and self.forwarding.is_adjacent(neighbour):
+            self._lose(neighbour, "the neighbour answers no ARP or neighbour discovery any more")
+
+    def _lose(self, peer: IPAddress, why: str) -> None:
+        self.conversation.on_path_lost(peer, why, commands.teardown(peer, OTHER_CHANGE))
 
     def bfd_wanted(self) -> list[Wanted]:
         """The BFD sessions there should be."""

@@ -38,7 +38,7 @@ from bird_agent.exabgp.supervisor import (
 from bird_agent.fib import Fib, kernel_tables
 from bird_agent.inspection import BgpInspection
 from bird_agent.kernel import KernelView
-from bird_agent.metrics import BgpMetrics, Snapshot
+from bird_agent.metrics import BgpMetrics, Convergence, Snapshot
 from bird_agent.reporting import Reporter
 from bird_agent.session_config import Needs, Peering, SessionKind
 from bird_agent.speaker_config import neighbor_of
@@ -91,7 +91,8 @@ class Daemon:
         self._bfd = BfdClient(config.run_dir, self._on_bfd, self._agent.paths.on_lost)
         self._inspection = BgpInspection(self._agent, self._kernel, self._tables, self._speaker_text)
         self._reporter = Reporter(self._store, config.node_name, self._agent, started_at)
-        self._metrics = BgpMetrics()
+        self._convergence = Convergence()
+        self._metrics = BgpMetrics(self._convergence)
         self._metrics_due = 0.0
         self._needs = Needs()
         self._look_again_at = 0.0
@@ -177,8 +178,11 @@ class Daemon:
             self._tables.resync()
         self._agent.on_workloads(changes.added, changes.removed)
         if changes.underlay:
+            self._convergence.on_news(time.monotonic())
             self._read_kernel()
-        if changes.own or changes.resync or changes.underlay:
+        for address in changes.silent:
+            self._agent.on_silent(address)
+        if changes.own or changes.resync or changes.underlay or changes.silent:
             self._wake.set()
 
     def _read_kernel(self) -> None:
@@ -208,6 +212,7 @@ class Daemon:
                 self._status.speaker_error = ""
             else:
                 self._reconfigure.set()
+        self._convergence.on_news(time.monotonic())
         self._agent.on_speaker(event)
 
     def on_batch_end(self) -> None:
@@ -273,6 +278,7 @@ class Daemon:
                 log.warning("route to %s refused by the kernel: %s", failure.prefix, failure.text)
         except (OSError, DumpInterruptedError) as error:
             log.warning("the kernel's routes could not be read, trying again: %s", error)
+        self._convergence.on_written(time.monotonic(), bool(step.routes))
 
     def _keep_workload_peers(self) -> None:
         """The addresses that workloads peer with, and the ways to those that do."""

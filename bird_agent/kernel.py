@@ -35,14 +35,18 @@ from weft.netlink.rtnetlink import (
     RTM_DELLINK,
     RTM_NEWADDR,
     RTM_NEWLINK,
+    RTM_NEWNEIGH,
     RTNLGRP_IPV4_IFADDR,
     RTNLGRP_IPV6_IFADDR,
     RTNLGRP_LINK,
+    RTNLGRP_NEIGH,
     Link,
     decode_address,
     decode_link,
+    decode_neighbour,
     dump_links,
     is_about_bridge_port,
+    is_failed_neighbour,
 )
 from weft.netlink.socket import NETLINK_ROUTE, DumpInterruptedError, NetlinkSocket, ResyncNeededError
 
@@ -51,7 +55,14 @@ WORKLOAD_LINKS: Final = ("cali", "weftdel")  # they come and go with workloads, 
 _ANY_PROTOCOL: Final = RouteOwner(protocol=0, metric_ipv4=0, metric_ipv6=0)
 _LINK_LOCAL_IPV4: Final = 0xA9FE  # 169.254.0.0/16
 _PROTOCOL_OFFSET: Final = 5  # of rtm_protocol in struct rtmsg
-_GROUPS: Final = (RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE)
+_GROUPS: Final = (
+    RTNLGRP_LINK,
+    RTNLGRP_IPV4_IFADDR,
+    RTNLGRP_IPV6_IFADDR,
+    RTNLGRP_IPV4_ROUTE,
+    RTNLGRP_IPV6_ROUTE,
+    RTNLGRP_NEIGH,
+)
 
 _Place = tuple[IPNetwork, int, int]
 
@@ -66,6 +77,8 @@ class KernelChanges:
     removed: set[IPNetwork] = field(default_factory=set)
     own: list[Message] = field(default_factory=list)
     resync: bool = False
+    silent: list[IPAddress] = field(default_factory=list)
+    """Neighbours that no longer answer ARP or neighbour discovery."""
 
 
 class KernelState(NamedTuple):
@@ -122,6 +135,10 @@ class KernelView:
                 self._on_route(notification, changes)
             elif notification.kind in (RTM_NEWLINK, RTM_DELLINK) and not is_about_bridge_port(notification):
                 self._on_link(notification, changes)
+            elif notification.kind == RTM_NEWNEIGH and is_failed_neighbour(notification):
+                neighbour = decode_neighbour(notification)
+                if neighbour is not None:
+                    changes.silent.append(neighbour.address)
             elif notification.kind in (RTM_NEWADDR, RTM_DELADDR) and self._is_underlay_address(notification):
                 self._must_read = changes.underlay = changes.resync = True
         return changes

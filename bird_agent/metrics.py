@@ -5,12 +5,14 @@ The scraper's thread only ever sees a finished snapshot, which the agent's loop 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Final, NamedTuple
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from weft.admin.bgp import PeerReport
 
+CONVERGENCE_S: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _LABELS: Final = ("peer", "asn", "resource")
 _Family = Mapping[str, tuple[str, Callable[[PeerReport], int]]]
 _GAUGES: Final[_Family] = {
@@ -35,14 +37,46 @@ class Snapshot(NamedTuple):
     in_sync: bool = False
 
 
+class Convergence:
+    """How long news takes to the kernel: from the first of what was heard (an UPDATE, the end of a session, a link) to
+    the routes that come of it having been written. One loop fills it; the scraper's thread reads whole values."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self.counts: tuple[int, ...] = (0,) * (len(CONVERGENCE_S) + 1)
+        self.sum_s = 0.0
+
+    def on_news(self, now: float) -> None:
+        if self._since is None:
+            self._since = now
+
+    def on_written(self, now: float, routes: bool) -> None:
+        """After every step; `routes`: something was written, so the news was news."""
+        since, self._since = self._since, None
+        if since is None or not routes:
+            return
+        took_s = now - since
+        counts = list(self.counts)
+        counts[sum(took_s > limit for limit in CONVERGENCE_S)] += 1
+        self.counts, self.sum_s = tuple(counts), self.sum_s + took_s
+
+    def metric(self) -> Metric:
+        names = [*map(str, CONVERGENCE_S), "+Inf"]
+        buckets = list(zip(names, accumulate(self.counts), strict=True))
+        text = "Time from news (UPDATE, end of a session, link) to the kernel having its routes."
+        return HistogramMetricFamily("weft_bgp_convergence_seconds", text, buckets, self.sum_s)
+
+
 class BgpMetrics:
     """A collector for a registry."""
 
-    def __init__(self) -> None:
+    def __init__(self, convergence: Convergence) -> None:
+        self._convergence = convergence
         self.snapshot = Snapshot()
 
     def collect(self) -> Iterator[Metric]:
         now = self.snapshot
+        yield self._convergence.metric()
         yield GaugeMetricFamily("weft_bgp_in_sync", "1 once the datastore has been read.", int(now.in_sync))
         yield GaugeMetricFamily("weft_bgp_routes", "Prefixes with a best path.", now.routes)
         yield GaugeMetricFamily("weft_bgp_kernel_failures", "Routes that the kernel refused.", now.kernel_failures)

@@ -38,19 +38,19 @@ MOST_ROUTES: Final = 5000
 """Of each family: a value in etcd ends at 1.5 MB."""
 
 _SINCE_IS_A_DATE_S: Final = 20 * 3600  # BIRD's own default
-_PEER_TYPES: Final[dict[SessionKind, PeerType]] = {
+PEER_TYPES: Final[dict[SessionKind, PeerType]] = {
     SessionKind.MESH: "NodeMesh",
     SessionKind.NODE: "NodePeer",
     SessionKind.GLOBAL: "GlobalPeer",
 }
-_SOURCES: Final[dict[Source, SourceType]] = {
+SOURCES: Final[dict[Source, SourceType]] = {
     Source.BLOCK: "Static",
     Source.SERVICE: "Static",
     Source.WORKLOAD: "Kernel",
     Source.CONNECTED: "Direct",
     Source.KERNEL: "Kernel",
 }
-_SESSION_STATES: Final[dict[str, SessionState]] = {
+SESSION_STATES: Final[dict[str, SessionState]] = {
     "Idle": "Idle",
     "Connect": "Connect",
     "Active": "Active",
@@ -126,7 +126,7 @@ def _bgp(agent: Agent, now: float) -> CalicoNodeBGPStatus:
     known: list[tuple[Session, SessionConfig]] = []
     for session in agent.sessions:
         config = agent.conversation.config_of(session.peer)
-        if config is not None:
+        if config is not None and config.kind in PEER_TYPES:  # Calico tells of no peer that is a workload
             known.append((session, config))
     known.sort(key=lambda each: int(each[0].peer))
 
@@ -134,8 +134,8 @@ def _bgp(agent: Agent, now: float) -> CalicoNodeBGPStatus:
         return tuple(
             CalicoNodePeer(
                 peer_ip=str(session.peer),
-                type=_PEER_TYPES[config.kind],
-                state=_SESSION_STATES[STATE_NAMES[session.state]],
+                type=PEER_TYPES[config.kind],
+                state=SESSION_STATES[STATE_NAMES[session.state]],
                 since=_since(session.since, now),
             )
             for session, config in known
@@ -178,7 +178,7 @@ def _routes_to(agent: Agent, prefix: IPNetwork, own: Candidate | None) -> Iterat
             destination=str(prefix),
             gateway="N/A",
             interface="blackhole" if blackhole else own.interface,
-            learned_from=CalicoNodeRouteLearnedFrom(source_type=_SOURCES[own.source]),
+            learned_from=CalicoNodeRouteLearnedFrom(source_type=SOURCES[own.source]),
         )
     best: Sequence[Path] = () if own is not None else agent.rib.best.get(prefix, ())
     used = {path.peer.address for path in best}

@@ -40,6 +40,7 @@ IFA_F_PERMANENT = 0x80
 IFA_F_NOPREFIXROUTE = 0x200
 SCOPE_UNIVERSE = 0
 SCOPE_LINK = 253
+NUD_FAILED = 0x20
 NUD_PERMANENT = 0x80
 NTF_PROXY = 0x08
 
@@ -327,6 +328,12 @@ def delete_neighbour(neighbour: Neighbour) -> bytes:
 
 def dump_neighbours() -> bytes:
     return nl.message(RTM_GETNEIGH, nl.NLM_F_REQUEST | nl.NLM_F_DUMP, _NDMSG.pack(AF_UNSPEC, 0, 0, 0, 0))
+
+
+def is_failed_neighbour(notification: Message) -> bool:
+    """The kernel has given up asking for its address; decoded no further, because states change often."""
+    payload = notification.payload
+    return len(payload) >= _NDMSG.size and bool(_NDMSG.unpack_from(payload)[2] & NUD_FAILED)
 
 
 def decode_neighbour(answer: Message) -> Neighbour | None:

@@ -114,6 +114,30 @@ def test_an_interface_that_goes_down_withdraws_at_once(pair: Pair) -> None:
     wait_until("the routes are back", lambda: pair.routes() == FIRST)
 
 
+def test_our_own_interface_switched_off_or_without_its_address_withdraws_at_once(pair: Pair) -> None:
+    ours = pair.node.netns
+    ours.ip("link", "set", "up0", "down")
+    wait_until("the routes go", lambda: "down: interface down" in pair.node.log() and pair.routes() == set(), 20)
+    ours.ip("link", "set", "up0", "up")
+    wait_until("the routes are back", lambda: pair.routes() == FIRST)
+    begun = pair.node.log().count("down: interface down")
+    ours.ip("address", "del", "10.1.0.1/24", "dev", "up0")
+    wait_until("it goes with the address", lambda: pair.node.log().count("down: interface down") > begun, 20)
+    ours.ip("address", "add", "10.1.0.1/24", "dev", "up0")
+    wait_until("the routes are back again", lambda: pair.routes() == FIRST)
+
+
+def test_a_neighbour_that_answers_no_arp_is_lost_long_before_its_hold_timer(pair: Pair) -> None:
+    for name in ("delay_first_probe_time", "ucast_solicit"):
+        pair.node.netns.run(["sysctl", "-qw", f"net.ipv4.neigh.up0.{name}=1"])
+    pair.bird.netns.run(["sysctl", "-qw", "net.ipv4.conf.up0.arp_ignore=8"])  # it answers for no address of its own
+    pair.bird.netns.ip("neighbour", "replace", "10.1.0.1", "dev", "up0", "lladdr", "02:00:00:00:00:99")
+    pair.node.netns.ip("neighbour", "change", "10.1.0.254", "dev", "up0", "nud", "stale")
+    pair.store.block("n1", "10.65.1.0/26")  # something to say to the peer
+    wait_until("it is lost", lambda: "answers no ARP" in pair.node.log(), 25)
+    assert pair.routes() == set()
+
+
 def test_a_peer_that_falls_silent_loses_its_routes_with_the_hold_timer(pair: Pair) -> None:
     before = pair.node.sessions_begun()
     pair.bird.reconfigure(configuration(FIRST).replace("hold time 30", "hold time 4"))

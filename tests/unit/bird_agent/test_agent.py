@@ -235,6 +235,30 @@ def test_a_link_that_goes_down_withdraws_at_once_and_ends_the_session() -> None:
     assert world.notes[-1] == "BGP session with 10.0.0.2 (AS 64512, Node/n2) down: interface down"
 
 
+def test_a_network_that_is_gone_takes_the_sessions_in_it_along() -> None:
+    world = running(2)
+    world.learn("10.0.0.2")
+    world.step()
+    world.agent.on_underlay(Underlay({}, {}, frozenset({2})))
+    (step, *_) = world.step()
+    assert step.commands[0] == b"neighbor 10.0.0.2 teardown 6\n"
+    assert world.kernel == {}
+    assert world.notes[-1].endswith("down: interface down, or its network was removed")
+
+
+def test_a_neighbour_that_answers_no_arp_any_more_is_gone_and_a_stranger_is_not_asked() -> None:
+    world = running(2)
+    world.learn("10.0.0.2")
+    world.step()
+    world.agent.on_silent(ip_address("10.0.0.9"))
+    assert world.step()[0].commands == []
+    world.agent.on_silent(ip_address("10.0.0.2"))
+    assert world.step()[0].commands[0] == b"neighbor 10.0.0.2 teardown 6\n"
+    assert world.kernel == {}
+    world.agent.on_silent(ip_address("10.0.0.2"))  # its session is down already
+    assert world.step()[0].commands == []
+
+
 def test_a_path_that_bfd_finds_dead_withdraws_at_once_and_tells_the_peer_why() -> None:
     world, peer = running(2), ip_address("10.0.0.2")
     metadata = Metadata(name="two", annotations={"weft/bfd": "100ms x 3"})

@@ -11,7 +11,10 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from bird_agent.exabgp import events
-from bird_agent.node_status import MOST_ROUTES, Daemon, Schedule, status_of
+from bird_agent.exports import Source
+from bird_agent.node_status import MOST_ROUTES, PEER_TYPES, SESSION_STATES, SOURCES, Daemon, Schedule, status_of
+from bird_agent.session_config import SessionKind
+from bird_agent.sessions import STATE_NAMES
 from tests.unit.bird_agent.test_agent import BORROWED, World, running
 from weft.model import codec
 from weft.model.base import Metadata
@@ -162,3 +165,9 @@ def test_what_calico_stores_is_read_and_what_we_do_not_know_stays() -> None:
     assert isinstance(value, CalicoNodeStatus)
     assert value.status.bgp.peers_v4[0].peer_ip == "10.0.0.2"
     assert json.loads(codec.encode_stored(value, raw))["spec"]["later"] == 1
+
+
+def test_every_kind_of_session_is_told_or_left_out_on_purpose() -> None:
+    assert set(SessionKind) - set(PEER_TYPES) == {SessionKind.WORKLOAD}
+    assert set(Source) == set(SOURCES)
+    assert set(STATE_NAMES.values()) == set(SESSION_STATES)
