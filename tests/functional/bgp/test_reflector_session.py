@@ -103,7 +103,7 @@ class Loop:
                 local_as=64512,
                 kind=SessionKind.GLOBAL,
                 resource="BGPPeer/x",
-                hold_time_s=9,
+                hold_time_s=30,
             )
             reflected = ReflectorSession(config, client=True)
             self.sessions[peer] = Session(self.plan, reflected, time.monotonic(), sets=self.sets, jitter=lambda: 0.5)
@@ -255,6 +255,8 @@ class Loop:
         if attributes.path.local_preference is None:
             attributes = self.sets.imported(attributes, 100)
         told = self.sets.reflected(attributes, IPv4Address(origin), self.plan.cluster_id)
+        if not encoder.group.internal:
+            told = self.sets.exported(told, 64512)
         self.send(conn, b"".join(encoder.encode(family, told, next_hop, prefixes)))
 
 
@@ -351,19 +353,19 @@ def test_a_two_byte_peer_of_another_as_is_understood_and_understands(fabric, tmp
     assert said["ext_community"] == "(rt, 3, 4)"
     assert said["local_pref"] == "100"
 
-    # And back: with our AS, nothing of the inside, and the large number in AS4_PATH.
-    attributes = loop.routes["10.1.0.1", IPV4, nlri_of(ip_network("10.65.1.0/26"))][0]
-    conn, encoder = loop.up["10.1.0.1"]
-    told = loop.sets.exported(loop.sets.reflected(attributes, IPv4Address("1.1.1.1"), IPv4Address("1.1.1.1")), 64512)
-    stripped = [each for each in told.raw() if each.code != AS_PATH]
+    # And back: with our AS, nothing of the inside, and a large number in AS4_PATH.
+    loop.until("the inside has told its own", lambda: "10.65.2.0/26" in loop.prefixes("10.1.0.2"))
+    told = loop.routes["10.1.0.2", IPV4, nlri_of(ip_network("10.65.2.0/26"))][0]
     path = (AsSegment("as-sequence", (64512, 4200000009)),)
-    other = loop.sets.of(
-        replace(told.path, as_path=path), [*stripped, RawAttribute(TRANSITIVE, AS_PATH, written(path))]
-    )
-    for message in encoder.encode(IPV4, other, ip_address(US), [nlri_of(ip_network("10.99.0.0/16"))]):
+    raw = [each for each in told.raw() if each.code != AS_PATH] + [RawAttribute(TRANSITIVE, AS_PATH, written(path))]
+    large = loop.sets.of(replace(told.path, as_path=path), raw)
+    conn, encoder = loop.up["10.1.0.1"]
+    for message in encoder.encode(IPV4, large, ip_address(US), [nlri_of(ip_network("10.99.0.0/16"))]):
         loop.send(conn, message)
-    loop.until("it is known outside", lambda: outside.routes("p0") == {"10.99.0.0/16"})
+    loop.until("it is known outside", lambda: outside.routes("p0") == {"10.65.2.0/26", "10.99.0.0/16"})
+    said = outside.attributes("10.65.2.0/26", "p0")
+    assert (said["as_path"], said["community"]) == ("64512", "(64512,2)")
+    assert not {"originator_id", "cluster_list", "med"} & set(said)
     said = outside.attributes("10.99.0.0/16", "p0")
     assert said["as_path"] == "64512 4200000009"
-    assert not {"originator_id", "cluster_list", "med"} & set(said)
     assert loop.problems == []
