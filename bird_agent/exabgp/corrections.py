@@ -20,6 +20,7 @@ from exabgp.protocol.family import Family
 from exabgp.reactor.api.processes import Processes
 from exabgp.reactor.api.response.json import JSON
 from exabgp.reactor.asynchronous import ASYNC
+from exabgp.reactor.delay import Delay
 from exabgp.reactor.listener import Listener
 from exabgp.reactor.loop import Reactor
 from exabgp.reactor.peer import Peer
@@ -144,6 +145,16 @@ def _incoming(self: Any) -> bool:
     return bool(_original_incoming(self) or self._accepted)
 
 
+# B15: after a few failures a peer is looked for once a minute, and waits that long when it is back.
+LONGEST_RETRY_S = 5  # as Calico's BIRD has it
+_original_increase: Function = Delay.increase
+
+
+def _increase(self: Any) -> None:
+    self._next = min(self._next, LONGEST_RETRY_S)
+    _original_increase(self)
+
+
 CORRECTIONS: tuple[Correction, ...] = (
     Correction(
         "B1 order of changes to one prefix",
@@ -246,6 +257,11 @@ CORRECTIONS: tuple[Correction, ...] = (
         },
     ),
     Correction(
+        "B15 a minute between two attempts to connect",
+        {(Delay, "increase"): _increase},
+        {"Delay.increase": "9e348b6f1e113f0e", "Delay.backoff": "5a974c949dc74c61"},
+    ),
+    Correction(
         "nothing: what extensions.py leans on",
         {},
         {
@@ -272,6 +288,7 @@ _CLASSES: Mapping[str, type] = {
         JSON,
         Family,
         Listener,
+        Delay,
     )
 }
 
