@@ -13,7 +13,7 @@ from bird_agent import sessions as session_states
 from bird_agent.announcer import Announcer
 from bird_agent.attachment import Attachment
 from bird_agent.bestpath import Peer
-from bird_agent.drain import Drain, Situation
+from bird_agent.drain import PHASES, Drain, Situation
 from bird_agent.exabgp import commands, events, link
 from bird_agent.exabgp.commands import FAMILIES, Family
 from bird_agent.exabgp.events import SpeakerEvent
@@ -292,6 +292,7 @@ class Conversation:
         announcing = any(self._announcer.told(peer) for peer in up)
         if self.drain.step(self.now, Situation(self.synced, up, announcing)):
             self._announcer.set_phase(self.drain.phase)
+            self.notes.append(f"graceful shutdown: {PHASES[self.drain.phase]}")
 
     # What comes of it.
 

@@ -33,6 +33,14 @@ class Phase(Enum):
     WITHDRAWN = "withdrawn"
 
 
+PHASES: Final = {
+    Phase.ANNOUNCING: "over, all routes are announced again",
+    Phase.LEAVING: "all routes are announced with GRACEFUL_SHUTDOWN",
+    Phase.WITHDRAWN: "all routes are withdrawn, the sessions stay",
+}
+"""For the log."""
+
+
 def shaped(
     phase: Phase, session: SessionConfig, announcements: Mapping[IPNetwork, Announcement]
 ) -> Mapping[IPNetwork, Announcement]:

@@ -157,6 +157,11 @@ def test_a_wish_in_the_node_goes_all_the_way_to_the_peers_and_back() -> None:
     assert world.speaker.peers[A].remembered == set()  # a session that comes up is told nothing
     world.agent.on_datastore([wished(None)])
     world.step()
+    assert [note for note in world.notes if note.startswith("graceful shutdown")] == [
+        "graceful shutdown: all routes are announced with GRACEFUL_SHUTDOWN",
+        "graceful shutdown: all routes are withdrawn, the sessions stay",
+        "graceful shutdown: over, all routes are announced again",
+    ]
     assert world.speaker.peers[A].remembered == {ip_network(BLOCKS[0])}
     world.step(1.0)
     assert world.agent.drain_state == (None, None)
