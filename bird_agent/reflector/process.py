@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import random
+import resource
 import signal
 import sys
 import time
@@ -234,6 +235,12 @@ async def _run(config: AgentConfig, identity: Identity | None) -> None:
     await ReflectorProcess(config, OwnNode(config), EtcdDatastore(config.etcd), identity).run()
 
 
+def _allow_descriptors() -> None:
+    """As many sockets as the system lets us have: the usual 1,024 are fewer than there may be clients."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="weft-reflector", description="A BGP route reflector (RFC 4456).")
     parser.parse_args(argv)
@@ -243,6 +250,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     begin(parser, config, f"reflector-{config.node_name}")
+    _allow_descriptors()
     asyncio.run(_run(config, identity))
     return 0
 

@@ -220,7 +220,9 @@ class Reflector:
                         peer, learning.on_refresh_begins(family, now) if begins else learning.on_end_of_rib(family)
                     )
                 case outputs.Treated():
-                    self._note(peer, output.problem)
+                    if output.problem != standing.last_problem:  # a peer that is wrong is so many times
+                        standing.last_problem = output.problem
+                        self._note(peer, output.problem)
                 case _:
                     assert_never(output)
         if (due := standing.deadline) is not None:

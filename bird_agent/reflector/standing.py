@@ -31,6 +31,7 @@ class Standing:
     updates: int = 0
     stalled_since: float | None = None
     held_until: float | None = None
+    last_problem: str = ""
     ends: set[Family] = field(default_factory=set)
     refreshing: set[Family] = field(default_factory=set)
     refresh_asked: set[Family] = field(default_factory=set)

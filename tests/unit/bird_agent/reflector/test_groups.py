@@ -189,6 +189,24 @@ def test_a_slow_member_costs_no_more_than_the_table() -> None:
     assert reader.table == {PREFIXES[number % 6]: number for number in range(4994, 5000)}
 
 
+def test_a_withdrawal_that_a_later_announcement_hid_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The member had the prefix, was in the middle of the log when it was withdrawn, and then brought it itself."""
+    monkeypatch.setattr(groups, "PREFIXES_AT_ONCE", 2)
+    first, second, third = PREFIXES[:3]
+    group, reader, member = Group(Text()), Reader(), MEMBERS[0]
+    group.join(member)
+    group.tell(first, told(0, STRANGER))
+    reader.read(group.advance(member))
+    group.tell(first, None)
+    group.tell(second, told(0, STRANGER))
+    group.tell(third, told(0, STRANGER))
+    group.tell(first, told(0, member))
+    reader.read(group.advance(member))
+    assert not group.up_to_date(member)
+    reader.read(group.advance(member))
+    assert reader.table == {second: 0, third: 0}
+
+
 def test_withdrawn_prefixes_are_forgotten_when_everybody_has_heard() -> None:
     group = Group(Text())
     group.join(MEMBERS[0])
