@@ -155,6 +155,17 @@ def _increase(self: Any) -> None:
     _original_increase(self)
 
 
+# B16: a header that cannot be read is told to the helpers as a NOTIFICATION of the peer's, with an argument too many:
+# the session ends with a traceback and without the NOTIFICATION that it is about. What follows that one tells of it.
+_original_notification: Function = Processes.notification
+
+
+def _notification(self: Any, neighbor: Any, direction: str, code: int, subcode: int, *rest: Any) -> None:
+    data, *headers = rest
+    if len(headers) == 2:
+        _original_notification(self, neighbor, direction, code, subcode, data, *headers)
+
+
 CORRECTIONS: tuple[Correction, ...] = (
     Correction(
         "B1 order of changes to one prefix",
@@ -260,6 +271,11 @@ CORRECTIONS: tuple[Correction, ...] = (
         "B15 a minute between two attempts to connect",
         {(Delay, "increase"): _increase},
         {"Delay.increase": "9e348b6f1e113f0e", "Delay.backoff": "5a974c949dc74c61"},
+    ),
+    Correction(
+        "B16 a bad header ends the session with a traceback",
+        {(Processes, "notification"): _notification},
+        {"Processes.notification": "b31f1cd5fc2d33d6", "Protocol.read_message": "1266df3f50c763ff"},
     ),
     Correction(
         "nothing: what extensions.py leans on",

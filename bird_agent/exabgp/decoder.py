@@ -155,6 +155,7 @@ _graceful = msgspec.json.Decoder(_Capability)
 _multiprotocol = msgspec.json.Decoder(_Multiprotocol)
 _extended_next_hop = msgspec.json.Decoder(_ExtendedNextHop)
 _IPV4_BY_IPV6: Final = "ipv4/unicast/ipv6"
+_NO_NEXT_HOP: Final = "no-nexthop"
 _UNKNOWN: Final = b'"attribute-0x'
 _TRANSITIVE: Final = 0x40
 _PARTIAL: Final = 0x20  # who passes on what it does not know says so
@@ -204,9 +205,13 @@ class Decoder:
             (read_prefix(route.nlri), _next_hop(next_hop, peer))
             for by_next_hop in update.announce.values()
             for next_hop, routes in by_next_hop.items()
+            if next_hop != _NO_NEXT_HOP
             for route in routes
         ]
         withdrawn = [read_prefix(route.nlri) for routes in update.withdraw.values() for route in routes]
+        # A route without a next hop is as good as withdrawn, and the session none the worse for it (RFC 7606 3 d).
+        for by_next_hop in update.announce.values():
+            withdrawn += [read_prefix(route.nlri) for route in by_next_hop.get(_NO_NEXT_HOP, ())]
         return RoutesReceived(peer, path, tuple(announced), tuple(withdrawn))
 
     def _path(self, raw: bytes) -> PathAttributes:

@@ -13,6 +13,7 @@ from tests.conftest import EtcdServer
 from tests.functional.bgp.fabric import AgentNode, Bird, Store, segment, wait_until
 from tests.functional.bgp.forward import Forwarder
 from tests.functional.bgp.pair import BLOCK, FIRST, Pair, configuration
+from tests.functional.bgp.reflectors import CLUSTER, ReflectorNode, Segment
 
 
 @pytest.fixture
@@ -73,3 +74,35 @@ def pair(node: AgentNode, store: Store, netns: Callable[[str], NetNs], tmp_path:
     wait_until("BIRD has our block", lambda: bird.routes("p0") == {BLOCK})
     wait_until("we have its routes", lambda: made.routes() == FIRST)
     return made
+
+
+@pytest.fixture
+def network(netns: Callable[[str], NetNs], tmp_path: Path) -> Segment:
+    return Segment.build(netns, tmp_path)
+
+
+@pytest.fixture
+def make_reflector(network: Segment, etcd: EtcdServer, tmp_path: Path) -> Iterator[Callable[[str, int], ReflectorNode]]:
+    made: list[ReflectorNode] = []
+    forwarders: list[Forwarder] = []
+    host, _, port = etcd.endpoint.rpartition(":")
+
+    def make(name: str, number: int) -> ReflectorNode:
+        inside = network.host(name, number)
+        forwarders.append(Forwarder(inside, 2379, (host, int(port))))
+        made.append(ReflectorNode(name, inside, tmp_path / name, {"ETCD_ENDPOINTS": "http://127.0.0.1:2379"}))
+        return made[-1]
+
+    yield make
+    for node in made:
+        if node.process is not None:
+            print(f"--- {node.name}\n{node.log()[-5000:]}")
+            node.process.signal(15)
+    for forwarder in forwarders:
+        forwarder.close()
+
+
+@pytest.fixture
+def reflector(make_reflector: Callable[[str, int], ReflectorNode], store: Store) -> ReflectorNode:
+    store.node("rr", "10.1.0.1/24", address6="fd01::1/64", cluster_id=CLUSTER)
+    return make_reflector("rr", 1)

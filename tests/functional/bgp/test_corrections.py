@@ -292,7 +292,7 @@ def test_a_route_for_many_peers_costs_each_of_them_one_step_and_no_copy(inject: 
     assert (Counted.compared <= 200, SilentNeighbor.copies) == (True, 0)
 
 
-@pytest.mark.parametrize("left_out", ["", pytest.param("B9", marks=UNCORRECTED)], ids=["corrected", "uncorrected"])
+@pytest.mark.parametrize("left_out", ["", pytest.param("B9,B11", marks=UNCORRECTED)], ids=["corrected", "uncorrected"])
 def test_a_line_written_to_a_dead_helper_stops_no_session(speaker: Speaker, bird: Bird, left_out: str) -> None:
     speaker.start(left_out)
     wait_until("established", lambda: bird.established("p0"))
@@ -377,3 +377,23 @@ def test_a_peer_that_connects_together_with_a_stranger_is_answered(
         except TimeoutError:
             said = b""
         assert said[:16] == b"\xff" * 16
+
+
+@pytest.mark.parametrize("left_out", ["", pytest.param("B16", marks=UNCORRECTED)], ids=["corrected", "uncorrected"])
+def test_a_message_with_a_bad_header_is_answered_with_a_notification(
+    speaker: Speaker, netns: Callable[[str], NetNs], left_out: str
+) -> None:
+    tor = netns("tor")
+    segment(speaker.netns, tor, "up0", "10.1.0.1/24", "10.1.0.254/24")
+    speaker.configure(["10.1.0.254"], passive=True)
+    speaker.start(left_out)
+    speaker.say("weft sync")
+    wait_until("the speaker answers", lambda: speaker.heard(type="weft-synced"))
+    with tor.enter():
+        peer = socket.create_connection(("10.1.0.1", 179), timeout=10)
+    with peer:
+        peer.sendall(bytes(16) + bytes.fromhex("001304"))
+        said = b"".join(iter(lambda: peer.recv(4096), b""))
+    last = said[said.rindex(b"\xff" * 16) :]
+    assert (last[18], last[19], last[20]) == (3, 1, 1)
+    assert "Traceback" not in speaker.paths.log.read_text()

@@ -4,56 +4,21 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network
-from pathlib import Path
 
 import pytest
 
 from lab.netns import NetNs
 from lab.speakers.driver import Speakers
 from lab.speakers.wire import How, Script
-from tests.conftest import EtcdServer
 from tests.functional.bgp.fabric import Bird, Store, wait_until
-from tests.functional.bgp.forward import Forwarder
 from tests.functional.bgp.pair import nothing_deleted
 from tests.functional.bgp.reflectors import CLUSTER, ReflectorNode, Segment, clients, session
 from weft.model import keys
 from weft.model.bgp import BGPPassword, SecretKeySelector
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture
-def network(netns: Callable[[str], NetNs], tmp_path: Path) -> Segment:
-    return Segment.build(netns, tmp_path)
-
-
-@pytest.fixture
-def make_reflector(network: Segment, etcd: EtcdServer, tmp_path: Path) -> Iterator[Callable[[str, int], ReflectorNode]]:
-    made: list[ReflectorNode] = []
-    forwarders: list[Forwarder] = []
-    host, _, port = etcd.endpoint.rpartition(":")
-
-    def make(name: str, number: int) -> ReflectorNode:
-        inside = network.host(name, number)
-        forwarders.append(Forwarder(inside, 2379, (host, int(port))))
-        made.append(ReflectorNode(name, inside, tmp_path / name, {"ETCD_ENDPOINTS": "http://127.0.0.1:2379"}))
-        return made[-1]
-
-    yield make
-    for node in made:
-        if node.process is not None:
-            print(f"--- {node.name}\n{node.log()[-5000:]}")
-            node.process.signal(15)
-    for forwarder in forwarders:
-        forwarder.close()
-
-
-@pytest.fixture
-def reflector(make_reflector: Callable[[str, int], ReflectorNode], store: Store) -> ReflectorNode:
-    store.node("rr", "10.1.0.1/24", address6="fd01::1/64", cluster_id=CLUSTER)
-    return make_reflector("rr", 1)
 
 
 def scrape(netns: NetNs) -> str:

@@ -85,6 +85,11 @@ RICH = (
             id="announce and withdraw",
         ),
         pytest.param(
+            lines.update({"no-nexthop": ["10.9.0.0/24"]}, []),
+            RoutesReceived(PEER, PathAttributes(origin=0, local_preference=100), (), (ip_network("10.9.0.0/24"),)),
+            id="announced without a next hop",
+        ),
+        pytest.param(
             lines.packed("10.1.0.2", "180a0900", "180a0800"),
             RoutesReceived(
                 PEER,

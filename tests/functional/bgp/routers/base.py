@@ -97,6 +97,8 @@ class Router(ABC):
     name = ""
     restarts_gracefully = True
     """It asks its peers to keep its routes while it restarts (RFC 4724 3)."""
+    internal_gtsm = True
+    """It has TTL security on sessions within an AS."""
     sends_back = False
     """It announces a neighbour's routes to that neighbour, too, whom the AS path keeps from using them."""
 
@@ -123,7 +125,8 @@ class Router(ABC):
         """The opposite of `shut_down`."""
 
     @abstractmethod
-    def announce(self, route: Announced) -> None: ...
+    def announce(self, route: Announced) -> None:
+        """Until it is started again, which is with `setup`."""
 
     @abstractmethod
     def withdraw(self, prefix: str) -> None: ...

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 from lab.process import start
 from tests.functional.bgp.fabric import wait_until
@@ -12,8 +11,10 @@ from tests.functional.bgp.routers.base import RESTART_TIME_S, Announced, Learnt,
 
 class BirdRouter(Router):
     name = "bird"
+    _announced: tuple[Announced, ...] = ()
 
     def start(self, *, restarted: bool = False) -> None:
+        self._announced = self.setup.announced
         path = self._write("bird.conf", self._configuration())
         argv = ["bird", "-f", "-c", str(path), "-s", self._control, *(["-R"] if restarted else [])]
         self.processes.append(start(self.name, argv, log=self.directory / "bird.log", netns=self.netns))
@@ -46,11 +47,11 @@ class BirdRouter(Router):
         self._birdc(f"enable {protocol(address)}")
 
     def announce(self, route: Announced) -> None:
-        self.setup = replace(self.setup, announced=(*self.setup.announced, route))
+        self._announced = (*self._announced, route)
         self._reconfigure()
 
     def withdraw(self, prefix: str) -> None:
-        self.setup = replace(self.setup, announced=tuple(r for r in self.setup.announced if r.prefix != prefix))
+        self._announced = tuple(route for route in self._announced if route.prefix != prefix)
         self._reconfigure()
 
     def refresh(self, address: str) -> None:
@@ -70,7 +71,7 @@ class BirdRouter(Router):
     def _configuration(self) -> str:
         parts = [f"router id {self.setup.router_id};", "log stderr all;", "protocol device {}"]
         for version in (4, 6):
-            routes = " ".join(static(route) for route in self.setup.announced if route.version == version)
+            routes = " ".join(static(route) for route in self._announced if route.version == version)
             parts.append(f"protocol static own{version} {{ {family(version)}; {routes} }}")
         parts += [self._session(each) for each in self.setup.neighbours]
         return "\n".join(parts) + "\n"

@@ -13,6 +13,7 @@ from tests.functional.bgp.routers.base import Announced, Learnt, Neighbour, Rout
 class OpenbgpdRouter(Router):
     name = "openbgpd"
     restarts_gracefully = False  # it sends and takes the end-of-RIB, and keeps routes of others; its own time is 0
+    internal_gtsm = False
 
     def start(self, *, restarted: bool = False) -> None:
         path = self._write("bgpd.conf", self._configuration())
@@ -32,13 +33,14 @@ class OpenbgpdRouter(Router):
         found = next((path for path in self._received(address) if path["prefix"] == prefix), None)
         if found is None:
             return None
+        others = {name: value for each in found.get("attributes", ()) for name, value in each.items()}
         return Learnt(
             next_hop=found["exit_nexthop"],
             as_path=tuple(map(int, found["aspath"].split())),
             communities=frozenset(found.get("communities", ())),
             large_communities=frozenset(found.get("large_communities", ())),
-            originator=found.get("originator"),
-            clusters=tuple(found.get("cluster_list", ())),
+            originator=others.get("originator"),
+            clusters=tuple(others.get("cluster_list", ())),
         )
 
     def shut_down(self, address: str) -> None:
