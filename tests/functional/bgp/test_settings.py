@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
+from bird_agent.reflector.sockets import listener
 from lab.netns import NetNs
 from tests.functional.bgp.fabric import AgentNode, Bird, Store, bird_configuration, segment, wait_until
 from weft.model.bgp import BGPFilterRuleV4
@@ -77,3 +80,21 @@ def test_the_other_end_of_a_peering_is_there_by_itself_unless_it_is_manual(
     wait_until("n2 has no session any more", lambda: not first.routes() and not second.routes())
     store.peer("back", node="n2", peer_ip="10.1.0.1", as_number=AsNumber(64512))
     wait_until("until somebody says so", lambda: set(second.routes()) == {BLOCK})
+
+
+def test_a_reflector_of_the_node_has_the_port_at_its_own_address_beside_the_speaker(
+    node: AgentNode, store: Store, netns: Callable[[str], NetNs]
+) -> None:
+    tor = netns("tor")
+    segment(node.netns, tor, "up0", "10.1.0.1/24", "10.1.0.254/24")
+    node.netns.ip("address", "add", "10.1.0.7/32", "dev", "up0")
+    store.node("n1", "10.1.0.1/24")
+    node.start()
+    wait_until("the speaker listens on all addresses", lambda: "0.0.0.0:179" in listening(node))
+    with node.netns.enter():
+        own = listener(ip_address("10.1.0.7"), 179)
+    with own, tor.enter(), socket.create_connection(("10.1.0.7", 179), timeout=10) as caller:
+        own.setblocking(True)
+        accepted, _ = own.accept()
+        with accepted:
+            assert accepted.getpeername() == caller.getsockname()
