@@ -63,7 +63,7 @@ class Store:
     """Writes resources as Calico stores them, past the agents."""
 
     def __init__(self, endpoint: str) -> None:
-        self._endpoint = endpoint
+        self.endpoint = endpoint
 
     def put(self, key: keys.Key, value: Any) -> None:
         self._etcdctl("put", keys.path(key), stdin=codec.encode_stored(value))
@@ -117,7 +117,7 @@ class Store:
 
     def _etcdctl(self, *arguments: str, stdin: bytes | None = None) -> None:
         subprocess.run(
-            ["etcdctl", "--endpoints", self._endpoint, *arguments],
+            ["etcdctl", "--endpoints", self.endpoint, *arguments],
             input=stdin,
             check=True,
             capture_output=True,
