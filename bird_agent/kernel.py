@@ -224,8 +224,8 @@ class KernelView:
         if prefix.network_address in self._neighbors:
             changes.underlay = True
         if exists and _leads_to_workload(route):
-            self._workloads[prefix] = _link_of(route)
-            changes.added[prefix] = self.name_of(_link_of(route))
+            self._workloads[prefix] = link = _link_of(route)
+            changes.added[prefix] = self.name_of(link)
             changes.removed.discard(prefix)
         elif prefix in self._workloads:
             del self._workloads[prefix]
@@ -266,7 +266,8 @@ def _leads_to_workload(route: Route) -> bool:
 
 
 def _link_of(route: Route) -> int | None:
-    return next((hop.link for hop in route.target.hops), None)
+    hops = route.target.hops
+    return hops[0].link if hops else None
 
 
 def _place(route: Route) -> _Place:
