@@ -45,6 +45,7 @@ from bird_agent.speaker_config import neighbor_of
 from bird_agent.status import BirdAgentStatus
 from bird_agent.surroundings import SecretFiles, look_around
 from bird_agent.virtual import VirtualAddresses
+from bird_agent.waiting import is_set_within
 from weft.admin.metrics import MetricsServer
 from weft.admin.server import AdminServer
 from weft.admin.services.bgp import BgpServer
@@ -241,11 +242,8 @@ class Daemon:
 
     async def _step_forever(self) -> None:
         while True:
-            try:
-                await asyncio.wait_for(self._wake.wait(), TICK_S)
+            if await is_set_within(self._wake, TICK_S):
                 await asyncio.sleep(GATHER_S)
-            except TimeoutError:
-                pass
             self._wake.clear()
             if self._kernel.behind:
                 self._read_kernel()

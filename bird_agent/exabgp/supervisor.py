@@ -22,6 +22,7 @@ from pathlib import Path
 from bird_agent.exabgp.configuration import digest_of, without_passwords
 from bird_agent.exabgp.launcher import EXIT_REFUSED
 from bird_agent.exabgp.spool import DEFAULT_LIMIT_BYTES
+from bird_agent.waiting import is_set_within
 from weft import singleton
 from weft.model.address import IPAddress
 
@@ -158,9 +159,7 @@ class SpeakerSupervisor:
                 return False
             self._reported.clear()
             os.kill(pid, signal.SIGUSR1)
-            try:
-                await asyncio.wait_for(self._reported.wait(), RELOAD_TIMEOUT_S)
-            except TimeoutError:
+            if not await is_set_within(self._reported, RELOAD_TIMEOUT_S):
                 log.warning("the speaker did not report a reload within %.0f s; asking again", RELOAD_TIMEOUT_S)
         return self._running_digest == self._desired_digest
 
@@ -254,7 +253,8 @@ class SpeakerSupervisor:
             stderr=subprocess.PIPE,
         )
         try:
-            _, errors = await asyncio.wait_for(process.communicate(), VALIDATE_TIMEOUT_S)
+            async with asyncio.timeout(VALIDATE_TIMEOUT_S):
+                _, errors = await process.communicate()
         finally:
             if process.returncode is None:
                 process.kill()

@@ -44,7 +44,6 @@ ROUNDS = 20
 IDLE_S = 60
 SETTLE_S = 15
 BLOCK = IPv4Network("10.65.200.0/26")
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 BIRD = """router id %(address)s;
 log stderr { fatal };
@@ -219,11 +218,8 @@ def _start_peers(stack: ExitStack, place: Place, node: IPv4Address) -> Speakers:
 
 def cpu_s(netns: NetNs) -> float:
     """Used so far by all processes in the namespace."""
-    total = 0
-    for one in process.in_netns(netns):
-        fields = Path(f"/proc/{one.pid}/stat").read_text().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / TICKS_PER_S
+    tasks = (task for one in process.in_netns(netns) for task in Path(f"/proc/{one.pid}/task").iterdir())
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
 def _has_all(netns: NetNs) -> bool:

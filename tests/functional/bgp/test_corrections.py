@@ -303,7 +303,7 @@ def test_a_line_written_to_a_dead_helper_stops_no_session(speaker: Speaker, bird
     # longer than what Python's own buffer before the pipe takes.
     speaker.process.signal(signal.SIGSTOP)
     os.kill(helper, signal.SIGKILL)
-    routes = [f"192.0.{number}.0/24" for number in range(3, 200)] + [f"100.{n}.0.0/16" for n in range(64, 255)]
+    routes = [f"100.{64 + number // 256}.{number % 256}.0/24" for number in range(2000)]
     body = "local 10.1.0.254 as 64512; neighbor 10.1.0.1 as 64512; hold time 9;"
     bird.reconfigure(bird_configuration("10.1.0.254", [body], routes))
     time.sleep(0.5)
