@@ -206,8 +206,8 @@ class KernelView:
 
     def _on_route(self, notification: Message, changes: KernelChanges) -> None:
         route = self._interesting(notification)
-        if route is None or OWNER.in_place_of(route):
-            changes.own.append(notification)  # also somebody else's where ours may be, which the table decides
+        if route is None or route.protocol != FABRIC_PROTOCOL or route.metric:
+            changes.own.append(notification)  # also somebody else's: it may stand where ours was, as the tables decide
         if route is None:
             return
         if route.protocol == FABRIC_PROTOCOL:

@@ -61,6 +61,17 @@ def test_connected_networks_other_routes_and_workloads_are_told_apart(
     assert received(view).removed == {ip_network("10.65.0.5/32")}
 
 
+def test_what_may_stand_where_a_route_of_ours_was_is_told_whatever_its_metric(
+    pair: tuple[NetNs, NetNs], view: KernelView
+) -> None:
+    here = pair[0]
+    here.ip("route", "add", "10.65.0.5/32", "dev", "lo", "proto", "80")
+    assert received(view).own == []  # a local workload's, which is no place of ours
+    for protocol, metric in (("186", "1024"), ("186", "77"), ("static", "1024"), ("static", "77")):
+        here.ip("route", "replace", "203.0.113.0/24", "via", "10.1.0.2", "proto", protocol, "metric", metric)
+        assert len(received(view).own) == 1
+
+
 def test_a_link_that_loses_its_other_end_is_not_up_any_more(pair: tuple[NetNs, NetNs], view: KernelView) -> None:
     def carries() -> bool:
         view.receive()
