@@ -162,7 +162,7 @@ class Network:
                 log.warning("connection from %s: %s", peer, error)
                 accepted.close()
                 continue
-            self._established(_Connection(peer, accepted), incoming=True)
+            self._established(_Connection(standing.learning.peer, accepted), incoming=True)
 
     # Connections.
 

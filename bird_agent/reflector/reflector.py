@@ -15,6 +15,7 @@ from bird_agent.exabgp.commands import Family
 from bird_agent.holdoffs import HOLD_OFF_S, HoldOffs
 from bird_agent.policy import Policies
 from bird_agent.reflector import outputs
+from bird_agent.reflector.addresses import remembered
 from bird_agent.reflector.attributes import AttributeSets
 from bird_agent.reflector.errors import Stop
 from bird_agent.reflector.exabgp_codec import write_refresh
@@ -108,7 +109,7 @@ class Reflector:
         self._hungry.update(self.peers)
         for peer, wanted in plan.sessions.items():
             if peer not in self.peers:
-                self._begin(wanted, learning.get(peer) or Learning(peer), now)
+                self._begin(wanted, learning.get(peer) or Learning(remembered(peer)), now)
             else:
                 self._limit(peer, now)
 

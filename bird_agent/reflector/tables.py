@@ -42,6 +42,7 @@ _Key = tuple[object, Audience, Family]
 class _Channel:
     """One group, and what has been decided for it about attribute sets, which come many times each."""
 
+    key: _Key
     audience: Audience
     family: Family
     encoder: Encoder
@@ -76,7 +77,7 @@ class Tables:
         self._mistakes = Importer(Own(), Policies(), lambda _: "")
         self._reflection = Reflection(IPv4Address(0), self._roles, sets)
         self._channels: dict[_Key, _Channel] = {}
-        self._joined: dict[IPAddress, tuple[Negotiated, dict[Family, _Key]]] = {}
+        self._joined: dict[IPAddress, tuple[Negotiated, dict[Family, _Channel]]] = {}
         self.rib = Rib(self._judge_import, lambda peer: bool(self._policies.of(peer).imports))
 
     # Who the peers are.
@@ -110,16 +111,16 @@ class Tables:
     def _regroup(self) -> dict[IPAddress, list[bytes]]:
         """Peers whose audience is another one now change groups; their sessions stay."""
         farewells: dict[IPAddress, list[bytes]] = {}
-        for peer, (negotiated, keys) in list(self._joined.items()):
+        for peer, (negotiated, channels) in list(self._joined.items()):
             wanted = self._audiences.get(peer)
-            if wanted is None or all(audience == wanted for _, audience, _ in keys.values()):
+            if wanted is None or all(channel.audience == wanted for channel in channels.values()):
                 continue
-            held = {family: self._channels[key].group.held(peer) for family, key in keys.items()}
+            held = {family: channel.group.held(peer) for family, channel in channels.items()}
             self.leave(peer)
             self.join(peer, negotiated)
             farewells[peer] = []
             for family, prefixes in held.items():
-                channel = self._channels[self._joined[peer][1][family]]
+                channel = self._joined[peer][1][family]
                 gone = [nlri for nlri in prefixes if channel.group.told(nlri, peer) is None]
                 farewells[peer] += channel.encoder.withdraw(family, gone) if gone else []
         return farewells
@@ -177,26 +178,31 @@ class Tables:
     def join(self, peer: IPAddress, negotiated: Negotiated) -> None:
         """The session is up, and the peer knows nothing yet."""
         audience = self._audiences[peer]
-        keys: dict[Family, _Key] = {
-            family: (negotiated.group, audience, family) for family in FAMILIES if family in negotiated.families
-        }
-        for family, key in keys.items():
-            channel = self._channels.get(key)
-            if channel is None:
-                encoder = Encoder(negotiated)
-                channel = self._channels[key] = _Channel(audience, family, encoder, Group(_OfFamily(encoder, family)))
-                self._tell_all(channel)
-            channel.group.join(peer)
-        self._joined[peer] = negotiated, keys
+        channels: dict[Family, _Channel] = {}
+        for family in FAMILIES:
+            if family in negotiated.families:
+                channel = channels[family] = self._channel((negotiated.group, audience, family), negotiated)
+                channel.group.join(peer)
+        self._joined[peer] = negotiated, channels
+
+    def _channel(self, key: _Key, negotiated: Negotiated) -> _Channel:
+        """That of the group, which a first member brings to life."""
+        channel = self._channels.get(key)
+        if channel is None:
+            _, audience, family = key
+            encoder = Encoder(negotiated)
+            channel = _Channel(key, audience, family, encoder, Group(_OfFamily(encoder, family)))
+            self._channels[key] = channel
+            self._tell_all(channel)
+        return channel
 
     def leave(self, peer: IPAddress) -> None:
         """The session is gone. Nothing happens to what the peer said."""
-        _, keys = self._joined.pop(peer)
-        for key in keys.values():
-            group = self._channels[key].group
-            group.leave(peer)
-            if not group:
-                del self._channels[key]
+        _, channels = self._joined.pop(peer)
+        for channel in channels.values():
+            channel.group.leave(peer)
+            if not channel.group:
+                del self._channels[channel.key]
 
     def choose(self) -> int:
         """Choose best paths where something changed, and tell the groups; how many changed."""
@@ -212,11 +218,11 @@ class Tables:
     def groups(self, peer: IPAddress) -> list[tuple[Family, Group]]:
         """Those that a peer that is up is in, one a family."""
         joined = self._joined.get(peer)
-        return [] if joined is None else [(family, self._channels[key].group) for family, key in joined[1].items()]
+        return [] if joined is None else [(family, channel.group) for family, channel in joined[1].items()]
 
     def end_of_rib(self, peer: IPAddress, family: Family) -> bytes:
-        _, keys = self._joined[peer]
-        return self._channels[keys[family]].encoder.end_of_rib(family)
+        _, channels = self._joined[peer]
+        return channels[family].encoder.end_of_rib(family)
 
     def told(self, peer: IPAddress) -> Iterator[tuple[Family, Nlri, Told]]:
         """All that the peer is told."""
@@ -236,7 +242,7 @@ class Tables:
             return "the session is down"
         if family not in joined[1]:
             return f"{family} was not agreed on"
-        channel = self._channels[joined[1][family]]
+        channel = joined[1][family]
         answer = self._reflection.judge(channel.audience, route, family, nlri)
         return answer if isinstance(answer, str) else channel.intern(answer)
 
