@@ -1,9 +1,9 @@
 """The connections of a reflector: sockets in one epoll set, which the event loop sees as one descriptor.
 
 It carries out what `Reflector` says and tells it what happened, and decides only what belongs to sockets: a connection
-that takes no more is given nothing until it does, and changes are gathered for as long as telling the last ones took,
-so that many of them cost one round of writing. An event loop's own readers and writers would cost a call-back and a
-scheduler's turn for each socket and event (ADR 0155)."""
+that takes no more is given nothing until it does, and changes are gathered for twice as long as telling the last ones
+took, so that many of them cost one round of writing. An event loop's own readers and writers would cost a call-back
+and a scheduler's turn for each socket and event (ADR 0155)."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ _PIECES_AT_ONCE: Final = 64
 _LAST_WORDS_S: Final = 5.0
 _FINEST_TICK_S: Final = 0.05
 _REBIND_S: Final = 5.0
+_REST: Final = 2.0
 Address = tuple[IPAddress, int]
 
 
@@ -349,7 +350,7 @@ class Network:
             self._flush = asyncio.get_running_loop().call_later(delay, self._on_flush)
 
     def _on_flush(self) -> None:
-        """Tell the peers what is new. What takes a while is not done again before as much time has passed."""
+        """Tell the peers what is new. What takes a while is not done again before twice as much time has passed."""
         self._flush = None
         began = self._clock()
         if self._reflector.choose(began):
@@ -359,7 +360,7 @@ class Network:
                     self._feed(peer, connection)
         self._carry_out()
         ended = self._clock()
-        self._rest_until = ended + (ended - began)
+        self._rest_until = ended + _REST * (ended - began)
 
     def _feed(self, peer: IPAddress, connection: _Connection) -> None:
         while pieces := self._reflector.advance(peer):
