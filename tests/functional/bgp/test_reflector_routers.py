@@ -108,14 +108,20 @@ def test_as_a_client_it_gets_what_others_have_and_they_what_it_has_whoever_resta
 def test_as_no_client_it_gets_what_clients_have_and_gives_to_them_alone(
     router: Router, reflector: ReflectorNode, network: Segment, store: Store
 ) -> None:
-    """Peers of the reflector's own cluster are no clients of it."""
-    store.node("router", f"{ROUTER[4]}/24", address6=f"{ROUTER[6]}/64", cluster_id=CLUSTER)
+    """Nodes of the reflector's own cluster are no clients of it."""
+    store.node("router", f"{ROUTER[4]}/24", cluster_id=CLUSTER)
     store.node("other", "10.1.0.12/24", cluster_id=CLUSTER)
-    clients(store, [11, 12])
-    client = network.bird(11, session(11) + "\n" + session(11, family="ipv6"))
-    other = network.bird(12, session(12))
+    store.peer("cluster", node="rr", peer_selector="has(reflector)")
+    clients(store, [11])
+    client, other = network.bird(11, session(11)), network.bird(12, session(12))
+    router.setup = Setup(
+        asn=AS,
+        router_id=ROUTER[4],
+        neighbours=(Neighbour(address=REFLECTOR[4], local=ROUTER[4], asn=AS),),
+        announced=(OWN,),
+    )
     router.start()
-    known_to(reflector, store, router)
+    reflector.start()
     wait_until("the client has all", lambda: client.routes("rr1_ipv4") == {OWN.prefix, "10.65.12.0/26"})
     wait_until("the router has the client's", lambda: router.learnt(REFLECTOR[4]) == {"10.65.11.0/26"})
     wait_until("the other one, too", lambda: other.routes("rr1_ipv4") == {"10.65.11.0/26"})
