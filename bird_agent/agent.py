@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_network
 from typing import Literal
 
 from bird_agent.announcer import Announcer
 from bird_agent.attachment import Step
+from bird_agent.automatic.client import Automatic
+from bird_agent.automatic.sight import Eyes
 from bird_agent.bestpath import Local
 from bird_agent.bfd.wire import Report, Wanted
 from bird_agent.conversation import Conversation
@@ -25,7 +27,7 @@ from bird_agent.nexthops import Underlay
 from bird_agent.pathwatch import PathWatch
 from bird_agent.rib import Rib
 from bird_agent.rulebook import Rulebook
-from bird_agent.session_config import Needs, Peering, Problem, Surroundings
+from bird_agent.session_config import Needs, Peering, Problem, SessionKind, Surroundings
 from bird_agent.sessions import Sessions
 from weft.datastore.syncer import SyncEvent
 from weft.model.address import IPAddress, IPNetwork
@@ -41,9 +43,16 @@ class Agent:
     """See the module. Not thread-safe: one loop owns it."""
 
     def __init__(
-        self, node_name: str, started_at: float, router_id: IPv4Address | Literal["hash"] | None = None
+        self,
+        node_name: str,
+        started_at: float,
+        router_id: IPv4Address | Literal["hash"] | None = None,
+        fresh: bool = False,
     ) -> None:
-        self._view = DatastoreView(node_name, router_id)
+        """`fresh`: no speaker was running when this agent started, so there are no sessions to lose."""
+        self._node_name = node_name
+        self.automatic = Automatic(node_name, fresh)
+        self._view = DatastoreView(node_name, router_id, self.automatic.records)
         self._surroundings = Surroundings()
         self._planned: Peering | None = None
         self.hold_offs = HoldOffs()
@@ -53,6 +62,8 @@ class Agent:
         self.conversation = Conversation(self.rib, self.announcer, started_at)
         self._swept = False
         self._concern = Concern.NOTHING
+        self._reflecting: frozenset[IPAddress] = frozenset()
+        """Addresses of the reflector on this node."""
         self._next_peering: Peering | None = None
 
     # The rest of the node.
@@ -124,6 +135,11 @@ class Agent:
             return
         concern, self._concern = self._concern, Concern.NOTHING
         if concern & Concern.SESSIONS:
+            self.automatic.on_fabric(self._view.fabric())
+        if concern & Concern.REFLECTORS:
+            self._on_records()
+        if concern & Concern.SESSIONS:
+            self._decide()
             self._on_resources()
         if concern & Concern.POLICY:
             self.rulebook.set_policies(self._view.policies(self.peering))
@@ -146,6 +162,7 @@ class Agent:
         established = [session.peer for session in self.sessions if session.established]
         adjacent = [peer for peer in established if self.forwarding.is_adjacent(peer)]
         self.forwarding.set_underlay(underlay)
+        self._set_gateways()
         self.rulebook.on_underlay()
         for peer in established:
             if self.forwarding.is_link_down(peer):
@@ -174,8 +191,32 @@ class Agent:
         if why is not None and session is not None and session.established:
             self.conversation.on_path_lost(report.peer, why, commands.cease(report.peer, BFD_DOWN))
 
+    def _on_records(self) -> None:
+        """What is said about automatic reflectors has changed; sessions follow in their own time."""
+        self.automatic.on_records()
+        own = self.automatic.records.serving.get(self._node_name)
+        addresses = frozenset(() if own is None else own.addresses)
+        if addresses != self._reflecting:
+            before, self._reflecting = self._reflecting, addresses
+            added = {ip_network(each): "lo" for each in addresses - before}
+            self.rulebook.on_workloads(added, map(ip_network, before - addresses))
+            self._on_own()
+
+    def _decide(self) -> bool:
+        """Whether there should be other sessions with the mesh or with reflectors."""
+        candidates = self.rulebook.exports.candidates
+        eyes = Eyes(
+            self.peering,
+            self.sessions,
+            self.announcer,
+            self.rib,
+            lambda prefix: (found := candidates.get(prefix)) is not None and found.announced,
+        )
+        now = self.conversation.now
+        return self.automatic.decide(lambda kind: eyes.look(kind, now), now)
+
     def _on_resources(self) -> None:
-        self._planned = planned = self._view.peering(self._surroundings)
+        self._planned = planned = self._view.peering(self._surroundings, self.automatic.sessions)
         if planned is not None:
             self.hold_offs.on_planned(dict(planned.sessions))
         self._on_planned()
@@ -199,24 +240,37 @@ class Agent:
         if planned is None:
             # A node that is no longer registered has nobody to peer with; where it listened does no harm.
             self._next_peering = None if before is None else replace(before, sessions={}, virtual=())
-            self.forwarding.set_gateways({})
+            self._set_gateways()
             return
-        gateways = {one.peer: one.gateway for one in planned.sessions.values() if one.gateway is not None}
-        self.forwarding.set_gateways(gateways)
+        self._set_gateways()
         local = Local(planned.asn, planned.router_id, planned.cluster_id)
         if before is None or local != Local(before.asn, before.router_id, before.cluster_id):
             self.rib.set_local(local)
         self.conversation.name_peers()
 
+    def _set_gateways(self) -> None:
+        """A reflector's node is the way to it where that is on a network of ours; elsewhere it is what is learnt."""
+        sessions = () if self.peering is None else self.peering.sessions.values()
+        self.forwarding.set_gateways(
+            {
+                one.peer: one.gateway
+                for one in sessions
+                if one.gateway is not None
+                and (one.kind is not SessionKind.REFLECTOR or self.forwarding.is_adjacent(one.gateway))
+            }
+        )
+
     def _on_own(self) -> None:
         planned = self.peering
         addresses = frozenset() if planned is None else frozenset([*planned.addresses, *planned.virtual])
-        self.rulebook.set_own(addresses, self._view.blocks, self._view.advertising())
+        self.rulebook.set_own(addresses | self._reflecting, self._view.blocks, self._view.advertising())
 
     # The speaker. What `conversation` takes by itself, the daemon gives it.
 
     def on_speaker(self, event: SpeakerEvent) -> None:
         self.conversation.on_event(event)
+        if isinstance(event, events.SessionUp | events.SessionDown | events.EndOfRib | events.SyncEnd):
+            self.automatic.on_session()
         if not self.conversation.synced:
             return  # history: how it stands now is said at its end
         if isinstance(event, events.RoutesReceived):
@@ -241,6 +295,8 @@ class Agent:
         self.conversation.on_tick(now)
         if self.hold_offs.on_tick(now):
             self._on_planned()
+        if self._view.in_sync and self.automatic.due(now) and self._decide():
+            self._on_resources()
         done = Step(self._next_peering, *self.conversation.take())
         self._next_peering = None
         if not self._view.in_sync:

@@ -61,6 +61,10 @@ class Announcer:
     def told(self, peer: IPAddress) -> Mapping[IPNetwork, Announcement]:
         return self._told.get(peer, {})
 
+    def has_told(self, peer: IPAddress) -> bool:
+        """Everything, end-of-RIB included, since its session came up."""
+        return peer in self._told and peer not in self._end_of_rib_due
+
     def next_commands(
         self, sessions: Mapping[IPAddress, SessionConfig], exporter: Exporter, complete: bool = True
     ) -> list[bytes]:

@@ -21,6 +21,8 @@ from prometheus_client import CollectorRegistry
 
 from bird_agent import workload_view
 from bird_agent.agent import Agent
+from bird_agent.automatic.publisher import Publisher
+from bird_agent.automatic.runner import stop_reflector
 from bird_agent.bfd.client import BfdClient, stop_bfd
 from bird_agent.bfd.wire import Report
 from bird_agent.datastore_view import watched_prefixes
@@ -46,6 +48,7 @@ from bird_agent.status import BirdAgentStatus
 from bird_agent.surroundings import SecretFiles, look_around
 from bird_agent.virtual import VirtualAddresses
 from bird_agent.waiting import is_set_within
+from weft import singleton
 from weft.admin.metrics import MetricsServer
 from weft.admin.server import AdminServer
 from weft.admin.services.bgp import BgpServer
@@ -78,12 +81,13 @@ class Daemon:
             log.info("%d routes of an earlier run are kept until everything has been learnt again", kept)
         self._kernel = KernelView(silent_ports=[self._requests.port])
         self._secrets = SecretFiles(config.bgp_secrets_dir, config.namespace)
-        self._agent = Agent(config.node_name, started_at, config.router_id)
         self._store = EtcdDatastore(config.etcd)
         self._syncer = Syncer(self._store, watched_prefixes(config.node_name))
         self._workloads = Syncer(self._store, workload_view.watched_prefixes())
         self._virtual = VirtualAddresses(self._requests)
         self._paths = SpeakerPaths(config.run_dir, spool_bytes)
+        fresh = singleton.holder(self._paths.lock) is None
+        self._agent = Agent(config.node_name, started_at, config.router_id, fresh)
         self._supervisor = SpeakerSupervisor(self._paths, self._on_speaker_running, self._on_speaker_ended)
         self._client = LinkClient(self._paths.socket, self)
         self._status = BirdAgentStatus(
@@ -92,6 +96,7 @@ class Daemon:
         self._bfd = BfdClient(config.run_dir, self._on_bfd, self._agent.paths.on_lost)
         self._inspection = BgpInspection(self._agent, self._kernel, self._tables, self._speaker_text)
         self._reporter = Reporter(self._store, config.node_name, self._agent, started_at)
+        self._publisher = Publisher(self._store, config, self._agent.automatic)
         self._convergence = Convergence()
         self._metrics = BgpMetrics(self._convergence)
         self._metrics_due = 0.0
@@ -129,6 +134,7 @@ class Daemon:
                         self._bfd.run(),
                         self._reporter.run(),
                         self._reporter.run_node_statuses(),
+                        self._publisher.run(),
                         self._attach(),
                     )
                 ]
@@ -374,6 +380,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command == "stop-speaker":
         stop_speaker(paths)
         stop_bfd(config.run_dir)
+        stop_reflector(config.run_dir)
         return 0
     begin(parser, config, "bird-agent")
     refused = False
@@ -386,6 +393,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if os.environ.get("WEFT_SPEAKER_LIFETIME", "") == "agent":
         stop_speaker(paths)
         stop_bfd(config.run_dir)
+        stop_reflector(config.run_dir)
     return int(refused)
 
 

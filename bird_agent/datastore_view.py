@@ -10,11 +10,13 @@ from enum import Flag, auto
 from ipaddress import IPv4Address
 from typing import Any, Final, Literal
 
+from bird_agent.automatic.client import AutomaticSessions
+from bird_agent.automatic.view import RecordsView
 from bird_agent.exports import Advertising, advertising
-from bird_agent.peering import BgpResources, peering
+from bird_agent.peering import DEFAULT_AS, NO_REFLECTORS, BgpResources, peering
 from bird_agent.policy import Policies, policies
 from bird_agent.session_config import Peering, Problem, Surroundings
-from bird_agent.settings import DEFAULT_CONFIGURATION
+from bird_agent.settings import DEFAULT_CONFIGURATION, default_configuration
 from bird_agent.workload_view import LocalWorkloads
 from weft.datastore.syncer import Deleted, InSync, SyncEvent, Unreadable, Upserted
 from weft.model import drain, keys
@@ -22,10 +24,11 @@ from weft.model.address import IPNetwork
 from weft.model.bgp import BGPConfiguration, BGPFilter, BGPPeer
 from weft.model.felix_configuration import FelixConfiguration
 from weft.model.ipam import AffinityValue
-from weft.model.keys import AffinityKey, Key, Owner, ResourceKey
+from weft.model.keys import AffinityKey, Key, Owner, ReflectorKey, ResourceKey
 from weft.model.node import Node
 from weft.model.node_status import CalicoNodeStatus
 from weft.model.pool import IPPool
+from weft.reflectors.plan import Fabric
 
 KINDS: Final = ("Node", "BGPConfiguration", "BGPPeer", "BGPFilter", "IPPool", "FelixConfiguration", "CalicoNodeStatus")
 
@@ -37,6 +40,7 @@ class Concern(Flag):
     SESSIONS = auto()
     POLICY = auto()
     EXPORTS = auto()
+    REFLECTORS = auto()
 
 
 _CONCERNS: Final = {
@@ -51,14 +55,21 @@ _CONCERNS: Final = {
 
 def watched_prefixes(node_name: str) -> list[str]:
     """What the agent reads and watches."""
-    return [*(keys.prefix(kind) for kind in KINDS), keys.affinity_prefix(Owner("host", node_name))]
+    return [*(keys.prefix(kind) for kind in KINDS), keys.affinity_prefix(Owner("host", node_name)), keys.REFLECTORS]
 
 
 class DatastoreView:
     """The present state of what was watched."""
 
-    def __init__(self, node_name: str, router_id: IPv4Address | Literal["hash"] | None) -> None:
+    def __init__(
+        self,
+        node_name: str,
+        router_id: IPv4Address | Literal["hash"] | None,
+        records: RecordsView | None = None,
+    ) -> None:
+        """What is said about automatic reflectors goes into `records`."""
         self._node_name = node_name
+        self._records = records or RecordsView()
         self._router_id = router_id
         self._nodes: dict[str, Node] = {}
         self._configurations: dict[str, BGPConfiguration] = {}
@@ -94,9 +105,22 @@ class DatastoreView:
     def nodes(self) -> Mapping[str, Node]:
         return self._nodes
 
-    def peering(self, surroundings: Surroundings) -> Peering | None:
+    @property
+    def configurations(self) -> Mapping[str, BGPConfiguration]:
+        return self._configurations
+
+    @property
+    def pools(self) -> Mapping[str, IPPool]:
+        return self._pools
+
+    def fabric(self) -> Fabric:
+        """What the choice of reflectors rests on."""
+        spec = default_configuration(self._configurations)
+        return Fabric(self._nodes, int(spec.as_number or DEFAULT_AS), spec.node_to_node_mesh_enabled is not False)
+
+    def peering(self, surroundings: Surroundings, automatic: AutomaticSessions = NO_REFLECTORS) -> Peering | None:
         workloads = self.workloads.workloads()
-        resources = BgpResources(self._nodes, self._configurations, self._peers, self._filters, workloads)
+        resources = BgpResources(self._nodes, self._configurations, self._peers, self._filters, workloads, automatic)
         return peering(self._node_name, resources, self._router_id, surroundings)
 
     @property
@@ -120,8 +144,9 @@ class DatastoreView:
         try:
             drain.parse_wait(text or "0")
         except ValueError as error:
-            return [Problem(f"Node/{self._node_name}", f"annotation {drain.WISH}: {error}: {drain.DEFAULT_WAIT_S:g}s")]
-        return []
+            text = f"annotation {drain.WISH}: {error}: {drain.DEFAULT_WAIT_S:g}s"
+            return [Problem(f"Node/{self._node_name}", text), *self._records.problems]
+        return self._records.problems
 
     def _annotation(self, name: str) -> str | None:
         node = self._nodes.get(self._node_name)
@@ -145,6 +170,15 @@ class DatastoreView:
         concern = Concern.NOTHING
         for event in batch:
             match event:
+                case Upserted(ReflectorKey() as key, value, revision):
+                    self._records.put(key, value, revision)
+                    concern |= Concern.REFLECTORS
+                case Unreadable(ReflectorKey() as key, _, reason):
+                    self._records.on_unreadable(key, reason)
+                    concern |= Concern.REFLECTORS
+                case Deleted(ReflectorKey() as key):
+                    self._records.remove(key)
+                    concern |= Concern.REFLECTORS
                 case Upserted():
                     self._put(event.key, event.value)
                     concern |= _concern(event.key)

@@ -30,5 +30,10 @@ def router_id_of(node: Node, wanted: IPv4Address | Literal["hash"] | None) -> IP
     bgp = node.spec.bgp
     if wanted is None and bgp is not None and bgp.ipv4_address is not None:
         return bgp.ipv4_address.ip
-    number = int.from_bytes(hashlib.sha256(node.name.encode()).digest()[:4], "big")
+    return router_id_from(node.name)
+
+
+def router_id_from(name: str) -> IPv4Address:
+    """Of a speaker without an IPv4 address."""
+    number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
     return IPv4Address(max(1, number % 0xE0000000))  # below the multicast range, and not zero

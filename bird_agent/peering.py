@@ -13,11 +13,13 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, Literal, TypeVar
 
+from bird_agent.automatic.client import AutomaticSessions
 from bird_agent.bfd.wire import parse_wish
 from bird_agent.nodes import addresses_of, cluster_of, router_id_of
 from bird_agent.session_config import (
     DEFAULT_PORT,
     NOTHING_KNOWN,
+    REFLECTOR_HOLD_TIME_S,
     Needs,
     Peering,
     Problem,
@@ -41,6 +43,7 @@ from weft.model.bgp import BGPConfiguration, BGPConfigurationSpec, BGPFilter, BG
 from weft.model.node import Node
 
 DEFAULT_AS: Final = 64512
+NO_REFLECTORS: Final = AutomaticSessions()
 MAX_PREFIXES: Final = "weft/max-prefixes"
 BFD: Final = "weft/bfd"
 FAMILIES: Final = "weft/address-families"
@@ -60,6 +63,7 @@ class BgpResources:
     peers: Mapping[str, BGPPeer] = field(default_factory=dict)
     filters: Mapping[str, BGPFilter] = field(default_factory=dict)
     workloads: tuple[LocalWorkload, ...] = ()
+    automatic: AutomaticSessions = NO_REFLECTORS
 
 
 def peering(
@@ -89,6 +93,7 @@ class _Planner:
         self._peers = [resources.peers[name] for name in sorted(resources.peers)]
         self._filters = resources.filters
         self._workloads = resources.workloads
+        self._automatic = resources.automatic
         self._surroundings = surroundings
         self._secrets: set[SecretKey] = set()
         self._sources: set[IPAddress] = set()
@@ -131,9 +136,14 @@ class _Planner:
             default.node_mesh_password,
             subject,
         )
+        left_out = self._automatic.without_mesh
         for name, node in self._nodes.items():
-            if name != self._own.name and cluster_of(node) is None:
+            if name != self._own.name and name not in left_out and cluster_of(node) is None:
                 yield from self._with_node(node, SessionKind.MESH, f"Node/{name}", options)
+        # BFD would watch the way to the node, not the reflector; and a reflector tells more than any single node.
+        options = replace(options, bfd=None, max_prefixes=None, hold_time_s=REFLECTOR_HOLD_TIME_S)
+        for name, addresses in self._automatic.reflectors.items():
+            yield from self._with_reflector(name, addresses, options)
 
     def _explicit(self) -> Iterator[_Planned]:
         for peer in sorted(self._peers, key=lambda each: bool(each.spec.node or each.spec.node_selector)):
@@ -251,6 +261,14 @@ class _Planner:
             if address.version in self._local:
                 target = PeerAddress(address, self._port_of(node))
                 yield from self._session(target, self._as_of(node), (kind, resource), options)
+
+    def _with_reflector(self, name: str, addresses: Iterable[IPAddress], options: Options) -> Iterator[_Planned]:
+        """The reflector on a node, perhaps this one, has addresses of its own: behind those of the node."""
+        behind = addresses_of(self._nodes[name]) if name in self._nodes and name != self._own.name else ()
+        ways = {each.version: each for each in behind}
+        for address in (each for each in addresses if each.version in self._local):
+            via, cause = replace(options, gateway=ways.get(address.version)), (SessionKind.REFLECTOR, f"Node/{name}")
+            yield from self._session(PeerAddress(address, DEFAULT_PORT), self._as_of(self._own), cause, via)
 
     def _session(
         self, target: PeerAddress, asn: int, cause: tuple[SessionKind, str], options: Options

@@ -16,6 +16,8 @@ from weft.model.address import IPAddress
 DEFAULT_PORT: Final = 179
 DEFAULT_HOLD_TIME_S: Final = 90
 DEFAULT_RESTART_TIME_S: Final = 120
+REFLECTOR_HOLD_TIME_S: Final = 30
+"""Of sessions with automatic reflectors: they are few, and there much depends on each."""
 MAX_RESTART_TIME_S: Final = 4095
 
 NextHopMode = Literal["Auto", "Self", "Keep"]
@@ -28,6 +30,7 @@ class SessionKind(Enum):
     NODE = "node specific"
     GLOBAL = "global"
     WORKLOAD = "local workload"
+    REFLECTOR = "automatic reflector"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
@@ -75,6 +75,22 @@ class PlanSource(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A running process, to its companion. `trouble` says why it does not listen; `replan` asks the source again."""
+
+    reflector: Reflector
+    trouble: Callable[[], str]
+    replan: Callable[[], None]
+    stop: Callable[[], None]
+
+
+class Companion(Protocol):
+    """What else a reflector of some kind has to do beside its sessions, as long as it runs."""
+
+    async def run(self, control: Control) -> None: ...
+
+
 class OwnNode:
     """The plan of a reflector that is a Node. One that is deleted has no sessions."""
 
@@ -111,6 +127,7 @@ class ReflectorProcess:
     source: PlanSource
     store: Datastore
     identity: Identity | None = None
+    companion: Companion | None = None
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT."""
@@ -153,6 +170,8 @@ class _Running:
         try:
             async with server, asyncio.TaskGroup() as group:
                 works = [self._syncer.run(self._on_datastore), self._follow(), self._tick(), self._register()]
+                if self._given.companion is not None:
+                    works.append(self._given.companion.run(self._control()))
                 tasks = [group.create_task(work) for work in works]
                 with self._serve_metrics():
                     await self._stopping.wait()
@@ -162,6 +181,9 @@ class _Running:
         finally:
             self._network.close()
             await self._given.store.close()
+
+    def _control(self) -> Control:
+        return Control(self._reflector, lambda: self._network.trouble, self._changed.set, self._stopping.set)
 
     def _on_datastore(self, batch: Sequence[SyncEvent]) -> None:
         if self._given.source.on_datastore(batch):

@@ -8,6 +8,7 @@ so that a restarted reflector never withdraws what is merely late."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final, assert_never
 
 from bird_agent.bestpath import Peer
@@ -93,12 +94,13 @@ class Reflector:
             if wanted is None:
                 self._end(peer, standing, Stop.DECONFIGURED, now)
                 self.tables.rib.forget(peer)
-            elif anew or wanted.settings != standing.wanted.settings:
+            elif anew or _differ(wanted, standing):
                 self._end(peer, standing, Stop.CONFIGURATION_CHANGE, now)
                 learning[peer] = standing.learning
                 standing.learning.by_us = True
             else:
                 standing.wanted = wanted
+                standing.session.set_passive(wanted.passive)
                 self._name(peer, standing)
         for peer, messages in self.tables.configure(plan, policies).items():
             standing = self.peers[peer]
@@ -385,3 +387,11 @@ class Reflector:
         config = None if standing is None else standing.wanted.config
         who = f"{peer}" if config is None else f"{peer} (AS {config.peer_as}, {config.resource})"
         self._notes.append(f"BGP session with {who}: {text}")
+
+
+def _differ(wanted: ReflectorSession, standing: Standing) -> bool:
+    """Whether the session has to begin anew. Who connects, is of no account while it is up."""
+    before = standing.wanted
+    if standing.established:
+        wanted, before = replace(wanted, passive=False), replace(before, passive=False)
+    return wanted.settings != before.settings

@@ -115,6 +115,10 @@ class Session:
 
     # Inputs.
 
+    def set_passive(self, passive: bool) -> None:
+        """Who connects when the session has to come up again."""
+        self._config = replace(self._config, passive=passive)
+
     def on_start(self, now: float) -> None:
         """Begin; a session that was started goes on, one that is held idle begins at once."""
         self._started = True

@@ -21,8 +21,12 @@ RESOURCES: Final = "/calico/resources/v3/projectcalico.org/"
 IPAM: Final = "/calico/ipam/v2/"
 IPAM_CONFIG: Final = "/calico/ipam/v2/config"
 HANDLES: Final = "/calico/ipam/v2/handle/"
+WEFT: Final = "/calico/weft/v1/"
+REFLECTORS: Final = "/calico/weft/v1/reflectors/"
+"""Ours; Calico's tools read nothing below it."""
 
 OwnerKind = Literal["host", "virtual"]
+ReflectorSection = Literal["settings", "state", "serving", "attached", "beats"]
 
 
 def _segment(field: str, text: str) -> None:
@@ -101,7 +105,27 @@ class IPAMConfigKey(msgspec.Struct, frozen=True, gc=False):
     """The one IPAM configuration."""
 
 
-Key = ResourceKey | BlockKey | AffinityKey | HandleKey | IPAMConfigKey
+class ReflectorKey(msgspec.Struct, frozen=True, gc=False):
+    """Something about automatic reflectors: the one `settings` or `state`, or what a node says in one of the others."""
+
+    section: ReflectorSection
+    node: str = ""
+
+    def __post_init__(self) -> None:
+        if self.section in _OF_A_NODE:
+            _segment("node", self.node)
+        elif self.node:
+            raise FieldError("node", self.node, f"no node: there is one {self.section} for all")
+
+
+_OF_A_NODE: Final = {
+    "serving": "reflectors/serving/",
+    "attached": "reflectors/attached/",
+    "beats": "reflector-beats/",  # not below what every node watches
+}
+_OF_ALL: Final = {"settings": "reflectors/settings", "state": "reflectors/state"}
+
+Key = ResourceKey | BlockKey | AffinityKey | HandleKey | IPAMConfigKey | ReflectorKey
 
 
 def of(resource: Resource) -> ResourceKey | IPAMConfigKey:
@@ -125,6 +149,8 @@ def path(key: Key) -> str:
             return HANDLES + handle_id
         case IPAMConfigKey():
             return IPAM_CONFIG
+        case ReflectorKey(section, node):
+            return WEFT + (_OF_A_NODE[section] + node if node else _OF_ALL[section])
 
 
 def prefix(kind: str, namespace: str = "") -> str:
@@ -156,6 +182,8 @@ def parse(text: str) -> Key | None:
             return _parse_resource(text[len(RESOURCES) :].split("/"))
         if text.startswith(IPAM):
             return _parse_ipam(text[len(IPAM) :].split("/"))
+        if text.startswith(WEFT):
+            return _parse_ours(text[len(WEFT) :].split("/"))
     except ValueError:
         return None
     return None
@@ -181,6 +209,21 @@ def _parse_ipam(parts: list[str]) -> Key | None:
             return AffinityKey(Owner("host", name), _parse_cidr(family, cidr))
         case ["virtual", name, family, "block", cidr]:
             return AffinityKey(Owner("virtual", name), _parse_cidr(family, cidr))
+    return None
+
+
+def _parse_ours(parts: list[str]) -> ReflectorKey | None:
+    match parts:
+        case ["reflectors", "settings"]:
+            return ReflectorKey("settings")
+        case ["reflectors", "state"]:
+            return ReflectorKey("state")
+        case ["reflectors", "serving", node]:
+            return ReflectorKey("serving", node)
+        case ["reflectors", "attached", node]:
+            return ReflectorKey("attached", node)
+        case ["reflector-beats", node]:
+            return ReflectorKey("beats", node)
     return None
 
 

@@ -12,16 +12,23 @@ from typing import Any, Final
 
 import msgspec
 
-from weft.model import ipam, keys
+from weft.model import ipam, keys, reflectors
 from weft.model.base import API_VERSION, Metadata, Resource, Value
 from weft.model.errors import FieldError, ValidationError
-from weft.model.keys import AffinityKey, BlockKey, HandleKey, IPAMConfigKey, Key, ResourceKey
+from weft.model.keys import AffinityKey, BlockKey, HandleKey, IPAMConfigKey, Key, ReflectorKey, ResourceKey
 from weft.model.policy import DEFAULT_TIER
 from weft.model.pool import IPAMConfiguration
 from weft.model.resources import CLASSES
 from weft.model.wire import NO_JSON, Shape, dec_hook, enc_hook, expected_at, lenient_dec_hook, only_known, shape_of
 
-StoredValue = Resource | ipam.BlockValue | ipam.AffinityValue | ipam.HandleValue | ipam.IPAMConfigValue
+StoredValue = (
+    Resource
+    | ipam.BlockValue
+    | ipam.AffinityValue
+    | ipam.HandleValue
+    | ipam.IPAMConfigValue
+    | reflectors.ReflectorValue
+)
 
 _ENCODER: Final = msgspec.json.Encoder(enc_hook=enc_hook)
 _MISSING: Final = re.compile(r"Object missing required field `(.*)`")
@@ -42,6 +49,8 @@ def class_of(key: Key) -> type[StoredValue]:
             return ipam.HandleValue
         case IPAMConfigKey():
             return ipam.IPAMConfigValue
+        case ReflectorKey(section):
+            return reflectors.CLASSES[section]
 
 
 @lru_cache(maxsize=64)

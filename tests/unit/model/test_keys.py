@@ -12,12 +12,15 @@ from weft.model import kinds
 from weft.model.base import Metadata
 from weft.model.errors import FieldError
 from weft.model.keys import (
+    REFLECTORS,
+    WEFT,
     AffinityKey,
     BlockKey,
     HandleKey,
     IPAMConfigKey,
     Key,
     Owner,
+    ReflectorKey,
     ResourceKey,
     affinities_prefix,
     affinity_prefix,
@@ -57,6 +60,11 @@ PATHS: dict[str, tuple[Key, str]] = {
     ),
     "a handle": (HandleKey("net.0a1b"), "/calico/ipam/v2/handle/net.0a1b"),
     "the IPAM configuration": (IPAMConfigKey(), "/calico/ipam/v2/config"),
+    "settings of automatic reflectors": (ReflectorKey("settings"), "/calico/weft/v1/reflectors/settings"),
+    "their state": (ReflectorKey("state"), "/calico/weft/v1/reflectors/state"),
+    "a reflector": (ReflectorKey("serving", "n1"), "/calico/weft/v1/reflectors/serving/n1"),
+    "a client": (ReflectorKey("attached", "n1"), "/calico/weft/v1/reflectors/attached/n1"),
+    "a sign of life": (ReflectorKey("beats", "n1"), "/calico/weft/v1/reflector-beats/n1"),
 }
 
 
@@ -117,6 +125,8 @@ any_key = st.one_of(
     st.builds(AffinityKey, owners, blocks),
     st.builds(HandleKey, segments),
     st.just(IPAMConfigKey()),
+    st.sampled_from([ReflectorKey("settings"), ReflectorKey("state")]),
+    st.builds(ReflectorKey, st.sampled_from(["serving", "attached", "beats"]), segments),
 )
 
 
@@ -138,6 +148,11 @@ def test_every_key_lies_under_the_prefix_that_lists_its_kind(key: Key) -> None:
             assert path(key).startswith(affinity_prefix(owner, cidr.version))
             assert path(key).startswith(affinity_prefix(owner))
             assert path(key).startswith(affinities_prefix(owner.kind))
+        case ReflectorKey("beats"):
+            assert path(key).startswith(WEFT)
+            assert not path(key).startswith(REFLECTORS)
+        case ReflectorKey():
+            assert path(key).startswith(REFLECTORS)
         case _:
             assert path(key).startswith("/calico/ipam/v2/")
 

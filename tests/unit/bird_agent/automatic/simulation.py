@@ -1,0 +1,274 @@
+"""A fabric as values: nodes that decide for themselves on what they have heard so far, and what that does to sessions.
+
+A session is up when both ends want it and it has had its turn to come up; it is down as soon as one end does not want
+it. Routes spread at once. Each node has one prefix. What the datastore holds reaches each node in order, but late."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from ipaddress import ip_address, ip_network
+
+import msgspec
+
+from bird_agent.automatic.decision import Decision, Seen, Shared, decide
+from bird_agent.automatic.serving import LINGER_S, Tenure
+from tests.unit.reflectors.fabrics import ZONE, fabric, node
+from weft.model.address import IPNetwork
+from weft.model.node import Node
+from weft.model.reflectors import AttachmentRecord, ReflectorRecord, ReflectorSettings, ReflectorState
+from weft.reflectors.changes import Writer, change_mode, replace
+from weft.reflectors.plan import Fabric, plan
+
+Session = tuple[str, str, str]
+Stored = Node | ReflectorSettings | ReflectorState | ReflectorRecord | AttachmentRecord | None
+MESH, CLIENT, PEER = "mesh", "client", "reflectors"
+
+
+def prefix(name: str) -> IPNetwork:
+    return ip_network(f"10.65.{name[1:]}.0/24")
+
+
+@dataclass
+class View:
+    """What one node has heard of the datastore."""
+
+    heard: int = 0
+    values: dict[tuple[str, str], Stored] = field(default_factory=dict)
+
+    def of(self, section: str) -> dict[str, Stored]:
+        return {name: value for (kind, name), value in self.values.items() if kind == section and value is not None}
+
+    def settings(self) -> ReflectorSettings:
+        return self.values[("settings", "")]  # type: ignore[return-value]
+
+    def state(self) -> ReflectorState:
+        return self.values[("state", "")]  # type: ignore[return-value]
+
+    def fabric(self) -> Fabric:
+        return Fabric(self.of("node"))  # type: ignore[arg-type]
+
+    def shared(self) -> Shared:
+        made = plan(self.fabric(), self.settings(), self.state())
+        return Shared(made, self.of("attached"), self.of("serving"))  # type: ignore[arg-type]
+
+
+@dataclass
+class Actor:
+    """One node's agent and its reflector."""
+
+    name: str
+    view: View
+    decision: Decision = field(default_factory=Decision)
+    mesh: set[str] = field(default_factory=set)
+    tenure: Tenure = field(default_factory=Tenure)
+    known_reflectors: set[str] = field(default_factory=set)
+    clients: set[str] = field(default_factory=set)
+    fresh: bool | None = None
+    clock: float = 0.0
+
+
+class World:
+    """All nodes, the datastore, and the sessions that are up."""
+
+    def __init__(self, nodes: list[Node], settings: ReflectorSettings) -> None:
+        self.log: list[tuple[tuple[str, str], Stored]] = []
+        self.actors: dict[str, Actor] = {}
+        self.up: set[Session] = set()
+        self.connected: set[frozenset[str]] = set()
+        self.silent: set[str] = set()
+        """Nodes that announce nothing."""
+        self.write("settings", "", settings)
+        self.write("state", "", ReflectorState())
+        for each in nodes:
+            self.write("node", each.name, each)
+        for each in nodes:
+            self._join(each.name)
+
+    # The datastore.
+
+    def write(self, section: str, name: str, value: Stored) -> None:
+        self.log.append(((section, name), value))
+
+    def latest(self) -> View:
+        view = View()
+        view.values.update(self.log)
+        return view
+
+    def deliver(self, name: str, count: int) -> None:
+        view = self.actors[name].view
+        for key, value in self.log[view.heard : view.heard + count]:
+            view.values[key] = value
+        view.heard = min(len(self.log), view.heard + count)
+
+    def turn(self, name: str) -> None:
+        """The node changes the mode if it thinks that it should be another, and has heard of the last change."""
+        actor, latest = self.actors[name], self.latest()
+        if actor.view.state() == latest.state():
+            writer = Writer(name, datetime(2026, 1, 31, tzinfo=UTC))
+            changed = change_mode(actor.view.fabric(), actor.view.settings(), actor.view.state(), writer)
+            if changed is not None:
+                self.write("state", "", changed)
+
+    def replace(self, number: int) -> None:
+        """A reflector is taken for dead, rightly or not."""
+        latest = self.latest()
+        chosen = sorted(plan(latest.fabric(), latest.settings(), latest.state()).chosen)
+        if chosen:
+            writer = Writer("somebody", datetime(2026, 1, 31, tzinfo=UTC))
+            dead = {chosen[number % len(chosen)]: "silent"}
+            changed = replace(latest.fabric(), latest.settings(), latest.state(), dead, writer)
+            if changed is not None:
+                self.write("state", "", changed)
+
+    def configure(self, **changes: object) -> None:
+        self.write("settings", "", msgspec.structs.replace(self.latest().settings(), **changes))
+
+    def add(self, number: int, zone: str) -> None:
+        made = node(number, zone)
+        known = made.name in self.actors
+        self.write("node", made.name, made)
+        if not known:
+            self._join(made.name)
+
+    def _join(self, name: str) -> None:
+        actor = Actor(name, View())
+        self.actors[name] = actor
+        self.deliver(name, len(self.log))
+        actor.mesh = set(actor.view.of("node")) - {name} if actor.view.state().mode == "mesh" else set()
+        actor.decision = Decision(frozenset(actor.view.of("node")) - actor.mesh)
+
+    # The nodes.
+
+    def step(self, name: str) -> None:
+        actor = self.actors[name]
+        shared = actor.view.shared()
+        if actor.fresh is None:
+            actor.fresh = shared.plan.mode == "reflectors" and name not in shared.attached
+        actor.decision = decide(name, shared, self._seen(actor))
+        actor.mesh = set(shared.plan.domain_of) - {name} - actor.decision.without_mesh
+        record = actor.decision.record
+        if record is not None and record != shared.attached.get(name):
+            self._write_own(actor, "attached", record)
+        self._serve(actor, shared)
+        self.up = {session for session in self.up if self._is_wanted(session)}
+
+    def _serve(self, actor: Actor, shared: Shared) -> None:
+        name = actor.name
+        actor.clock += LINGER_S
+        clients = sum(kind == CLIENT and there == name for kind, _, there in self.up)
+        if actor.tenure.on_tick(actor.clock, name in shared.plan.chosen, clients):
+            answering = {other for other in actor.known_reflectors if (PEER, *_pair(name, other)) in self.up}
+            actor.known_reflectors = answering | {one for one in shared.serving if one != name and shared.is_up(one)}
+            actor.clients = set(shared.plan.domain_of)
+            meshed = tuple(sorted(other for other in actor.known_reflectors if (PEER, *_pair(name, other)) in self.up))
+            record = ReflectorRecord(addresses=(ip_address(f"10.9.0.{name[1:]}"),), up=True, meshed=meshed)
+            if record != shared.serving.get(name):
+                self._write_own(actor, "serving", record)
+        elif name in shared.serving:
+            actor.known_reflectors, actor.clients = set(), set()
+            self._write_own(actor, "serving", None)
+
+    def _write_own(self, actor: Actor, section: str, value: Stored) -> None:
+        """What a node has written it remembers, also before it hears it."""
+        self.write(section, actor.name, value)
+
+    def _seen(self, actor: Actor) -> Seen:
+        name = actor.name
+        mesh = {other for other in actor.mesh if (MESH, *_pair(name, other)) in self.up}
+        reflectors = {there for kind, here, there in self.up if kind == CLIENT and here == name}
+        return Seen(
+            mesh=frozenset(actor.mesh),
+            mesh_settled=frozenset(mesh),
+            reflectors=actor.decision.reflectors,
+            established=frozenset(reflectors),
+            settled=frozenset(reflectors),
+            by_mesh={other: self._prefixes({other}) for other in mesh},
+            by_reflector={there: self._prefixes(self.behind(there) - {name}) for there in reflectors},
+            fresh=bool(actor.fresh),
+        )
+
+    def _prefixes(self, names: set[str]) -> set[IPNetwork]:
+        return {prefix(name) for name in names - self.silent}
+
+    # The sessions.
+
+    def wanted(self) -> Iterator[Session]:
+        """Sessions that both ends want and that are not up."""
+        for name in sorted(self.actors):
+            for other in sorted(self.actors):
+                found = [(CLIENT, name, other)]
+                if name < other:
+                    found += [(MESH, name, other), (PEER, name, other)]
+                for session in found:
+                    if session not in self.up and self._is_wanted(session):
+                        yield session
+
+    def connect(self, number: int) -> None:
+        candidates = list(self.wanted())
+        if candidates:
+            self.up.add(candidates[number % len(candidates)])
+
+    def connect_all(self) -> None:
+        self.up |= set(self.wanted())
+
+    def _is_wanted(self, session: Session) -> bool:
+        kind, one, other = session
+        here, there = self.actors[one], self.actors[other]
+        if kind == MESH:
+            return other in here.mesh and one in there.mesh
+        if kind == CLIENT:
+            return other in here.decision.reflectors and one in there.clients
+        return other in here.known_reflectors and one in there.known_reflectors
+
+    def behind(self, reflector: str) -> set[str]:
+        """The clients whose routes it has."""
+        near = [reflector, *(name for name in self.actors if (PEER, *_pair(reflector, name)) in self.up)]
+        return {one for kind, one, there in self.up if kind == CLIENT and there in near}
+
+    def check(self) -> None:
+        """Nobody who has had a path to somebody is without one."""
+        paths = set()
+        for name in self.actors:
+            reached = {other for other in self.actors if (MESH, *_pair(name, other)) in self.up}
+            for kind, one, there in self.up:
+                if kind == CLIENT and one == name:
+                    reached |= self.behind(there)
+            paths |= {frozenset((name, other)) for other in reached - {name}}
+        lost = self.connected - paths
+        assert not lost, f"{sorted(map(sorted, lost))} have lost all paths"
+        self.connected = paths
+
+    # Until nothing moves any more.
+
+    def settle(self) -> None:
+        quiet = 0
+        for _ in range(40):
+            before = (len(self.log), frozenset(self.up))
+            for name in sorted(self.actors):
+                self.deliver(name, len(self.log))
+                self.turn(name)
+                self.step(name)
+                self.check()
+            self.connect_all()
+            self.check()
+            quiet = quiet + 1 if (len(self.log), frozenset(self.up)) == before else 0
+            if quiet == 3:  # a reflector without clients stays for a while
+                return
+        raise AssertionError("it does not come to rest")
+
+
+def _pair(one: str, other: str) -> tuple[str, str]:
+    return (one, other) if one < other else (other, one)
+
+
+def world(count: int, *zone_names: str, above: int = 100) -> World:
+    nodes = [node(number, zone_names[number % len(zone_names)]) for number in range(1, count + 1)]
+    made = World(nodes, ReflectorSettings(enabled=True, above_nodes=above))
+    made.connect_all()
+    made.check()
+    return made
+
+
+__all__ = ["CLIENT", "MESH", "PEER", "ZONE", "World", "fabric", "prefix", "world"]

@@ -1,0 +1,138 @@
+"""When a node looks again, what it remembers, and when it writes for all."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from bird_agent.automatic.client import STRANGER_AFTER_S, Automatic
+from bird_agent.automatic.sight import Group
+from bird_agent.session_config import SessionKind
+from tests.unit.reflectors.fabrics import ON, SETTINGS, fabric, zones
+from weft.model.keys import ReflectorKey
+from weft.model.reflectors import AttachmentRecord, ReflectorRecord, ReflectorState, Replacement
+
+FABRIC = fabric(zones(6, "a"))
+
+
+def automatic(name: str = "n1", state: ReflectorState | None = ON, fresh: bool = False) -> Automatic:
+    made = Automatic(name, fresh)
+    made.records.put(ReflectorKey("settings"), SETTINGS, 1)
+    if state is not None:
+        made.records.put(ReflectorKey("state"), state, 2)
+    made.on_fabric(FABRIC)
+    return made
+
+
+def serve(made: Automatic) -> tuple[str, ...]:
+    """The reflectors of the node are up."""
+    ours = made.plan.reflectors_for("n1")
+    for number, name in enumerate(ours):
+        record = ReflectorRecord(addresses=(ip_address(f"10.9.0.{number + 1}"),), up=True, meshed=ours)
+        made.records.put(ReflectorKey("serving", name), record, 3)
+    made.on_records()
+    return ours
+
+
+def looks(mesh: Group = Group(), reflectors: Group = Group()):  # type: ignore[no-untyped-def]  # noqa: B008
+    return lambda kind: mesh if kind is SessionKind.MESH else reflectors
+
+
+def all_of(names: tuple[str, ...]) -> Group:
+    there = frozenset(names)
+    return Group(there, there, there, {})
+
+
+def test_where_nothing_is_configured_a_node_has_its_mesh_and_says_nothing() -> None:
+    made = Automatic("n1")
+    made.on_fabric(FABRIC)
+    assert not made.decide(looks(), 0.0)
+    assert (made.record, made.next_state(0.0, 0.0), made.due(100.0)) == (None, None, False)
+
+
+def test_nodes_stand_in_line_to_turn_the_fabric() -> None:
+    at_once = [name for name in FABRIC.nodes if automatic(name, state=None).next_state(0.0, 0.0) is not None]
+    assert len(at_once) == 1
+    last = automatic("n1", state=None)
+    last.next_state(0.0, 0.0)
+    wanted = last.next_state(10.0, 0.0)
+    assert wanted is not None
+    assert (wanted.mode, wanted.epoch, wanted.by) == ("reflectors", 1, "n1")
+
+
+def test_a_restarted_agent_keeps_the_sessions_that_it_said_it_had() -> None:
+    made = automatic()
+    serve(made)
+    old = "n6" if "n6" not in made.plan.chosen else "n5"
+    made.records.put(ReflectorKey("serving", old), ReflectorRecord(addresses=(ip_address("10.9.0.9"),), up=True), 3)
+    made.records.put(ReflectorKey("attached", "n1"), AttachmentRecord(epoch=1, attached=(old,), complete=True), 4)
+    made.on_records()
+    made.decide(looks(), 0.0)
+    assert set(made.sessions.reflectors) == {old, *made.plan.reflectors_for("n1")}
+
+
+def test_a_node_that_boots_into_a_fabric_with_reflectors_asks_nobody_for_a_mesh_session() -> None:
+    booted, restarted = automatic(fresh=True), automatic(fresh=False)
+    for made in (booted, restarted):
+        serve(made)
+        for name in ("n2", "n3", "n4", "n5", "n6"):
+            made.records.put(ReflectorKey("attached", name), AttachmentRecord(epoch=1, complete=True), 4)
+        made.decide(looks(), 0.0)
+    assert len(booted.sessions.without_mesh) == 5
+    assert booted.record is not None
+    assert booted.record.complete
+    assert not restarted.sessions.without_mesh
+
+
+def test_a_node_that_says_nothing_gets_a_mesh_session_after_a_while_because_it_is_not_ours() -> None:
+    made = automatic(fresh=True)
+    ours = serve(made)
+    made.decide(looks(reflectors=all_of(ours)), 0.0)
+    assert "n6" in made.sessions.without_mesh
+    assert made.decide(looks(reflectors=all_of(ours)), STRANGER_AFTER_S)
+    assert "n6" not in made.sessions.without_mesh
+
+
+def test_without_an_answer_from_its_own_reflectors_a_node_asks_those_of_the_next_domain() -> None:
+    made = Automatic("n1")
+    made.records.put(ReflectorKey("settings"), SETTINGS, 1)
+    made.records.put(ReflectorKey("state"), ON, 2)
+    made.on_fabric(fabric(zones(8, "a", "b")))
+    for number, name in enumerate(sorted(made.plan.chosen)):
+        record = ReflectorRecord(addresses=(ip_address(f"10.9.0.{number + 1}"),), up=True)
+        made.records.put(ReflectorKey("serving", name), record, 3)
+    made.on_records()
+    own, reserve = made.plan.reflectors_for("n1"), made.plan.reserve_for("n1")
+    made.decide(looks(), 0.0)
+    assert set(made.sessions.reflectors) == set(own)
+    made.decide(looks(), 10.0)
+    assert set(made.sessions.reflectors) == {*own, *reserve}
+
+
+def test_a_session_that_is_lost_for_a_moment_is_no_news() -> None:
+    made = automatic(fresh=True)
+    ours = serve(made)
+    made.decide(looks(reflectors=all_of(ours)), 0.0)
+    down = Group(frozenset(ours), frozenset(ours[1:]), frozenset(ours[1:]), {})
+    for now, attached in ((5.0, ours), (11.0, ours[1:])):
+        made.decide(looks(reflectors=down), now)
+        assert made.record is not None
+        assert made.record.attached == tuple(sorted(attached))
+
+
+def test_a_node_that_was_replaced_and_lives_asks_to_be_a_candidate_again_after_a_while() -> None:
+    state = ReflectorState(mode="reflectors", epoch=1, replaced=(Replacement(node="n1"),))
+    made = automatic(state=state)
+    assert made.next_state(0.0, 0.0) is None
+    made.next_state(600.0, 0.0)
+    wanted = made.next_state(606.0, 0.0)
+    assert wanted is not None
+    assert [each.node for each in wanted.replaced if each.returned is None] == []
+
+
+def test_settings_that_cannot_be_read_leave_those_in_force_that_could() -> None:
+    made = automatic()
+    before = made.plan
+    made.records.on_unreadable(ReflectorKey("settings"), "aboveNodes: 0 is not valid")
+    made.on_records()
+    assert made.plan == before
+    assert [each.subject for each in made.records.problems] == ["/calico/weft/v1/reflectors/settings"]

@@ -1,0 +1,1 @@
+"""Automatic route reflectors: who becomes one, from resources and records alone. Pure."""
