@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from weft.admin import api
 from weft.admin.addresses import AddressStore
+from weft.admin.reflectors import ReflectorAPI, ReflectorStore
 from weft.admin.store import ResourceStore
 from weft.datastore.base import Datastore
 from weft.ipam.client import IPAMClient
@@ -28,6 +29,7 @@ class DatastoreAPI:
 
     resources: api.ResourceAPI
     ipam: api.IPAMAPI
+    reflectors: ReflectorAPI
 
 
 def datastore_api(store: Datastore) -> DatastoreAPI:
@@ -40,7 +42,7 @@ def datastore_api(store: Datastore) -> DatastoreAPI:
         await release_pool_affinities(store, ipam, cidr)
 
     resources = ResourceStore(store, remove_node=remove, release_pool=release_pool)
-    return DatastoreAPI(resources, AddressStore(store, ipam.release_addresses))
+    return DatastoreAPI(resources, AddressStore(store, ipam.release_addresses), ReflectorStore(store))
 
 
 async def release_pool_affinities(store: Datastore, ipam: IPAMClient, pool: IPNetwork) -> None:

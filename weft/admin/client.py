@@ -5,7 +5,7 @@ AgentUnavailableError, which says which."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Self, TypeVar
@@ -17,9 +17,11 @@ from weft.admin.api import AgentUnavailableError
 from weft.admin.bgp import ConfigReport, PathReport, PathView, PeerReport, TraceReport
 from weft.admin.errors import from_rpc_error
 from weft.admin.policy import Counters, Flows
+from weft.admin.reflectors import ReflectorAPI
 from weft.admin.services.bgp import VIEWS, to_value, trace_value
 from weft.admin.services.ipam import STATES
 from weft.admin.services.policy import counters_value, flows_value, key_message
+from weft.admin.services.reflectors import encode, report_value, settings_value
 from weft.admin.services.resources import CHANGE_TYPES
 from weft.admin.services.status import from_message
 from weft.admin.status import NodeStatus
@@ -31,6 +33,8 @@ from weft.admin.v1 import (
     ipam_pb2_grpc,
     policy_pb2,
     policy_pb2_grpc,
+    reflectors_pb2,
+    reflectors_pb2_grpc,
     resources_pb2,
     resources_pb2_grpc,
     status_pb2,
@@ -39,6 +43,8 @@ from weft.admin.v1 import (
 from weft.model.address import IPAddress
 from weft.model.errors import WeftError
 from weft.model.keys import ResourceKey
+from weft.model.reflectors import ReflectorSettings
+from weft.reflectors.report import ReflectorReport
 
 T = TypeVar("T")
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
@@ -54,6 +60,7 @@ class AdminClient:
         self._channel = grpc.aio.insecure_channel(f"unix:{socket_path}", options=OPTIONS)
         self.resources: api.ResourceAPI = RemoteResources(self, resources_pb2_grpc.ResourceServiceStub(self._channel))
         self.ipam: api.IPAMAPI = RemoteIPAM(self, ipam_pb2_grpc.IPAMServiceStub(self._channel))
+        self.reflectors: ReflectorAPI = RemoteReflectors(self, reflectors_pb2_grpc.ReflectorServiceStub(self._channel))
         self._policy = policy_pb2_grpc.PolicyServiceStub(self._channel)
         self._bgp = bgp_pb2_grpc.BgpServiceStub(self._channel)
         self._status = status_pb2_grpc.StatusServiceStub(self._channel)
@@ -255,6 +262,22 @@ class RemoteIPAM:
         request = ipam_pb2.ReleaseRequest(addresses=map(str, addresses))
         answer = await self._client.call(self._stub.Release(request, timeout=self._client.timeout_s))
         return api.Released(tuple(map(ip_address, answer.released)), tuple(map(ip_address, answer.not_held)))
+
+
+class RemoteReflectors:
+    def __init__(self, client: AdminClient, stub: reflectors_pb2_grpc.ReflectorServiceAsyncStub) -> None:
+        self._client = client
+        self._stub = stub
+
+    async def report(self, changes: Mapping[str, object] | None = None) -> ReflectorReport:
+        tried = None if changes is None else reflectors_pb2.ReflectorChanges(json=encode(changes))
+        request = reflectors_pb2.GetReflectorsRequest(changes=tried)
+        return report_value(await self._client.call(self._stub.GetReflectors(request, timeout=self._client.timeout_s)))
+
+    async def configure(self, changes: Mapping[str, object]) -> ReflectorSettings:
+        request = reflectors_pb2.ReflectorChanges(json=encode(changes))
+        call = self._stub.ConfigureReflectors(request, timeout=self._client.timeout_s)
+        return settings_value(await self._client.call(call))
 
 
 def _block(message: ipam_pb2.BlockUsage) -> api.BlockUsage:

@@ -198,6 +198,23 @@ def _add_bgp(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         command.add_argument("--socket", type=Path, metavar="PATH", help="ask the agent on this socket")
         text = "ask the reflector of this machine (of this name, where there are several)"
         command.add_argument("--reflector", nargs="?", const="", metavar="NAME", help=text)
+    _add_reflectors(actions)
+
+
+def _add_reflectors(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "automatic reflectors: who serves whom, who was replaced; with --dry-run what other settings would change"
+    reflectors = actions.add_parser("reflectors", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    reflectors.add_argument("change", nargs="?", choices=("show", "enable", "disable", "set"), default="show")
+    reflectors.add_argument("--above-nodes", metavar="COUNT", help="reflectors above this many nodes (100)")
+    reflectors.add_argument("--back-below", metavar="COUNT", help="a mesh again below (0: four fifths of the former)")
+    reflectors.add_argument("--domain-label", metavar="LABEL", help="node label that names the failure domain")
+    reflectors.add_argument("--per-domain", metavar="COUNT", help="reflectors in each domain (2)")
+    reflectors.add_argument("--pools", metavar="NAMES", help="IPPools of the reflectors' addresses, with commas")
+    reflectors.add_argument("--replace-after-seconds", metavar="COUNT", help="a dead one is replaced after (60)")
+    reflectors.add_argument("--return-after-seconds", metavar="COUNT", help="it is a candidate again after (600)")
+    reflectors.add_argument("--dry-run", action="store_true", help="change nothing, say what would come of it")
+    reflectors.add_argument("-o", "--output", default="ps", choices=("ps", "json", "yaml"))
+    _add_connection(reflectors)
 
 
 def _add_policy(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

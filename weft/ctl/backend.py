@@ -13,6 +13,7 @@ from weft.ctl.errors import CommandError
 if TYPE_CHECKING:
     from weft.admin.api import IPAMAPI, ResourceAPI
     from weft.admin.client import AdminClient
+    from weft.admin.reflectors import ReflectorAPI
     from weft.ctl.config import Target
 
 SERVICE = "weft.admin.v1.ResourceService"
@@ -27,6 +28,9 @@ class Backend(Protocol):
 
     @property
     def ipam(self) -> IPAMAPI: ...
+
+    @property
+    def reflectors(self) -> ReflectorAPI: ...
 
 
 @asynccontextmanager

@@ -51,7 +51,7 @@ def _command(arguments: Namespace) -> Coroutine[Any, Any, int]:
         from weft.ctl import node
 
         return node.status(arguments, run_dir(os.environ))
-    if arguments.command == "bgp":
+    if arguments.command == "bgp" and arguments.action != "reflectors":
         from weft.ctl import bgp
 
         return bgp.run(arguments, run_dir(os.environ))
@@ -81,6 +81,10 @@ def _command(arguments: Namespace) -> Coroutine[Any, Any, int]:
             from weft.ctl import drain
 
             return drain.run(arguments, target)
+        case "bgp":
+            from weft.ctl import reflectors
+
+            return reflectors.run(arguments, target)
         case "ipam":
             from weft.ctl import ipam
 

@@ -17,7 +17,7 @@ from weft.model.bgp import BGPPeer
 from weft.model.endpoint import HostEndpoint, WorkloadEndpoint
 from weft.model.errors import ConflictError, ValidationError
 from weft.model.ipam import BlockValue
-from weft.model.keys import BlockKey, ResourceKey
+from weft.model.keys import BlockKey, ReflectorKey, ResourceKey
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,8 @@ async def remove_node(store: Datastore, ipam: AddressReleaser, name: str) -> Non
     await ipam.release_node(name)
     await _retry(lambda: _remove_where(store, HostEndpoint, lambda endpoint: endpoint.spec.node == name))
     await _retry(lambda: _remove_where(store, BGPPeer, lambda peer: peer.spec.node == name))
-    own = [ResourceKey(kind, f"node.{name}") for kind in ("FelixConfiguration", "BGPConfiguration")]
+    own: list[keys.Key] = [ResourceKey(kind, f"node.{name}") for kind in ("FelixConfiguration", "BGPConfiguration")]
+    own += [ReflectorKey("serving", name), ReflectorKey("attached", name), ReflectorKey("beats", name)]
     await store.commit(Plan.of(*(Delete(keys.path(key)) for key in (*own, ResourceKey("Node", name)))))
 
 

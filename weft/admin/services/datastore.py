@@ -5,11 +5,12 @@ from __future__ import annotations
 from weft.admin.assembly import datastore_api
 from weft.admin.server import AdminService
 from weft.admin.services.ipam import IPAMServer
+from weft.admin.services.reflectors import ReflectorServer
 from weft.admin.services.resources import ResourceServer
 from weft.datastore.base import Datastore
 
 
 def datastore_services(store: Datastore) -> list[AdminService]:
-    """ResourceService and IPAMService on `store`."""
+    """ResourceService, IPAMService and ReflectorService on `store`."""
     offered = datastore_api(store)
-    return [ResourceServer(offered.resources), IPAMServer(offered.ipam)]
+    return [ResourceServer(offered.resources), IPAMServer(offered.ipam), ReflectorServer(offered.reflectors)]
