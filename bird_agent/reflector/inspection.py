@@ -11,6 +11,7 @@ from bird_agent.exabgp.commands import Family, family_of
 from bird_agent.reflector.prefixes import FAMILIES, Nlri, network_of, nlri_of
 from bird_agent.reflector.reflection import Told, role_of
 from bird_agent.reflector.reflector import Reflector
+from bird_agent.reflector.rib import Route
 from bird_agent.reflector.standing import Standing
 from weft.admin.bgp import ConfigReport, PathReport, PathView, PeerReport, TraceReport
 from weft.model.address import IPAddress, IPNetwork
@@ -76,9 +77,9 @@ class ReflectorInspection:
             prefix = destination.supernet(new_prefix=length)
             nlri = nlri_of(prefix)
             if nlri in prefixes:
-                return TraceReport(
-                    prefix, tuple(self._paths_to(family, nlri)), tuple(self._announcements(family, nlri))
-                )
+                refused = self._reflector.tables.rib.refused(family).get(nlri, [])
+                paths = tuple(self._paths_to(family, nlri, refused))
+                return TraceReport(prefix, paths, tuple(self._announcements(family, nlri)))
         return TraceReport(None)
 
     def config(self) -> ConfigReport:
@@ -99,17 +100,20 @@ class ReflectorInspection:
 
     def _all(self) -> Iterator[PathReport]:
         for family in FAMILIES:
+            refused = self._reflector.tables.rib.refused(family)
             for nlri in _sorted(self._reflector.tables.rib.prefixes(family)):
-                yield from self._paths_to(family, nlri)
+                yield from self._paths_to(family, nlri, refused.get(nlri, []))
 
     def _received(self, peer: IPAddress) -> Iterator[PathReport]:
         for family in FAMILIES:
-            for nlri in _sorted(self._reflector.tables.rib.adj(peer, family).routes):
-                for one in self._paths_to(family, nlri):
+            adj = self._reflector.tables.rib.adj(peer, family)
+            for nlri in _sorted(adj.routes):
+                refused = [adj.refused[nlri]] if nlri in adj.refused else []
+                for one in self._paths_to(family, nlri, refused):
                     if one.peer == peer:
                         yield one
 
-    def _paths_to(self, family: Family, nlri: Nlri) -> Iterator[PathReport]:
+    def _paths_to(self, family: Family, nlri: Nlri, refused: Iterable[Route]) -> Iterator[PathReport]:
         """One path is passed on, so what is as good as the best loses to it by the last tie-breaks."""
         rib = self._reflector.tables.rib
         prefix = network_of(family, nlri)
@@ -119,7 +123,7 @@ class ReflectorInspection:
                 rank, reason = Rank.LOST.value, "as good as the best but for router id, cluster list and address"
             stale = nlri in rib.adj(standing.path.peer.address, family).stale
             yield _path(prefix, standing.path, rank, reason, stale)
-        for route in rib.refused(family, nlri):
+        for route in refused:
             stale = nlri in rib.adj(route.path.peer.address, family).stale
             yield _path(prefix, route.path, "refused", route.refused, stale)
 

@@ -36,9 +36,11 @@ Judge = Callable[[Route, Family, Nlri], Route]
 
 @dataclass(slots=True)
 class AdjRibIn:
-    """One family of one peer: what it said, and what of it has not been heard again since a restart or a refresh."""
+    """One family of one peer: what it said, what of it is not considered (with the reason), and what has not been heard
+    again since a restart or a refresh."""
 
     routes: dict[Nlri, Route] = field(default_factory=dict)
+    refused: dict[Nlri, Route] = field(default_factory=dict)
     stale: set[Nlri] = field(default_factory=set)
 
 
@@ -92,15 +94,17 @@ class Rib:
 
     def _place(self, peer: IPAddress, family: Family, nlris: Sequence[Nlri], route: Route) -> None:
         """Keep a route, and consider it unless it is refused."""
-        routes, candidates = self._adjs[peer, family].routes, self._candidates[family]
+        adj, candidates = self._adjs[peer, family], self._candidates[family]
         by_prefix = self._judges_by_prefix(peer)
         judged = None if by_prefix else self._judge(route, family, nlris[0])
         for nlri in nlris:
-            routes[nlri] = route
+            adj.routes[nlri] = route
             considered = judged if judged is not None else self._judge(route, family, nlri)
             if considered.refused:
+                adj.refused[nlri] = considered
                 self._unplace(peer, candidates, nlri)
             else:
+                adj.refused.pop(nlri, None)
                 candidates.setdefault(nlri, {})[peer] = considered
         self._dirty[family].update(nlris)
 
@@ -114,6 +118,7 @@ class Rib:
 
     def _remove(self, peer: IPAddress, family: Family, adj: AdjRibIn, nlri: Nlri) -> None:
         adj.stale.discard(nlri)
+        adj.refused.pop(nlri, None)
         if adj.routes.pop(nlri, None) is not None:
             self._unplace(peer, self._candidates[family], nlri)
             self._dirty[family].add(nlri)
@@ -196,9 +201,7 @@ class Rib:
 
     def accepted(self, peer: IPAddress) -> int:
         """How many of them are considered."""
-        return sum(
-            peer in self._candidates[family].get(nlri, {}) for family, adj in self._of(peer) for nlri in adj.routes
-        )
+        return sum(len(adj.routes) - len(adj.refused) for _, adj in self._of(peer))
 
     def adj(self, peer: IPAddress, family: Family) -> AdjRibIn:
         """To be read only."""
@@ -213,13 +216,14 @@ class Rib:
         paths = [route.path for route in self._candidates[family].get(nlri, {}).values()]
         return explain(paths, [_ALL_REACHABLE] * len(paths))
 
-    def refused(self, family: Family, nlri: Nlri) -> Iterator[Route]:
-        """What is not considered, with the reason."""
+    def refused(self, family: Family) -> dict[Nlri, list[Route]]:
+        """What is not considered, with the reasons."""
+        found: dict[Nlri, list[Route]] = {}
         for (_, of), adj in self._adjs.items():
-            if of == family and (route := adj.routes.get(nlri)) is not None:
-                judged = self._judge(route, family, nlri)
-                if judged.refused:
-                    yield judged
+            if of == family:
+                for nlri, route in adj.refused.items():
+                    found.setdefault(nlri, []).append(route)
+        return found
 
     def _of(self, peer: IPAddress) -> Iterator[tuple[Family, AdjRibIn]]:
         for family in FAMILIES:
