@@ -42,6 +42,7 @@ PEER_TYPES: Final[dict[SessionKind, PeerType]] = {
     SessionKind.MESH: "NodeMesh",
     SessionKind.NODE: "NodePeer",
     SessionKind.GLOBAL: "GlobalPeer",
+    SessionKind.REFLECTOR: "NodeMesh",  # which it stands in for
 }
 SOURCES: Final[dict[Source, SourceType]] = {
     Source.BLOCK: "Static",
@@ -185,7 +186,7 @@ def _routes_to(agent: Agent, prefix: IPNetwork, own: Candidate | None) -> Iterat
     others: Iterable[Path] = (path for path in agent.rib.candidates(prefix) if path.peer.address not in used)
     for path in (*best, *others):
         config = agent.conversation.config_of(path.peer.address)
-        mesh = config is not None and config.kind is SessionKind.MESH
+        mesh = config is not None and config.kind in (SessionKind.MESH, SessionKind.REFLECTOR)
         yield CalicoNodeRoute(
             type="FIB" if path.peer.address in used else "RIB",
             destination=str(prefix),

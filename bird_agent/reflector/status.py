@@ -17,6 +17,8 @@ _TYPES = {
     SessionKind.MESH: SessionType.NODE_TO_NODE_MESH,
     SessionKind.NODE: SessionType.NODE_SPECIFIC,
     SessionKind.GLOBAL: SessionType.GLOBAL,
+    SessionKind.REFLECTOR: SessionType.NODE_TO_NODE_MESH,  # which it stands in for
+    SessionKind.WORKLOAD: SessionType.NODE_SPECIFIC,
 }
 
 

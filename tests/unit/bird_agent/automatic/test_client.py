@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
+from bird_agent import status
 from bird_agent.automatic.client import STRANGER_AFTER_S, Automatic
 from bird_agent.automatic.sight import Group
+from bird_agent.node_status import PEER_TYPES
+from bird_agent.reflector import status as reflector_status
 from bird_agent.session_config import SessionKind
 from tests.unit.reflectors.fabrics import ON, SETTINGS, fabric, zones
 from weft.model.keys import ReflectorKey
@@ -136,3 +139,8 @@ def test_settings_that_cannot_be_read_leave_those_in_force_that_could() -> None:
     made.on_records()
     assert made.plan == before
     assert [each.subject for each in made.records.problems] == ["/calico/weft/v1/reflectors/settings"]
+
+
+def test_sessions_with_reflectors_have_a_name_for_whoever_asks() -> None:
+    assert set(SessionKind) == set(status._TYPES) == set(reflector_status._TYPES)
+    assert SessionKind.REFLECTOR in PEER_TYPES
