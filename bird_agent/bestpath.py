@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address
+from typing import Final
 
 from bird_agent.exabgp.events import AsSegment, PathAttributes
 from weft.model.address import IPAddress
@@ -71,9 +72,16 @@ def neighbor_as(path: Path) -> int:
     return 0
 
 
+WELL_FORMED_ORIGINS: Final = range(3)
+
+
 def unusable(path: Path, local: Local) -> str | None:
     """Why a path may not be considered, in a network engineer's words; None if it may (RFC 4271 9.1.2, RFC 4456 8)."""
     attributes = path.attributes
+    if attributes.origin not in WELL_FORMED_ORIGINS:
+        return "its ORIGIN is malformed"  # as good as withdrawn, as what follows: RFC 7606 3 d, 7.1
+    if not (attributes.as_path or path.peer.internal):
+        return "a path from another AS without any AS number"
     asn = local.asn if path.peer.local_as is None else path.peer.local_as
     own = 0
     for segment in attributes.as_path:

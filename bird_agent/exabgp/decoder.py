@@ -37,7 +37,7 @@ from weft.model.address import IPAddress
 
 T = TypeVar("T")
 
-ORIGINS: Final = {"igp": 0, "egp": 1, "incomplete": 2}
+ORIGINS: Final = {"igp": 0, "egp": 1, "incomplete": 2, "invalid": 3}  # the last stands for any that RFC 4271 has not
 _CACHED_ATTRIBUTE_SETS: Final = 4096
 _CACHED_ADDRESSES: Final = 4096  # peers and next hops are few
 

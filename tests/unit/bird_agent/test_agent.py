@@ -521,7 +521,7 @@ def test_a_filter_that_asks_for_interfaces_judges_again_when_the_way_changes() -
 
 def test_a_peer_reachable_by_a_gateway_has_a_host_route_there_that_nothing_learnt_replaces() -> None:
     world = running(2)
-    spec = BGPPeerSpec(peer_ip="192.0.2.9", as_number=AsNumber(65001), reachable_by=ip_address("10.0.0.254"))
+    spec = BGPPeerSpec(peer_ip="192.0.2.9", as_number=AsNumber(64512), reachable_by=ip_address("10.0.0.254"))
     far = BGPPeer(metadata=Metadata(name="far"), spec=spec)
     world.agent.on_datastore([Upserted(keys.of(far), far, 1)])
     world.step()

@@ -167,6 +167,8 @@ def test_what_is_explained_is_what_is_selected(variants: list[Any]) -> None:
     [
         pytest.param({"as_path": sequence(65000, 64512)}, "our own AS", id="AS loop"),
         pytest.param({"as_path": (AsSegment("as-set", (64512,)),)}, "our own AS", id="AS loop in a set"),
+        pytest.param({"as_path": ()}, "without any AS number", id="no AS path from another AS"),
+        pytest.param({"origin": 3}, "malformed", id="no such ORIGIN"),
         pytest.param({"originator_id": IPv4Address("10.0.0.1")}, "originator", id="our own route reflected"),
         pytest.param({"cluster_list": (IPv4Address("9.9.9.9"),)}, "our own cluster", id="cluster loop"),
     ],
