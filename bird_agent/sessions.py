@@ -28,10 +28,11 @@ NOTIFICATION_CODES: Final[Mapping[int, str]] = {
     7: "ROUTE-REFRESH message error",
 }
 # How ExaBGP names a lost connection, and what it ends itself without a NOTIFICATION, to establish it anew: a session
-# whose settings changed, and all of them when it is stopped.
+# whose settings changed (with another local address it is another neighbour to it), and all of them when it is stopped.
 _LOST: Final = "closing connection"
 _WE_RESTART: Final = {
     "graceful restarted negotiated, closing without sending any notification": "session settings changed",
+    "stop, message [removed]": "session settings changed",
     "stop, message [shutting down]": "our own speaker was restarted",
 }
 CEASE: Final = 6
@@ -130,8 +131,6 @@ def explain(down: SessionDown) -> str:
     if down.notification is None:
         if down.reason.startswith(_LOST):
             return "connection lost"
-        if "removed" in down.reason:
-            return "no longer configured"
         return _WE_RESTART.get(down.reason, down.reason)
     code, subcode = down.notification
     text = NOTIFICATION_CODES.get(code, f"NOTIFICATION {code}")

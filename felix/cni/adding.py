@@ -152,7 +152,8 @@ class Adder:
         seen = asyncio.Event()
         self._parts.view.when_profile(name, seen.set)
         try:
-            await asyncio.wait_for(seen.wait(), PROFILE_TIMEOUT_S)
+            async with asyncio.timeout(PROFILE_TIMEOUT_S):
+                await seen.wait()
         except TimeoutError:
             raise CNIError(Code.TRY_AGAIN_LATER, f"profile {name} has not come back from the datastore yet") from None
 

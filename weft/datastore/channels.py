@@ -95,7 +95,8 @@ class Connection:
                 return False
             try:
                 remaining = deadline - time.monotonic()
-                await asyncio.wait_for(self.channel.wait_for_state_change(state), max(remaining, 0.001))
+                async with asyncio.timeout(max(remaining, 0.001)):
+                    await self.channel.wait_for_state_change(state)
             except TimeoutError:
                 return None if attempted else False
 

@@ -141,7 +141,8 @@ class Keeper:
             return
         self._watch.signal(signal.SIGTERM)
         try:
-            await asyncio.wait_for(self._ended.wait(), STOP_S)
+            async with asyncio.timeout(STOP_S):
+                await self._ended.wait()
         except TimeoutError:
             log.warning("%s: still running %g s after SIGTERM, killing it", self.program.name, STOP_S)
             if self._watch is not None:

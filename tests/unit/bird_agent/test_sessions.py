@@ -41,12 +41,12 @@ KEPT = [MarkStale(PEER, V4)]
         pytest.param({V4: False}, 90, down(), True, id="connection lost"),
         pytest.param(None, 90, down(NEW_SETTINGS), True, id="our own new settings"),
         pytest.param(None, 90, down("stop, message [shutting down]"), True, id="our speaker is stopped"),
+        pytest.param(None, 90, down("stop, message [removed]"), True, id="our own new address"),
         pytest.param({V4: False}, 0, down(), False, id="a restart time of zero"),
         pytest.param({"ipv6 unicast": True}, 90, down(), False, id="capability without this family"),
         pytest.param(None, 90, down(), False, id="no capability"),
         pytest.param({V4: False}, 90, down("x", notification=(6, 2)), False, id="administrative shutdown"),
         pytest.param({V4: False}, 90, down("x", notification=(4, 0), sent=True), False, id="hold timer"),
-        pytest.param({V4: False}, 90, down("stop, message [removed]"), False, id="we ended it"),
     ],
 )
 def test_only_a_lost_connection_keeps_routes(
