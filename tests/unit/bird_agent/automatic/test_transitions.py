@@ -85,6 +85,7 @@ def test_no_two_nodes_lose_all_paths_in_any_order_of_events_and_in_the_end_all_i
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 @settings(max_examples=3000)
 @given(SCHEDULES)
 def test_so_it_is_for_many_schedules_and_larger_fabrics(order: random.Random) -> None:
