@@ -136,7 +136,7 @@ class Automatic:
             by_reflector=reflectors.learnt,
             fresh=self._fresh,
             strangers=self._strangers(shared, now),
-            alone=self._is_alone(shared, reflectors, now),
+            alone=self._is_alone(shared, mesh, reflectors, now),
             waited=self._waiting.for_s(shared.plan.mode == "mesh" and bool(there), now) >= WAITED_AFTER_S,
         )
         decision = decide(self._node, shared, seen)
@@ -195,9 +195,13 @@ class Automatic:
         self._recordless = {name: self._recordless.get(name, now) for name in silent}
         return frozenset(name for name, since in self._recordless.items() if now - since >= STRANGER_AFTER_S)
 
-    def _is_alone(self, shared: Shared, reflectors: Group, now: float) -> bool:
-        ours = shared.plan.reflectors_for(self._node)
-        return self._alone.for_s(bool(ours) and not reflectors.established & set(ours), now) >= ALONE_AFTER_S
+    def _is_alone(self, shared: Shared, mesh: Group, reflectors: Group, now: float) -> bool:
+        """A node of a mesh that is turning still has the mesh: its reflectors may take their time."""
+        ours, own = shared.plan.reflectors_for(self._node), shared.attached.get(self._node)
+        said = own is not None and own.epoch == shared.plan.epoch and own.complete
+        relies = self._fresh or said or not mesh.established
+        alone = relies and bool(ours) and not reflectors.established & set(ours)
+        return self._alone.for_s(alone, now) >= ALONE_AFTER_S
 
     def _with_lately_attached(self, decision: Decision, now: float) -> AttachmentRecord | None:
         """A session that is back in a moment is no news for a thousand nodes."""

@@ -111,6 +111,27 @@ def test_without_an_answer_from_its_own_reflectors_a_node_asks_those_of_the_next
     assert set(made.sessions.reflectors) == {*own, *reserve}
 
 
+def test_a_node_that_still_has_its_mesh_asks_no_other_reflectors_however_long_its_own_take() -> None:
+    made = Automatic("n1")
+    made.records.put(ReflectorKey("settings"), SETTINGS, 1)
+    made.records.put(ReflectorKey("state"), ON, 2)
+    made.on_fabric(fabric(zones(8, "a", "b")))
+    for number, name in enumerate(sorted(made.plan.chosen)):
+        record = ReflectorRecord(addresses=(ip_address(f"10.9.0.{number + 1}"),), up=True)
+        made.records.put(ReflectorKey("serving", name), record, 3)
+    made.on_records()
+    mesh = all_of(tuple(sorted(made.plan.domain_of.keys() - {"n1"})))
+    own, reserve = made.plan.reflectors_for("n1"), made.plan.reserve_for("n1")
+    for now in (0.0, 60.0):
+        made.decide(looks(mesh), now)
+        assert set(made.sessions.reflectors) == set(own)
+    made.records.put(ReflectorKey("attached", "n1"), AttachmentRecord(epoch=ON.epoch, complete=True), 4)
+    made.on_records()
+    for now, asked in ((61.0, {*own}), (71.0, {*own, *reserve})):
+        made.decide(looks(mesh), now)
+        assert set(made.sessions.reflectors) == asked
+
+
 def test_a_session_that_is_lost_for_a_moment_is_no_news() -> None:
     made = automatic(fresh=True)
     ours = serve(made)
