@@ -34,11 +34,12 @@ class Encoder(Protocol):
 @dataclass(slots=True)
 class _Member:
     """It was given everything up to `position`, and up to `known` once before, if it asked for it again. `synced`: how
-    far the log went when it last had all of it."""
+    far the log went when it last had all of it. `brought`: what it may have from the group it was in before."""
 
     position: int = 0
     known: int = 0
     synced: int = 0
+    brought: set[Nlri] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -138,25 +139,27 @@ class Group:
         """How many prefixes the member is told."""
         return self._size - self._by_source.get(member, 0)
 
-    def join(self, member: IPAddress) -> None:
-        """A peer that knows nothing yet."""
-        self._members[member] = _Member()
+    def join(self, member: IPAddress, brought: Iterable[Nlri] = ()) -> None:
+        """A peer that knows nothing yet, but for what it was told in another group."""
+        self._members[member] = _Member(brought=set(brought))
 
     def leave(self, member: IPAddress) -> None:
         del self._members[member]
 
-    def held(self, member: IPAddress) -> list[Nlri]:
+    def held(self, member: IPAddress) -> set[Nlri]:
         """What the member may have from us."""
         state = self._members[member]
         entries = self._entries.items()
-        return [prefix for prefix, entry in entries if entry.held_by(member, state.known, state.synced)]
+        held = {prefix for prefix, entry in entries if entry.held_by(member, state.known, state.synced)}
+        return held | state.brought
 
     def tell_again(self, member: IPAddress) -> None:
         """It wants everything again; only for a member that is up to date."""
         self._members[member].position = 0
 
     def up_to_date(self, member: IPAddress) -> bool:
-        return self._members[member].position >= self._head
+        state = self._members[member]
+        return state.position >= self._head and not state.brought
 
     def behind(self, member: IPAddress) -> int:
         """How many changes the member has not been given, at most."""
@@ -165,8 +168,9 @@ class Group:
     def advance(self, member: IPAddress) -> Pieces:
         """The next part of what the member does not know yet; it counts as given."""
         state = self._members[member]
+        pieces = self._farewell(member, state) if state.brought else []
         if state.position >= self._head:
-            return []
+            return pieces
         key = state.position, state.known, state.synced
         batch = self._batches.get(key)
         if batch is None:
@@ -175,7 +179,18 @@ class Group:
         state.known = max(state.known, batch.upto)
         if batch.upto == self._head:
             state.synced = batch.upto
-        return batch.pieces(member)
+            state.brought.clear()
+        return [*pieces, *batch.pieces(member)]
+
+    def _farewell(self, member: IPAddress, state: _Member) -> Pieces:
+        """Withdraw what it brought from another group and is not told in this one. What it has heard of here, too, is
+        withdrawn like anything else."""
+        rest = {prefix for prefix in state.brought if self.told(prefix, member) is not None}
+        gone = state.brought - rest
+        state.brought = rest if state.position < self._head else set()
+        known, synced, entries = state.known, state.synced, self._entries
+        gone = {one for one in gone if one not in entries or not entries[one].held_by(member, known, synced)}
+        return [*self._encoder.withdraw(sorted(gone))] if gone else []
 
     def compact(self) -> None:
         """Forget slots of the log that nothing is in any more, and withdrawals that nobody has yet to hear of."""

@@ -102,9 +102,7 @@ class Reflector:
                 standing.wanted = wanted
                 standing.session.set_passive(wanted.passive)
                 self._name(peer, standing)
-        for peer, messages in self.tables.configure(plan, policies).items():
-            standing = self.peers[peer]
-            standing.first += messages
+        self.tables.configure(plan, policies)
         for peer, standing in self.peers.items():
             if standing.held_until is not None and peer not in self.hold_offs:
                 self._release(peer, standing, now)
@@ -240,7 +238,7 @@ class Reflector:
         self.tables.join(peer, negotiated)
         self._hungry.add(peer)
         standing.ends = {family for family, _ in self.tables.groups(peer)}
-        standing.refresh_asked, standing.refreshing, standing.first = set(), set(), []
+        standing.refresh_asked, standing.refreshing = set(), set()
         self._note(peer, f"up with hold time {negotiated.hold_time_s} s for {', '.join(sorted(standing.ends))}")
 
     def _name(self, peer: IPAddress, standing: Standing) -> None:
@@ -334,8 +332,7 @@ class Reflector:
         standing = self.peers.get(peer)
         if standing is None or standing.conn is None or self._deferring:
             return []
-        pieces: Pieces = [*standing.first]
-        standing.first = []
+        pieces: Pieces = []
         for family, group in self.tables.groups(peer):
             while not pieces and not (group.up_to_date(peer) and family not in standing.refresh_asked):
                 if group.up_to_date(peer):

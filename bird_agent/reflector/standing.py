@@ -17,8 +17,8 @@ STALLED_S: Final = 480.0
 
 @dataclass(slots=True)
 class Standing:
-    """One session. `first` is sent before anything else; behind all that is known go the end-of-RIB of `ends` and the
-    end mark of what is `refreshing`. `refresh_asked`: what is to be told again after that."""
+    """One session. Behind all that is known go the end-of-RIB of `ends` and the end mark of what is `refreshing`.
+    `refresh_asked`: what is to be told again after that."""
 
     wanted: ReflectorSession
     session: Session
@@ -35,7 +35,6 @@ class Standing:
     ends: set[Family] = field(default_factory=set)
     refreshing: set[Family] = field(default_factory=set)
     refresh_asked: set[Family] = field(default_factory=set)
-    first: list[bytes] = field(default_factory=list)
 
     @property
     def established(self) -> bool:

@@ -5,9 +5,10 @@ Pure. It joins the RIB, the rules of reflection and the groups, and knows no con
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
+from types import MappingProxyType
 from typing import Final, assert_never
 
 from bird_agent.bestpath import Local, Path, Peer, unusable
@@ -82,8 +83,8 @@ class Tables:
 
     # Who the peers are.
 
-    def configure(self, plan: ReflectorPlan, policies: Policies) -> dict[IPAddress, list[bytes]]:
-        """Peers, roles and filters. What is sent to peers that are in another group now: what they no longer have."""
+    def configure(self, plan: ReflectorPlan, policies: Policies) -> None:
+        """Peers, roles and filters."""
         local = Local(plan.asn, plan.router_id, plan.cluster_id)
         roles = {peer: role_of(session) for peer, session in plan.sessions.items()}
         refiltered = [peer for peer in roles if self._policies.of(peer).imports != policies.of(peer).imports]
@@ -106,24 +107,17 @@ class Tables:
         if anew:
             for channel in self._channels.values():
                 self._tell_all(channel)
-        return self._regroup()
+        self._regroup()
 
-    def _regroup(self) -> dict[IPAddress, list[bytes]]:
-        """Peers whose audience is another one now change groups; their sessions stay."""
-        farewells: dict[IPAddress, list[bytes]] = {}
+    def _regroup(self) -> None:
+        """Peers whose audience is another one now change groups; their sessions stay, and so does what they hold."""
         for peer, (negotiated, channels) in list(self._joined.items()):
             wanted = self._audiences.get(peer)
             if wanted is None or all(channel.audience == wanted for channel in channels.values()):
                 continue
             held = {family: channel.group.held(peer) for family, channel in channels.items()}
             self.leave(peer)
-            self.join(peer, negotiated)
-            farewells[peer] = []
-            for family, prefixes in held.items():
-                channel = self._joined[peer][1][family]
-                gone = [nlri for nlri in prefixes if channel.group.told(nlri, peer) is None]
-                farewells[peer] += channel.encoder.withdraw(family, gone) if gone else []
-        return farewells
+            self.join(peer, negotiated, held)
 
     # What the peers say.
 
@@ -175,14 +169,16 @@ class Tables:
 
     # What the peers are told.
 
-    def join(self, peer: IPAddress, negotiated: Negotiated) -> None:
-        """The session is up, and the peer knows nothing yet."""
+    def join(
+        self, peer: IPAddress, negotiated: Negotiated, held: Mapping[Family, Iterable[Nlri]] = MappingProxyType({})
+    ) -> None:
+        """The session is up, and the peer knows nothing yet but what it holds from the groups it was in."""
         audience = self._audiences[peer]
         channels: dict[Family, _Channel] = {}
         for family in FAMILIES:
             if family in negotiated.families:
                 channel = channels[family] = self._channel((negotiated.group, audience, family), negotiated)
-                channel.group.join(peer)
+                channel.group.join(peer, held.get(family, ()))
         self._joined[peer] = negotiated, channels
 
     def _channel(self, key: _Key, negotiated: Negotiated) -> _Channel:

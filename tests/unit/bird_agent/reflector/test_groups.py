@@ -97,6 +97,13 @@ class Members(RuleBasedStateMachine):
         else:
             self.group.leave(member)
 
+    @rule(member=st.sampled_from(MEMBERS), before=st.sets(st.sampled_from(PREFIXES)))
+    def move_in(self, member: IPAddress, before: set[Nlri]) -> None:
+        """From another group, where it was told this, and perhaps not yet of what is no longer so."""
+        if member not in self.readers:
+            self.readers[member] = Reader(dict.fromkeys(before, 9))
+            self.group.join(member, before)
+
     @rule(member=st.sampled_from(MEMBERS))
     def take(self, member: IPAddress) -> None:
         if member in self.readers:

@@ -200,6 +200,23 @@ def test_another_filter_or_role_changes_what_is_told_and_resets_nothing() -> Non
     assert not any(script.closed for script in (a, b, c))
 
 
+def test_what_is_withdrawn_while_a_peer_changes_groups_is_withdrawn_from_it_too() -> None:
+    """It had the prefix from the group it was in, and in the new one there is no news of it."""
+    reject = BGPFilterRuleV4(action="Reject", cidr=IPv4Network(R), match_operator="In")
+    filters = {"no-r": a_filter("no-r", export_v4=reject)}
+    world = World(three(), filters)
+    a, b, _ = world.start()
+    world.announce(a, [P, Q])
+    b.reads = False
+    world.announce(a, [R])
+    world.configure(plan(session(A), session(B, filters=("no-r",)), session(C)))
+    world.withdraw(a, [Q])
+    world.configure(plan(session(A), session(B, client=False), session(C)))
+    world.withdraw(a, [P])
+    world.read(b)
+    assert prefixes(b) == {R}
+
+
 def test_another_cluster_id_is_told_without_a_reset() -> None:
     world = World(three())
     a, b, _ = world.start()
