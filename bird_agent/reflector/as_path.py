@@ -95,7 +95,9 @@ def short_aggregator(value: bytes) -> tuple[bytes, bytes]:
 
 
 def _segment(kind: str, numbers: Sequence[int], letter: str) -> bytes:
-    return bytes((_KINDS[kind], len(numbers))) + struct.pack(f"!{len(numbers)}{letter}", *numbers)
+    """As many segments as it takes: filters may have prepended to a full one."""
+    parts = [numbers[at : at + _LONGEST] for at in range(0, len(numbers), _LONGEST)]
+    return b"".join(bytes((_KINDS[kind], len(part))) + struct.pack(f"!{len(part)}{letter}", *part) for part in parts)
 
 
 def _count(segments: Iterable[AsSegment]) -> int:

@@ -96,9 +96,11 @@ class Notification:
         return "".join(each if each.isprintable() else " " for each in said).strip()
 
     def __str__(self) -> str:
-        if self.hard and len(self.data) >= 2:
-            inner = Notification(self.data[0], self.data[1], self.data[2:])
-            return f"hard reset: {inner}"
+        if self.hard and len(self.data) >= 2:  # one level of it: what peers send may be nothing but hard resets
+            return f"hard reset: {Notification(self.data[0], self.data[1], self.data[2:])._words()}"
+        return self._words()
+
+    def _words(self) -> str:
         name = NAMES.get((self.code, self.subcode)) or _CODE_NAMES.get(self.code, "unknown error")
         said = self.text
         return f"{name} ({self.code}/{self.subcode})" + (f': "{said}"' if said else "")

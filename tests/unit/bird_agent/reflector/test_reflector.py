@@ -17,7 +17,14 @@ from bird_agent.reflector.standing import STALLED_S
 from bird_agent.session_config import Password
 from tests.unit.bird_agent.reflector.world import CLUSTER, LOCAL_AS, OURS, Script, World, attributes, plan, session
 from weft.model.base import Metadata
-from weft.model.bgp import AddCommunity, BGPFilter, BGPFilterRuleV4, BGPFilterSpec, FilterOperation
+from weft.model.bgp import (
+    AddCommunity,
+    BGPFilter,
+    BGPFilterRuleV4,
+    BGPFilterSpec,
+    FilterOperation,
+    PrependAsPath,
+)
 
 A, B, C, X = "10.0.0.11", "10.0.0.12", "10.0.0.13", "10.0.0.31"
 P, Q, R = "10.65.0.0/26", "10.65.1.0/26", "10.66.0.0/24"
@@ -136,6 +143,17 @@ def test_import_filters_change_what_everybody_is_told() -> None:
     a, b = world.start()
     world.announce(a, [P])
     assert b.table[IPV4, nlri(P)][0].path.communities == ((64512, 7),)
+
+
+def test_a_filter_may_prepend_to_a_segment_that_is_full() -> None:
+    operation = FilterOperation(prepend_as_path=PrependAsPath(prefix=(65001, 65002)))
+    longer = BGPFilterRuleV4(action="Accept", operations=(operation,))
+    world = World(plan(session(A, filters=("longer",)), session(B)), {"longer": a_filter("longer", import_v4=longer)})
+    a, b = world.start()
+    world.announce(a, [P], attributes(world.sets, as_path=[65100] * 255))
+    told = b.table[IPV4, nlri(P)][0].path.as_path
+    assert [len(each.numbers) for each in told] == [255, 2]
+    assert told[0].numbers[:3] == (65001, 65002, 65100)
 
 
 def test_a_path_that_is_about_to_go_is_the_last_choice() -> None:

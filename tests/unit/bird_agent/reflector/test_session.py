@@ -499,3 +499,8 @@ def test_a_broken_header_ends_the_session(data: bytes, told: tuple[int, int], sa
     made.on_data(1, data, 1.0)
     ((_, body),) = sent(made.take())
     assert (tuple(body[:2]), body[2:]) == (told, said)
+
+
+def test_a_hard_reset_within_hard_resets_is_read_to_its_first() -> None:
+    assert str(Notification(6, 9, bytes((6, 9)) * 1500)) == "hard reset: hard reset (6/9)"
+    assert str(Notification(6, 9, bytes((6, 2, 3)) + b"bye")) == 'hard reset: administrative shutdown (6/2): "bye"'
