@@ -13,18 +13,18 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from typing import Final
 
 from bird_agent.policy import Policies
 from bird_agent.reflector import outputs, sockets
 from bird_agent.reflector.groups import Pieces
+from bird_agent.reflector.listeners import Listeners
 from bird_agent.reflector.plan import ReflectorPlan
 from bird_agent.reflector.reflector import ConnectionOutput, Reflector
-from bird_agent.session_config import Password
+from bird_agent.session_config import SessionConfig
 from weft.model.address import IPAddress
 
 log = logging.getLogger("weft-reflector")
@@ -34,9 +34,7 @@ _READ_BYTES: Final = 1 << 16
 _PIECES_AT_ONCE: Final = 64
 _LAST_WORDS_S: Final = 5.0
 _FINEST_TICK_S: Final = 0.05
-_REBIND_S: Final = 5.0
 _REST: Final = 2.0
-Address = tuple[IPAddress, int]
 
 
 @dataclass(slots=True)
@@ -57,9 +55,8 @@ class Network:
         self._reflector = reflector
         self._clock = clock
         self._epoll = select.epoll()
-        self._listeners: dict[Address, socket.socket] = {}
-        self._passwords: dict[Address, dict[IPAddress, Password]] = {}
-        self._by_fd: dict[int, _Connection | socket.socket] = {}
+        self._listeners = Listeners(self._epoll)
+        self._by_fd: dict[int, _Connection] = {}
         self._by_conn: dict[int, _Connection] = {}
         self._dialing: dict[IPAddress, _Connection] = {}
         self._conns = 0
@@ -67,7 +64,11 @@ class Network:
         self._tick: asyncio.TimerHandle | None = None
         self._tick_at = 0.0
         self._rest_until = 0.0
-        self.trouble = ""
+
+    @property
+    def trouble(self) -> str:
+        """What keeps peers from connecting; empty: nothing."""
+        return self._listeners.trouble
 
     def start(self) -> None:
         asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._on_events)
@@ -78,13 +79,15 @@ class Network:
         for timer in (self._flush, self._tick):
             if timer is not None:
                 timer.cancel()
-        for one in list(self._by_fd.values()):
-            (one.socket if isinstance(one, _Connection) else one).close()
+        self._listeners.close()
+        for one in self._by_fd.values():
+            one.socket.close()
         self._epoll.close()
 
     def configure(self, plan: ReflectorPlan, policies: Policies) -> None:
         """The reflector there should be from now on."""
-        self._listen({(address, plan.port) for address in plan.addresses}, plan)
+        addresses = [(address, plan.port) for address in plan.addresses]
+        self._listeners.configure(addresses, [one.config for one in plan.sessions.values()])
         self._reflector.configure(plan, policies, self._clock())
         self._carry_out()
 
@@ -97,75 +100,16 @@ class Network:
         """Something changed that concerns what peers are told."""
         self._schedule_flush()
 
-    # Listening.
-
-    def _listen(self, wanted: set[Address], plan: ReflectorPlan) -> None:
-        troubles = []
-        for address in self._listeners.keys() - wanted:
-            listener = self._listeners.pop(address)
-            self._passwords.pop(address, None)
-            self._forget(listener)
-        for address in wanted - self._listeners.keys():
-            try:
-                self._listeners[address] = listener = sockets.listener(*address)
-            except OSError as error:
-                troubles.append(f"cannot listen on {address[0]}, port {address[1]}: {error.strerror}")
-                continue
-            self._by_fd[listener.fileno()] = listener
-            self._epoll.register(listener.fileno(), select.EPOLLIN)
-        for address, listener in self._listeners.items():
-            troubles += self._set_passwords(address, listener, plan)
-        self.trouble = "; ".join(sorted(troubles))
-        if troubles:
-            log.error("%s", self.trouble)
-            asyncio.get_running_loop().call_later(_REBIND_S, self._listen_again, plan)
-
-    def _listen_again(self, plan: ReflectorPlan) -> None:
-        if self._reflector.plan is plan:
-            self._listen({(address, plan.port) for address in plan.addresses}, plan)
-
-    def _set_passwords(self, address: Address, listener: socket.socket, plan: ReflectorPlan) -> Iterable[str]:
-        """The kernel answers a peer's SYN before anybody asks us, so it has to know."""
-        before = self._passwords.get(address, {})
-        wanted = {
-            peer: one.config.password
-            for peer, one in plan.sessions.items()
-            if one.config.password is not None and peer.version == address[0].version
-        }
-        for peer in before.keys() | wanted.keys():
-            if before.get(peer) == wanted.get(peer):
-                continue
-            try:
-                sockets.set_password(listener, peer, wanted.get(peer))
-            except (OSError, ValueError) as error:
-                yield f"the password of {peer} cannot be used: {error}"
-        self._passwords[address] = wanted
-
-    def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                accepted, name = listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:  # the peer has gone again, or there are no descriptors left
-                log.warning("a connection could not be accepted: %s", error)
-                return
-            peer = ip_address(str(name[0]).partition("%")[0])
-            standing = self._reflector.peers.get(peer)
-            if standing is None:
-                log.debug("%s is no peer: its connection is closed", peer)
-                accepted.close()
-                continue
-            accepted.setblocking(False)
-            try:
-                sockets.prepare(accepted, standing.wanted.config)
-            except OSError as error:
-                log.warning("connection from %s: %s", peer, error)
-                accepted.close()
-                continue
-            self._established(_Connection(standing.learning.peer, accepted), incoming=True)
-
     # Connections.
+
+    def _accept(self, listener: int) -> None:
+        for peer, accepted in self._listeners.accept(listener, self._config_of):
+            known = self._reflector.peers[peer].learning.peer  # the address that remembers its hash
+            self._established(_Connection(known, accepted), incoming=True)
+
+    def _config_of(self, peer: IPAddress) -> SessionConfig | None:
+        standing = self._reflector.peers.get(peer)
+        return None if standing is None else standing.wanted.config
 
     def _established(self, connection: _Connection, incoming: bool) -> None:
         self._conns += 1
@@ -222,12 +166,16 @@ class Network:
     # Events.
 
     def _on_events(self) -> None:
+        self._read_once()
+        self._schedule_flush()
+
+    def _read_once(self) -> None:
         for descriptor, event in self._epoll.poll(0, _EVENTS_AT_ONCE):
             one = self._by_fd.get(descriptor)
             if one is None:
-                continue  # closed because of an event before this one
-            if not isinstance(one, _Connection):
-                self._accept(one)
+                if descriptor not in self._listeners:
+                    continue  # closed because of an event before this one
+                self._accept(descriptor)
             elif not one.conn:
                 self._dialed(one)
             else:
@@ -236,7 +184,6 @@ class Network:
                 if event & ~select.EPOLLOUT and self._by_conn.get(one.conn) is one:
                     self._read(one)
             self._carry_out()
-        self._schedule_flush()
 
     def _read(self, connection: _Connection) -> None:
         try:
@@ -340,7 +287,10 @@ class Network:
 
     def _on_tick(self) -> None:
         self._tick = None
-        self._reflector.on_tick(self._clock())
+        began = self._clock()
+        for _ in range(0, len(self._by_fd) + 1, _EVENTS_AT_ONCE):  # whoever has spoken by now is not silent,
+            self._read_once()  # however late we come to hear it
+        self._reflector.on_tick(began)
         self._carry_out()
         self._schedule_flush()
 

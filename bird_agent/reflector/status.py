@@ -27,7 +27,8 @@ class Peers(Protocol):
 
 
 class Sockets(Protocol):
-    trouble: str
+    @property
+    def trouble(self) -> str: ...
 
 
 class ReflectorStatus:
