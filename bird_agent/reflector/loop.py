@@ -200,7 +200,8 @@ class Network:
     def _on_room(self, connection: _Connection) -> None:
         waiting = list(connection.unsent)
         connection.unsent.clear()
-        self._reflector.on_room(connection.peer)
+        if not connection.closing:
+            self._reflector.on_room(connection.peer)
         if self._write(connection, waiting):
             self._epoll.modify(connection.socket.fileno(), select.EPOLLIN)
             if connection.closing:
@@ -226,7 +227,8 @@ class Network:
                     connection.unsent.append(memoryview(piece)[sent:])
                     connection.unsent.extend(pieces[start + 1 :])
                     self._epoll.modify(connection.socket.fileno(), select.EPOLLIN | select.EPOLLOUT)
-                    self._reflector.on_stalled(connection.peer, self._clock())
+                    if not connection.closing:
+                        self._reflector.on_stalled(connection.peer, self._clock())
                     return False
                 sent -= len(piece)
                 start += 1

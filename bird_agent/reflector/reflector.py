@@ -170,7 +170,8 @@ class Reflector:
 
     def on_stalled(self, peer: IPAddress, now: float) -> None:
         """The connection takes no more for now."""
-        if (standing := self.peers.get(peer)) is not None and standing.stalled_since is None:
+        standing = self.peers.get(peer)
+        if standing is not None and standing.established and standing.stalled_since is None:
             standing.stalled_since = now
             self._take(peer, standing, now)
 
@@ -192,6 +193,7 @@ class Reflector:
             if (until := standing.learning.deadline) is not None and now >= until:
                 self._apply(peer, standing.learning.on_tick(now))
             if standing.stalled_since is not None and now - standing.stalled_since >= standing.patience_s:
+                standing.stalled_since = None
                 self._note(peer, "down: it has taken nothing for too long")
                 standing.session.on_stop(now, Stop.OUT_OF_RESOURCES)
             self._take(peer, standing, now)
@@ -221,9 +223,8 @@ class Reflector:
                         peer, learning.on_refresh_begins(family, now) if begins else learning.on_end_of_rib(family)
                     )
                 case outputs.Treated():
-                    if output.problem != standing.last_problem:  # a peer that is wrong is so many times
-                        standing.last_problem = output.problem
-                        self._note(peer, output.problem)
+                    if line := standing.problem_line(output.problem, now):  # a peer that is wrong is so many times
+                        self._note(peer, line)
                 case _:
                     assert_never(output)
         if (due := standing.deadline) is not None:
@@ -232,7 +233,6 @@ class Reflector:
     def _on_up(self, peer: IPAddress, standing: Standing, up: outputs.Up, now: float) -> None:
         negotiated = up.negotiated
         standing.conn, standing.negotiated, standing.since, standing.last_error = up.conn, negotiated, now, ""
-        standing.stalled_since = None
         self._apply(peer, standing.learning.on_up(negotiated, now))
         self._name(peer, standing)
         self.tables.join(peer, negotiated)
@@ -258,7 +258,7 @@ class Reflector:
                 self._note(peer, f"does not come up: {down.why}")
             return
         self.tables.leave(peer)
-        standing.conn, standing.since = None, now
+        standing.conn, standing.since, standing.stalled_since = None, now, None
         standing.flaps += 1
         self._apply(peer, standing.learning.on_down(negotiated, down.graceful, down.why, now))
         received = self.tables.rib.received(peer)

@@ -11,6 +11,8 @@ from bird_agent.reflector.negotiation import Negotiated
 from bird_agent.reflector.plan import ReflectorSession
 from bird_agent.reflector.session import Session
 
+PROBLEM_PAUSE_S: Final = 10.0
+"""Between two lines about what a peer gets wrong."""
 STALLED_S: Final = 480.0
 """A peer that takes nothing for this long, or twice the hold time, is given up (RFC 9687)."""
 
@@ -32,6 +34,8 @@ class Standing:
     stalled_since: float | None = None
     held_until: float | None = None
     last_problem: str = ""
+    problems_since: int = 0
+    next_problem_at: float = 0.0
     ends: set[Family] = field(default_factory=set)
     refreshing: set[Family] = field(default_factory=set)
     refresh_asked: set[Family] = field(default_factory=set)
@@ -51,6 +55,15 @@ class Standing:
         for us (RFC 4724 4.1)."""
         restart = None if self.negotiated is None else self.negotiated.restart
         return bool(self.learning.awaited) and not (restart is not None and restart.restarting)
+
+    def problem_line(self, problem: str, now: float) -> str | None:
+        """What the log says of something that the peer got wrong; None: that was said, or not long ago."""
+        if problem == self.last_problem or now < self.next_problem_at:
+            self.problems_since += 1
+            return None
+        more = f" ({self.problems_since} more since the last such line)" if self.problems_since else ""
+        self.last_problem, self.problems_since, self.next_problem_at = problem, 0, now + PROBLEM_PAUSE_S
+        return problem + more
 
     @property
     def deadline(self) -> float | None:

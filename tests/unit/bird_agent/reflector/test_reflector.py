@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
 
 import pytest
 
-from bird_agent.reflector.framing import Message
+from bird_agent.reflector.framing import Message, framed
 from bird_agent.reflector.groups import Pieces
 from bird_agent.reflector.outputs import EndOfRib, Updates
 from bird_agent.reflector.plan import ReflectorPlan
@@ -365,6 +365,32 @@ def test_a_peer_that_takes_nothing_for_too_long_is_given_up() -> None:
     world.wait(60)
     assert b.closed
     assert not c.closed
+    world.wait(60)
+    assert len([note for note in world.notes if "taken nothing" in note]) == 1
+    assert not world.connect(B).closed
+
+
+def test_a_peer_that_was_lost_while_it_took_nothing_is_not_given_up_later() -> None:
+    world = World(three())
+    _, b, _ = world.start()
+    b.reads = False
+    world.announce(world.peers[ip_address(A)], [P])
+    world.lose(b)
+    world.wait(STALLED_S + 30)
+    assert not [note for note in world.notes if "taken nothing" in note]
+
+
+def test_a_peer_that_is_wrong_in_ever_new_ways_does_not_fill_the_log() -> None:
+    world = World(three())
+    a, _, _ = world.start()
+    world.announce(a, [P])
+    for number in range(1000):
+        body = b"\0\0\0\7" + bytes((0x40, 1, 1, 3 + number % 250, 0x40, 2, 0)) + nlri(P)
+        world.send(a, framed(Message.UPDATE, body))
+    assert len([note for note in world.notes if "ORIGIN" in note]) == 1
+    world.wait(20)
+    world.send(a, framed(Message.UPDATE, body))
+    assert "999 more" in world.notes[-1]
 
 
 @pytest.mark.parametrize("enhanced", [True, False], ids=["enhanced", "plain"])
