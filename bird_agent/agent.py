@@ -118,7 +118,9 @@ class Agent:
     def problems(self, now: float) -> list[Problem]:
         """What is asked for and has no effect."""
         planned = () if self._planned is None else self._planned.problems
-        return [*planned, *self._view.problems, *self.rulebook.problems, *self.hold_offs.problems(now)]
+        sessions = () if self.peering is None else self.peering.sessions.values()
+        watching = self.paths.problems(sessions)
+        return [*planned, *self._view.problems, *self.rulebook.problems, *watching, *self.hold_offs.problems(now)]
 
     def on_datastore(self, batch: Sequence[SyncEvent]) -> None:
         concern = self._view.on_events(batch)
@@ -187,7 +189,11 @@ class Agent:
 
     def on_bfd(self, report: Report) -> None:
         """What BFD says of a path; a lost one ends the BGP session at once."""
+        before = self.paths.refusal(report.peer)
         why, session = self.paths.on_report(report), self.sessions.get(report.peer)
+        if report.refused and report.refused != before:
+            text = f"is not watched: BFD refuses what comes from there: {report.refused}"
+            self.conversation.note(report.peer, text)
         if why is not None and session is not None and session.established:
             self.conversation.on_path_lost(report.peer, why, commands.cease(report.peer, BFD_DOWN))
 

@@ -14,7 +14,8 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final, Literal, TypeVar
 
 from bird_agent.automatic.client import AutomaticSessions
-from bird_agent.bfd.wire import parse_wish
+from bird_agent.bfd.wire import Watch
+from bird_agent.bfd.wish import parse_wish, watch_of
 from bird_agent.nodes import addresses_of, cluster_of, router_id_of
 from bird_agent.session_config import (
     DEFAULT_PORT,
@@ -130,7 +131,7 @@ class _Planner:
             Options(
                 restart_time_s=restart_time_s(default.node_mesh_max_restart_time),
                 max_prefixes=self._annotated(MAX_PREFIXES, prefix_limit),
-                bfd=self._annotated(BFD, parse_wish),
+                bfd=self._annotated(BFD, self._watch),
                 versions=self._annotated(FAMILIES, versions) or frozenset(),
             ),
             default.node_mesh_password,
@@ -329,7 +330,7 @@ class _Planner:
             gateway=spec.reachable_by,
             filters=spec.filters,
             max_prefixes=self._annotated(MAX_PREFIXES, prefix_limit, peer),
-            bfd=self._annotated(BFD, parse_wish, peer),
+            bfd=self._annotated(BFD, self._watch, peer),
             versions=self._annotated(FAMILIES, versions, peer) or frozenset(),
         )
         return self._with_password(options, spec.password, subject)
@@ -344,6 +345,13 @@ class _Planner:
         if password is None and not reference.optional:
             self._complain(subject, f"the secret {key} is not there: no session without its password")
         return replace(options, password=password, wants_password=not reference.optional)
+
+    def _watch(self, text: str) -> Watch:
+        wish = parse_wish(text)
+        self._secrets |= wish.secrets
+        watch, left_out = watch_of(wish, self._surroundings.secrets)
+        self._problems.update((Problem(f"annotation {BFD}", text), None) for text in left_out)
+        return watch
 
     def _annotated(self, name: str, parse: Callable[[str], T], peer: BGPPeer | None = None) -> T | None:
         """An annotation of the peer, or of the default configuration; None also for one that makes no sense."""

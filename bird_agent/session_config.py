@@ -10,7 +10,7 @@ from enum import Enum
 from ipaddress import IPv4Address
 from typing import Final, Literal, NamedTuple
 
-from bird_agent.bfd.wire import BfdWish
+from bird_agent.bfd.wire import Watch
 from weft.model.address import IPAddress
 
 DEFAULT_PORT: Final = 179
@@ -98,7 +98,7 @@ class SessionConfig:
     gateway: IPAddress | None = None
     filters: tuple[str, ...] = ()
     max_prefixes: int | None = None
-    bfd: BfdWish | None = None
+    bfd: Watch | None = None
     client: bool = False
     versions: tuple[int, ...] = ()
     other_local: IPAddress | None = None

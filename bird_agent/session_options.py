@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import IPv4Address
 
-from bird_agent.bfd.wire import BfdWish
+from bird_agent.bfd.wire import Watch
 from bird_agent.session_config import (
     DEFAULT_HOLD_TIME_S,
     DEFAULT_RESTART_TIME_S,
@@ -36,7 +36,7 @@ class Options:
     gateway: IPAddress | None = None
     filters: tuple[str, ...] = ()
     max_prefixes: int | None = None
-    bfd: BfdWish | None = None
+    bfd: Watch | None = None
     peer_cluster: IPv4Address | None = None
     versions: frozenset[int] = frozenset()
 

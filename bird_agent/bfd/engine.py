@@ -1,19 +1,23 @@
 """All BFD sessions of a node, without I/O: which packet is whose, and what there is to send and to say.
 
-Pure: the time and chance are arguments. A single-hop packet counts only with the TTL of 255 that nobody far away can
-give it (RFC 5881 5); a multihop one from the address that was agreed on (RFC 5883)."""
+Pure: the time and chance are arguments, and so is where the numbers of authenticated packets are kept. A single-hop
+packet counts only with the TTL of 255 that nobody far away can give it (RFC 5881 5); a multihop one from the address
+that was agreed on (RFC 5883). Nothing of a packet counts before its authentication is found right."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
-from bird_agent.bfd.packet import Packet, PacketError, decode, encode
+from bird_agent.bfd.auth import Cell, Guard
+from bird_agent.bfd.packet import Packet, PacketError, State, decode, encode
 from bird_agent.bfd.session import BfdSession, Jitter, Standing, StateChange
 from bird_agent.bfd.wire import Report, Wanted
 from weft.model.address import IPAddress
 
 FULL_TTL = 255
+REFUSAL_S = 5.0
+"""Refused packets are not told of more often: anybody may send them."""
 _Key = tuple[IPAddress, bool]
 
 
@@ -30,12 +34,22 @@ class _Held:
     wanted: Wanted
     session: BfdSession
     standing: Standing
+    guard: Guard
+    refused: str = ""
+    refused_said: str = ""
+    refusal_due: float = float("-inf")
+
+
+def _private_cell() -> Cell:
+    return [0, 0, 0]
 
 
 class Engine:
-    """See the module. `discriminator` is the first that is used."""
+    """See the module. `discriminator` is the first that is used; `new_cell` gives each authenticated session a place
+    for its sequence numbers, which a process shares with its standby."""
 
-    def __init__(self, jitter: Jitter, discriminator: int) -> None:
+    def __init__(self, jitter: Jitter, discriminator: int, new_cell: Callable[[], Cell] = _private_cell) -> None:
+        self._new_cell = new_cell
         self._jitter = jitter
         self._next_discriminator = discriminator
         self._held: dict[_Key, _Held] = {}
@@ -50,7 +64,7 @@ class Engine:
 
     def standings(self) -> list[tuple[Wanted, Standing]]:
         """What a process that goes on for this one needs."""
-        return [(one.wanted, one.session.standing) for one in self._held.values()]
+        return [(one.wanted, _with_numbers(one)) for one in self._held.values()]
 
     def resume(self, standings: Iterable[tuple[Wanted, Standing]], now: float) -> None:
         """Go on with the sessions of a process that has ended."""
@@ -59,8 +73,11 @@ class Engine:
         for wanted, standing in standings:
             session = BfdSession(wanted.settings, standing.discriminator, self._jitter, now)
             session.resume(standing, now)
+            guard = self._guard(wanted)
+            if standing.sent_sequence is not None:
+                guard.resume(standing.sent_sequence, standing.received_sequence, now)
             key = (wanted.peer, wanted.multihop)
-            self._held[key] = _Held(wanted, session, standing)
+            self._held[key] = _Held(wanted, session, standing, guard)
             self._by_discriminator[standing.discriminator] = key
         self._changed = True
 
@@ -74,7 +91,7 @@ class Engine:
 
     def reports(self) -> list[Report]:
         """How everything stands."""
-        return [Report(one.wanted.peer, one.session.state, one.session.diagnostic) for one in self._held.values()]
+        return [_report(one) for one in self._held.values()]
 
     def set_wanted(self, wanted: Iterable[Wanted], now: float) -> list[Transmission]:
         """What should be. A session that goes says so; one with another address of ours begins anew."""
@@ -84,16 +101,17 @@ class Engine:
         for key, held in list(self._held.items()):
             new = desired.get(key)
             if new is None or new.local != held.wanted.local:
-                said.append(Transmission(held.wanted, encode(held.session.close())))
+                said.append(_transmission(held, held.session.close()))
                 del self._held[key], self._by_discriminator[held.session.discriminator]
             else:
                 held.session.set(new.settings, now)
+                self._set_guard(held, new)
                 held.wanted = new
         for key, one in desired.items():
             if key not in self._held:
                 number = self._discriminator()
                 session = BfdSession(one.settings, number, self._jitter, now)
-                self._held[key] = _Held(one, session, session.standing)
+                self._held[key] = _Held(one, session, session.standing, self._guard(one))
                 self._by_discriminator[number] = key
         return said
 
@@ -114,9 +132,16 @@ class Engine:
         if held is None or not (multihop or ttl == FULL_TTL):
             self.discarded += 1
             return [], []
+        silence_s = 2 * held.session.detection_time_us / 1e6
+        refused = held.guard.refusal(data, packet.section, now, silence_s)
+        if refused:
+            self.discarded += 1
+            return [], _refuse(held, refused, now)
+        held.refused = ""
         done = held.session.on_packet(packet, now)
         self._compare(held)
-        return _said(held, done)
+        sent, reports = _said(held, done)
+        return sent, reports or _accepted(held)
 
     def _compare(self, held: _Held) -> None:
         standing = held.session.standing
@@ -141,6 +166,18 @@ class Engine:
             return None
         return held
 
+    def _guard(self, wanted: Wanted) -> Guard:
+        cell = _private_cell() if wanted.authentication is None else self._new_cell()
+        return Guard(wanted.authentication, cell, int(self._jitter() * (1 << 32)))
+
+    def _set_guard(self, held: _Held, new: Wanted) -> None:
+        """Other keys or another type: the numbers go on, and so does the session if the other end changes in time."""
+        if held.guard.authentication is None or new.authentication is None:
+            if new.authentication != held.guard.authentication:
+                held.guard = self._guard(new)
+        else:
+            held.guard.authentication = new.authentication
+
     def _discriminator(self) -> int:
         while self._next_discriminator in (0, *self._by_discriminator):
             self._next_discriminator = (self._next_discriminator + 1) & 0xFFFFFFFF
@@ -148,14 +185,37 @@ class Engine:
         return (self._next_discriminator - 1) & 0xFFFFFFFF
 
 
+def _with_numbers(held: _Held) -> Standing:
+    if held.guard.authentication is None:
+        return held.session.standing
+    return replace(held.session.standing, sent_sequence=held.guard.sent, received_sequence=held.guard.received)
+
+
+def _transmission(held: _Held, packet: Packet) -> Transmission:
+    return Transmission(held.wanted, held.guard.seal(encode(packet)))
+
+
+def _report(held: _Held, change: StateChange | None = None) -> Report:
+    held.refused_said = held.refused
+    peer, refused = held.wanted.peer, held.refused
+    if change is None:
+        return Report(peer, held.session.state, held.session.diagnostic, refused=refused)
+    return Report(peer, change.state, change.diagnostic, change.by_will, refused)
+
+
+def _refuse(held: _Held, why: str, now: float) -> list[Report]:
+    """While the session is up, packets that are refused are somebody else's, or are missed soon."""
+    held.refused = why
+    if held.session.state is State.UP or why == held.refused_said or now < held.refusal_due:
+        return []
+    held.refusal_due = now + REFUSAL_S
+    return [_report(held)]
+
+
+def _accepted(held: _Held) -> list[Report]:
+    return [_report(held)] if held.refused_said else []
+
+
 def _said(held: _Held, done: tuple[list[Packet], list[StateChange]]) -> tuple[list[Transmission], list[Report]]:
     packets, changes = done
-    return (
-        [Transmission(held.wanted, encode(packet)) for packet in packets],
-        list(_reports(held.wanted.peer, changes)),
-    )
-
-
-def _reports(peer: IPAddress, changes: Iterable[StateChange]) -> Iterator[Report]:
-    for change in changes:
-        yield Report(peer, change.state, change.diagnostic, change.by_will)
+    return [_transmission(held, packet) for packet in packets], [_report(held, change) for change in changes]

@@ -1,7 +1,7 @@
 """BFD control packets: bytes to frozen values and back (RFC 5880 4.1).
 
-Pure. It checks what concerns a packet alone (RFC 5880 6.8.6, as far as it needs no session); authentication is not
-supported, so a packet that carries any is refused."""
+Pure. It checks what concerns a packet alone (RFC 5880 6.8.6, as far as it needs no session); whether its authentication
+is right is for auth.py to say, and no packet may be used before."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Final
 VERSION: Final = 1
 MANDATORY_LENGTH: Final = 24
 _FORMAT: Final = struct.Struct("!BBBBIIIII")
-_POLL, _FINAL, _CONTROL_INDEPENDENT, _AUTHENTICATED, _DEMAND, _MULTIPOINT = (0x20, 0x10, 0x08, 0x04, 0x02, 0x01)
+LENGTH_AT: Final = 3
+_POLL, _FINAL, _CONTROL_INDEPENDENT, AUTHENTICATED, _DEMAND, _MULTIPOINT = (0x20, 0x10, 0x08, 0x04, 0x02, 0x01)
 
 
 class State(IntEnum):
@@ -43,9 +44,20 @@ class PacketError(ValueError):
     """A packet that has to be discarded, and why."""
 
 
+@dataclass(frozen=True, slots=True)
+class Section:
+    """The authentication section behind a packet (4.2 to 4.4). `content`: what follows the key's number; None: there is
+    no such number. `type` is a number, because others may know more."""
+
+    type: int
+    key_number: int | None
+    content: bytes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packet:
-    """One control packet. Intervals are microseconds; `diagnostic` is a number, because others may know more."""
+    """One control packet. Intervals are microseconds; `diagnostic` is a number, because others may know more. What is
+    encoded has no `section`: that is made of the bytes."""
 
     state: State
     my_discriminator: int
@@ -59,6 +71,7 @@ class Packet:
     demand: bool = False
     control_plane_independent: bool = False
     required_min_echo_rx_us: int = 0
+    section: Section | None = None
 
 
 def encode(packet: Packet) -> bytes:
@@ -91,8 +104,6 @@ def decode(data: bytes) -> Packet:
         raise PacketError(f"version {first >> 5}")
     if length < MANDATORY_LENGTH or length > len(data):
         raise PacketError(f"its length of {length} does not fit {len(data)} bytes")
-    if flags & _AUTHENTICATED:
-        raise PacketError("it is authenticated, which was not agreed on")
     if flags & _MULTIPOINT:
         raise PacketError("the multipoint bit is set")
     if multiplier == 0:
@@ -102,6 +113,7 @@ def decode(data: bytes) -> Packet:
     state = State(flags >> 6)
     if yours == 0 and state not in (State.DOWN, State.ADMIN_DOWN):
         raise PacketError(f"it names no session of ours and claims to be {state.name}")
+    section = _section(data[MANDATORY_LENGTH:length]) if flags & AUTHENTICATED else None
     return Packet(
         state=state,
         my_discriminator=mine,
@@ -115,4 +127,15 @@ def decode(data: bytes) -> Packet:
         demand=bool(flags & _DEMAND),
         control_plane_independent=bool(flags & _CONTROL_INDEPENDENT),
         required_min_echo_rx_us=echo,
+        section=section,
     )
+
+
+def _section(data: bytes) -> Section:
+    """Raises PacketError for one that does not fit where it is."""
+    if len(data) < 2:
+        raise PacketError("it claims to be authenticated and has no room for that")
+    length = data[1]
+    if not 2 <= length <= len(data):
+        raise PacketError(f"the length of {length} of its authentication does not fit {len(data)} bytes")
+    return Section(data[0], data[2] if length > 2 else None, data[3:length])

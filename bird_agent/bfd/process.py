@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import mmap
 import os
 import random
 import selectors
@@ -22,6 +23,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
+from bird_agent.bfd.auth import Cell
 from bird_agent.bfd.engine import Engine, Transmission
 from bird_agent.bfd.sockets import ReceivingPort, Sockets
 from bird_agent.bfd.succession import LOCK_PATIENCE_S, Standby, Successor, hold_lock, succeed
@@ -52,7 +54,7 @@ class BfdProcess:
 
     def __init__(self, path: Path, legacy: Legacy | None = None) -> None:
         self._path = path
-        self._engine = Engine(random.random, random.getrandbits(32))
+        self._engine = Engine(random.random, random.getrandbits(32), _shared_cell)
         self._sockets = Sockets()
         self._selector = selectors.DefaultSelector()
         self._agents: dict[socket.socket, bytes] = {}
@@ -221,6 +223,11 @@ class BfdProcess:
         self._selector.unregister(agent)
         agent.close()
         self._alone_since = time.monotonic()
+
+
+def _shared_cell() -> Cell:
+    """Memory that a standby sees change: what was sent last before its original died must not be sent again."""
+    return memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("I")
 
 
 def _server(path: Path) -> socket.socket:

@@ -7,7 +7,7 @@ demand mode is not sent periodic packets while both are up."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from bird_agent.bfd.packet import Diagnostic, Packet, State
@@ -54,7 +54,8 @@ class StateChange:
 @dataclass(frozen=True, slots=True)
 class Standing:
     """All that both sides have come to agree on, which is what a process that goes on for another needs. `heard`: the
-    other side's silence is being timed."""
+    other side's silence is being timed. The sequence numbers of authenticated packets change all the time, and are no
+    news."""
 
     discriminator: int
     state: State
@@ -69,6 +70,8 @@ class Standing:
     rx_until_final_us: int
     tx_until_final_us: int
     heard: bool
+    sent_sequence: int | None = field(default=None, compare=False)
+    received_sequence: int | None = field(default=None, compare=False)
 
 
 class BfdSession:

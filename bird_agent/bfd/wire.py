@@ -6,36 +6,27 @@ all of them and then each change, and with what it cannot do."""
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from ipaddress import ip_address
 from typing import Any, Final
 
+from bird_agent.bfd.auth import Authentication, AuthType, Key
 from bird_agent.bfd.packet import Diagnostic, State
 from bird_agent.bfd.session import BfdSettings, Standing
 from weft.model.address import IPAddress
 
 SINGLE_HOP_PORT: Final = 3784  # RFC 5881 4
 MULTIHOP_PORT: Final = 4784  # RFC 5883 5
-_WISH: Final = re.compile(r"(\d+)(ms|s)(?:\s*x\s*(\d+))?(\s+multihop)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class BfdWish:
-    """What an administrator asks for. `multihop`: also towards a peer that is on a network of ours."""
+class Watch:
+    """How a path is to be watched. `multihop`: also towards a peer that is on a network of ours."""
 
     settings: BfdSettings
     multihop: bool = False
-
-
-def parse_wish(text: str) -> BfdWish:
-    """`100ms x 3`, `1s`, `300ms x 3 multihop`. Raises ValueError."""
-    match = _WISH.fullmatch(text.strip())
-    if match is None:
-        raise ValueError(f"{text!r} is not an interval and a multiplier, such as 100ms x 3")
-    interval_us = int(match[1]) * (1000 if match[2] == "ms" else 1_000_000)
-    return BfdWish(BfdSettings(interval_us, int(match[3] or 3)), match[4] is not None)
+    authentication: Authentication | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +37,7 @@ class Wanted:
     local: IPAddress
     multihop: bool
     settings: BfdSettings
+    authentication: Authentication | None = None
 
     @property
     def port(self) -> int:
@@ -54,12 +46,13 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How one session stands."""
+    """How one session stands. `refused`: why what comes from the peer's address is discarded; empty: it is not."""
 
     peer: IPAddress
     state: State
     diagnostic: Diagnostic
     by_will: bool = False
+    refused: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +90,16 @@ def decode_wanted(line: bytes) -> list[Wanted]:
 
 
 def _wanted_as_json(one: Wanted) -> dict[str, Any]:
+    keys = None
+    if one.authentication is not None:
+        keys = [[key.number, key.secret.hex()] for key in one.authentication.keys]
     return {
         "peer": str(one.peer),
         "local": str(one.local),
         "multihop": one.multihop,
         "interval_us": one.settings.interval_us,
         "multiplier": one.settings.detect_multiplier,
+        **({} if one.authentication is None else {"authentication": int(one.authentication.type), "keys": keys}),
     }
 
 
@@ -112,17 +109,30 @@ def _wanted(one: Mapping[str, Any]) -> Wanted:
         ip_address(one["local"]),
         bool(one["multihop"]),
         BfdSettings(int(one["interval_us"]), int(one["multiplier"])),
+        _authentication(one),
     )
+
+
+def _authentication(one: Mapping[str, Any]) -> Authentication | None:
+    if "authentication" not in one:
+        return None
+    keys = tuple(Key(int(number), bytes.fromhex(secret)) for number, secret in one["keys"])
+    return Authentication(AuthType(one["authentication"]), keys)
 
 
 def encode_legacy(legacy: Legacy) -> bytes:
     content = {
-        "sessions": [[_wanted_as_json(wanted), asdict(standing)] for wanted, standing in legacy.sessions],
+        "sessions": [[_wanted_as_json(wanted), _standing_as_json(standing)] for wanted, standing in legacy.sessions],
         "server": legacy.server,
         "receiving": [[*port, descriptor] for port, descriptor in legacy.receiving.items()],
         "sending": list(legacy.sending),
     }
     return json.dumps(content).encode()
+
+
+def _standing_as_json(standing: Standing) -> dict[str, Any]:
+    """Numbers that are not there are not named: a version that knows of none can read it."""
+    return {name: value for name, value in asdict(standing).items() if value is not None}
 
 
 def decode_legacy(words: bytes) -> Legacy:
@@ -151,6 +161,7 @@ def encode_report(report: Report | Trouble | Program) -> bytes:
         "state": int(report.state),
         "diagnostic": int(report.diagnostic),
         "by_will": report.by_will,
+        "refused": report.refused,
     }
     return json.dumps(content).encode() + b"\n"
 
@@ -163,4 +174,6 @@ def decode_report(line: bytes) -> Report | Trouble | Program:
     if "trouble" in content:
         return Trouble(str(content["trouble"]))
     state, diagnostic = State(content["state"]), Diagnostic(content["diagnostic"])
-    return Report(ip_address(content["peer"]), state, diagnostic, bool(content["by_will"]))
+    return Report(
+        ip_address(content["peer"]), state, diagnostic, bool(content["by_will"]), str(content.get("refused", ""))
+    )

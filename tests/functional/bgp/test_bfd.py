@@ -70,15 +70,23 @@ class Switched:
         self.switch.ip("link", "set", "port1", "master", "br0")
 
     def strike(self, number: signal.Signals) -> None:
-        """Give the BFD process a signal that another goes on for it after."""
-        before = wait_until("a BFD process", self.bfd_process)
-        time.sleep(1)  # its standby is there, and the last strike would have shown
-        os.kill(before, number)
-        wait_until("another goes on", lambda: self.bfd_process() not in (None, before))
-        time.sleep(1)
+        strike(self.node, number)
 
     def bfd_process(self) -> int | None:
-        return singleton.holder(singleton.lock_path(self.node.run_dir, "bfd"))
+        return bfd_process(self.node)
+
+
+def strike(node: AgentNode, number: signal.Signals) -> None:
+    """Give the BFD process a signal that another goes on for it after."""
+    before = wait_until("a BFD process", lambda: bfd_process(node))
+    time.sleep(1)  # its standby is there, and the last strike would have shown
+    os.kill(before, number)
+    wait_until("another goes on", lambda: bfd_process(node) not in (None, before))
+    time.sleep(1)
+
+
+def bfd_process(node: AgentNode) -> int | None:
+    return singleton.holder(singleton.lock_path(node.run_dir, "bfd"))
 
 
 @pytest.fixture

@@ -281,6 +281,24 @@ def test_a_path_that_bfd_finds_dead_withdraws_at_once_and_tells_the_peer_why() -
     assert (session.flaps, session.last_error) == (1, "BFD: the path is dead")
 
 
+def test_why_bfd_refuses_a_peer_is_said_once_and_noticed_as_long_as_it_does() -> None:
+    world, peer = running(2), ip_address("10.0.0.2")
+    metadata = Metadata(name="two", annotations={"weft/bfd": "100ms x 3"})
+    resource = BGPPeer(metadata=metadata, spec=BGPPeerSpec(peer_ip="10.0.0.2", as_number=AsNumber(64512)))
+    world.agent.on_datastore([Upserted(keys.of(resource), resource, 1)])
+    world.step()
+    for _ in range(2):
+        world.agent.on_bfd(Report(peer, State.DOWN, Diagnostic.NONE, refused="it is another's"))
+    world.step()
+    said = "is not watched: BFD refuses what comes from there: it is another's"
+    assert [note for note in world.notes if "BFD" in note] == [
+        f"BGP session with 10.0.0.2 (AS 64512, BGPPeer/two) {said}"
+    ]
+    assert "BGPPeer/two" in [problem.subject for problem in world.agent.problems(0.0)]
+    world.agent.on_bfd(Report(peer, State.INIT, Diagnostic.NONE))
+    assert world.agent.problems(0.0) == []
+
+
 def test_a_removed_node_takes_its_routes_with_it() -> None:
     world = running(2)
     world.learn("10.0.0.2")

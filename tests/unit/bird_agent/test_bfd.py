@@ -69,7 +69,21 @@ def test_no_bytes_do_anything_but_make_a_packet_or_be_refused(data: bytes) -> No
         packet = decode(data)
     except PacketError:
         return
-    assert decode(encode(packet)) == packet
+    assert decode(encode(packet)) == replace(packet, section=None)
+
+
+@given(st.binary(max_size=40))
+def test_what_is_behind_an_authenticated_packet_is_a_section_or_is_refused(data: bytes) -> None:
+    whole = bytearray(GOOD + data)
+    whole[1] |= 4
+    whole[3] = len(whole)
+    try:
+        section = decode(bytes(whole)).section
+    except PacketError:
+        assert len(data) < 2 or not 2 <= data[1] <= len(data)
+        return
+    assert section is not None
+    assert (section.type, section.content) == (data[0], data[3 : data[1]])
 
 
 GOOD = encode(heard(State.UP))
@@ -82,7 +96,7 @@ GOOD = encode(heard(State.UP))
         pytest.param(bytes([0x40]) + GOOD[1:], "version 2", id="version"),
         pytest.param(GOOD[:3] + b"\x17" + GOOD[4:], "length", id="length below the minimum"),
         pytest.param(GOOD[:3] + b"\x19" + GOOD[4:], "length", id="length beyond the end"),
-        pytest.param(GOOD[:1] + bytes([GOOD[1] | 4]) + GOOD[2:], "authenticated", id="authenticated"),
+        pytest.param(GOOD[:1] + bytes([GOOD[1] | 4]) + GOOD[2:], "no room", id="authenticated by nothing"),
         pytest.param(GOOD[:1] + bytes([GOOD[1] | 1]) + GOOD[2:], "multipoint", id="multipoint"),
         pytest.param(GOOD[:2] + b"\0" + GOOD[3:], "multiplier", id="multiplier"),
         pytest.param(GOOD[:4] + bytes(4) + GOOD[8:], "discriminator", id="discriminator"),

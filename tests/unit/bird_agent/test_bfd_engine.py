@@ -9,23 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bird_agent.bfd.auth import Authentication, AuthType, Key
 from bird_agent.bfd.engine import Engine, Transmission
 from bird_agent.bfd.packet import Diagnostic, Packet, State, decode, encode
 from bird_agent.bfd.session import BfdSettings
 from bird_agent.bfd.wire import (
-    BfdWish,
     Legacy,
     Program,
     Report,
     Trouble,
     Wanted,
+    Watch,
     decode_legacy,
     decode_report,
     decode_wanted,
     encode_legacy,
     encode_report,
     encode_wanted,
-    parse_wish,
 )
 from bird_agent.pathwatch import PathWatch
 from bird_agent.session_config import SessionConfig, SessionKind
@@ -177,11 +177,23 @@ def test_other_settings_change_a_session_and_another_address_of_ours_begins_it_a
     assert states(made) == {"10.1.0.254": State.DOWN}
 
 
+def number(key: Key) -> int:
+    return key.number
+
+
 ADDRESSES = st.sampled_from([HERE, TOR, ip_address("fd00::1")])
+KEYS = st.lists(
+    st.builds(Key, st.integers(0, 255), st.binary(min_size=1, max_size=16)), min_size=1, unique_by=number
+).map(tuple)
 WANTED = st.builds(
-    Wanted, ADDRESSES, ADDRESSES, st.booleans(), st.builds(BfdSettings, st.integers(10_000, 10**7), st.integers(1, 255))
+    Wanted,
+    ADDRESSES,
+    ADDRESSES,
+    st.booleans(),
+    st.builds(BfdSettings, st.integers(10_000, 10**7), st.integers(1, 255)),
+    st.none() | st.builds(Authentication, st.sampled_from(AuthType), KEYS),
 )
-REPORTS = st.builds(Report, ADDRESSES, st.sampled_from(State), st.sampled_from(Diagnostic), st.booleans())
+REPORTS = st.builds(Report, ADDRESSES, st.sampled_from(State), st.sampled_from(Diagnostic), st.booleans(), st.text())
 
 
 @given(st.lists(WANTED), REPORTS | st.builds(Trouble, st.text()))
@@ -190,24 +202,6 @@ def test_what_is_said_is_what_is_heard(wanted: list[Wanted], report: Report | Tr
     line = encode_report(report)
     assert line.count(b"\n") == 1
     assert decode_report(line) == report
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        pytest.param("100ms x 3", BfdWish(BfdSettings(100_000, 3)), id="interval and multiplier"),
-        pytest.param("1s", BfdWish(BfdSettings(1_000_000, 3)), id="interval alone"),
-        pytest.param(" 50msx5 multihop ", BfdWish(BfdSettings(50_000, 5), True), id="multihop"),
-    ],
-)
-def test_what_an_administrator_may_ask_for(text: str, expected: BfdWish) -> None:
-    assert parse_wish(text) == expected
-
-
-@pytest.mark.parametrize("text", ["", "fast", "100", "1ms x 3", "100ms x 0", "100ms x 3 twice", "-1s"])
-def test_what_makes_no_sense(text: str) -> None:
-    with pytest.raises(ValueError, match="interval"):
-        parse_wish(text)
 
 
 UP, DEAD = Report(TOR, State.UP, Diagnostic.NONE), Report(TOR, State.DOWN, Diagnostic.DETECTION_TIME_EXPIRED)
@@ -245,7 +239,7 @@ def test_the_end_of_the_bfd_process_is_no_lost_path() -> None:
 
 
 def test_paths_to_neighbours_are_watched_over_one_hop_and_others_over_several() -> None:
-    def session(peer: object, bfd: BfdWish | None) -> SessionConfig:
+    def session(peer: object, bfd: Watch | None) -> SessionConfig:
         return SessionConfig(
             peer=peer,  # type: ignore[arg-type]
             peer_as=1,
@@ -256,7 +250,7 @@ def test_paths_to_neighbours_are_watched_over_one_hop_and_others_over_several() 
             bfd=bfd,
         )
 
-    wish = parse_wish("100ms x 3")
+    wish = Watch(BfdSettings(100_000, 3))
     far = ip_address("192.0.2.1")
     sessions = [
         session(TOR, wish),

@@ -431,6 +431,45 @@ def test_how_many_prefixes_a_peer_may_announce(
     assert [problem.subject for problem in made.problems] == (["BGPPeer/p"] if "many" in own.values() else [])
 
 
+WATCHED = "100ms x 3 with keyed-sha1 key 2 from bgp/tor"
+
+
+@pytest.mark.parametrize(
+    ("default", "own", "numbers", "problems"),
+    [
+        pytest.param({"weft/bfd": WATCHED}, {}, [2], [], id="of all sessions"),
+        pytest.param(
+            {},
+            {"weft/bfd": f"{WATCHED}, key 1 from bgp/old"},
+            [2],
+            [("annotation weft/bfd", "the secret bgp/old is not there: BFD goes on without key 1")],
+            id="a second key that is missing",
+        ),
+        pytest.param(
+            {},
+            {"weft/bfd": "100ms x 3 with keyed-sha1 key 1 from bgp/old"},
+            None,
+            [("BGPPeer/p", "annotation weft/bfd: the secret bgp/old is not there: no BFD without key 1")],
+            id="a key that is missing",
+        ),
+    ],
+)
+def test_bfd_is_authenticated_or_is_not(
+    default: dict[str, str], own: dict[str, str], numbers: list[int] | None, problems: list[tuple[str, str]]
+) -> None:
+    base = BGPConfiguration(metadata=Metadata(name="default", annotations=default), spec=NO_MESH.spec)
+    resource = BGPPeer(
+        metadata=Metadata(name="p", annotations=own), spec=BGPPeerSpec(peer_ip="192.0.2.1", as_number=AsNumber(1))
+    )
+    made = plan(1, node(1), base, resource, surroundings=KNOWN)
+    watch = only(made).bfd
+    found = None if watch is None or watch.authentication is None else watch.authentication
+    assert (None if found is None else [key.number for key in found.keys]) == numbers
+    assert [(problem.subject, problem.text) for problem in made.problems] == problems
+    assert made.needs.secrets >= {SecretKey("bgp", "old") if own else SecretKey("bgp", "tor")}
+    assert "s3cret" not in repr(made)
+
+
 @pytest.mark.parametrize(
     ("resource", "subject", "text"),
     [
