@@ -14,6 +14,8 @@ from bird_agent.exabgp.events import AsSegment
 
 AS_TRANS: Final = 23456
 _CACHED: Final = 8192
+_LONGEST_CACHED: Final = 256
+"""Bytes: nobody fills memory with paths that do not exist."""
 _LARGEST_SHORT: Final = 65535
 _LONGEST: Final = 255
 _KINDS: Final = {"as-set": 1, "as-sequence": 2, "as-confed-sequence": 3, "as-confed-set": 4}
@@ -21,9 +23,12 @@ _NAMES: Final = {number: name for name, number in _KINDS.items()}
 _OUTSIDE: Final = ("as-sequence", "as-set")
 
 
-@lru_cache(_CACHED)
 def read(value: bytes, asn4: bool) -> tuple[AsSegment, ...] | None:
     """The segments; None for what RFC 7606 7.2 calls malformed."""
+    return _read_once(value, asn4) if len(value) <= _LONGEST_CACHED else _read(value, asn4)
+
+
+def _read(value: bytes, asn4: bool) -> tuple[AsSegment, ...] | None:
     width, letter = (4, "I") if asn4 else (2, "H")
     found = []
     position, size = 0, len(value)
@@ -37,6 +42,9 @@ def read(value: bytes, asn4: bool) -> tuple[AsSegment, ...] | None:
         found.append(AsSegment(name, struct.unpack_from(f"!{count}{letter}", value, position + 2)))
         position = end
     return tuple(found)
+
+
+_read_once: Final = lru_cache(_CACHED)(_read)
 
 
 def read_as4_path(value: bytes) -> tuple[AsSegment, ...]:

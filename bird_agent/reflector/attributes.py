@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 
 from bird_agent.exabgp.events import PathAttributes
 from bird_agent.reflector import as_path
+from bird_agent.reflector.remembered import Remembered
 
 ORIGIN: Final = 1
 AS_PATH: Final = 2
@@ -41,7 +42,6 @@ PARTIAL: Final = 0x20
 EXTENDED_LENGTH: Final = 0x10
 
 DEFAULT_LOCAL_PREFERENCE: Final = 100
-_REMEMBERED: Final = 8192
 _CODE: Final = itemgetter(1)
 
 
@@ -100,7 +100,7 @@ class AttributeSets:
 
     def __init__(self) -> None:
         self._known: WeakValueDictionary[bytes, AttributeSet] = WeakValueDictionary()
-        self._derived: dict[tuple[object, ...], AttributeSet] = {}
+        self._derived: Remembered[tuple[object, ...], AttributeSet] = Remembered()
 
     def __len__(self) -> int:
         return len(self._known)
@@ -136,9 +136,8 @@ class AttributeSets:
     def _derive(self, key: tuple[object, ...], make: Callable[[], AttributeSet]) -> AttributeSet:
         known = self._derived.get(key)
         if known is None:
-            if len(self._derived) >= _REMEMBERED:
-                self._derived.clear()
-            known = self._derived[key] = make()
+            known = make()
+            self._derived.put(key, known, len(known.wire))
         return known
 
     def _reflected(self, attributes: AttributeSet, originator: IPv4Address, cluster: IPv4Address) -> AttributeSet:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
 from typing import Final
 
 from bird_agent.exabgp.commands import Family
@@ -29,6 +28,7 @@ from bird_agent.reflector.attributes import (
 from bird_agent.reflector.framing import HEADER_SIZE, Message, framed
 from bird_agent.reflector.negotiation import EncodingGroup, Negotiated
 from bird_agent.reflector.prefixes import AFI, IPV4, UNICAST, Nlri
+from bird_agent.reflector.remembered import Remembered
 from weft.model.address import IPAddress
 from weft.model.errors import WeftError
 
@@ -36,7 +36,6 @@ _BODY_FIELDS: Final = 4
 """The two lengths in an UPDATE's body."""
 _MP_HEADER: Final = 4
 """Flags, code and extended length."""
-_CACHED: Final = 1024
 
 
 class CannotBeTold(WeftError):
@@ -49,7 +48,7 @@ class Encoder:
 
     def __init__(self, negotiated: Negotiated | EncodingGroup) -> None:
         self.group = negotiated.group if isinstance(negotiated, Negotiated) else negotiated
-        self._attributes = lru_cache(_CACHED)(self._encoded_attributes)
+        self._encoded: Remembered[AttributeSet, tuple[bytes, bytes]] = Remembered()
 
     def encode(
         self, family: Family, attributes: AttributeSet, next_hop: IPAddress, prefixes: Sequence[Nlri]
@@ -97,6 +96,13 @@ class Encoder:
         attribute = struct.pack("!BBH", OPTIONAL | EXTENDED_LENGTH, code, len(value)) + value
         wire = attribute + rest
         return framed(Message.UPDATE, b"\0\0" + struct.pack("!H", len(wire)) + wire)
+
+    def _attributes(self, attributes: AttributeSet) -> tuple[bytes, bytes]:
+        known = self._encoded.get(attributes)
+        if known is None:
+            known = self._encoded_attributes(attributes)
+            self._encoded.put(attributes, known, 2 * len(attributes.wire))
+        return known
 
     def _encoded_attributes(self, attributes: AttributeSet) -> tuple[bytes, bytes]:
         """What goes before NEXT_HOP, and what goes behind it."""

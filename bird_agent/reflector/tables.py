@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from types import MappingProxyType
-from typing import Final, assert_never
+from typing import assert_never
 
 from bird_agent.bestpath import Local, Path, Peer, unusable
 from bird_agent.drain import honoured
@@ -31,11 +31,11 @@ from bird_agent.reflector.reflection import (
     filter_route,
     role_of,
 )
+from bird_agent.reflector.remembered import Remembered
 from bird_agent.reflector.rib import Rib, Route
 from bird_agent.sessions import Action, DropAll, DropStale, MarkStale
 from weft.model.address import IPAddress
 
-_REMEMBERED: Final = 1 << 13
 _Key = tuple[object, Audience, Family]
 
 
@@ -48,8 +48,8 @@ class _Channel:
     family: Family
     encoder: Encoder
     group: Group
-    answers: dict[Route, Told | str] = field(default_factory=dict)
-    interned: dict[Told, Told] = field(default_factory=dict)
+    answers: Remembered[Route, Told | str] = field(default_factory=Remembered)
+    interned: Remembered[Told, Told] = field(default_factory=Remembered)
 
     def intern(self, told: Told) -> Told | str:
         """One object for what is equal, so that it is encoded together; a reason where it cannot be encoded."""
@@ -59,9 +59,8 @@ class _Channel:
                 self.encoder.encode(self.family, told.attributes, told.next_hop, [b"\0"])
             except CannotBeTold as error:
                 return str(error)
-            if len(self.interned) >= _REMEMBERED:
-                self.interned.clear()
-            known = self.interned[told] = told
+            known = told
+            self.interned.put(told, told, len(told.attributes.wire))
         return known
 
 
@@ -259,9 +258,7 @@ class Tables:
             if not isinstance(answer, str):
                 answer = channel.intern(answer)
             if not filtered:
-                if len(channel.answers) >= _REMEMBERED:
-                    channel.answers.clear()
-                channel.answers[route] = answer
+                channel.answers.put(route, answer, len(route.attributes.wire))
         return None if isinstance(answer, str) else answer
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
 
 import pytest
 
+from bird_agent.exabgp.events import AsSegment, PathAttributes
 from bird_agent.reflector.framing import Message, framed
 from bird_agent.reflector.groups import Pieces
 from bird_agent.reflector.outputs import EndOfRib, Updates
@@ -15,7 +17,7 @@ from bird_agent.reflector.prefixes import IPV4, Nlri, nlri_of
 from bird_agent.reflector.reflector import COME_BACK_S
 from bird_agent.reflector.standing import STALLED_S
 from bird_agent.session_config import Password
-from tests.unit.bird_agent.reflector.world import CLUSTER, LOCAL_AS, OURS, Script, World, attributes, plan, session
+from tests.unit.bird_agent.reflector.world import CLUSTER, LOCAL_AS, OURS, Script, World, attributes, plan, raw, session
 from weft.model.base import Metadata
 from weft.model.bgp import (
     AddCommunity,
@@ -88,7 +90,6 @@ def test_the_source_is_told_nothing_of_its_own_and_is_rid_of_what_it_replaces() 
 
 def test_an_attribute_that_nobody_knows_is_passed_on_as_it_came() -> None:
     from bird_agent.reflector.attributes import OPTIONAL, PARTIAL, TRANSITIVE, RawAttribute
-    from tests.unit.bird_agent.reflector.world import raw
 
     world = World(three())
     a, b, _ = world.start()
@@ -489,3 +490,23 @@ def test_a_plan_without_sessions_ends_them_all() -> None:
     scripts = world.start()
     world.configure(replace(world.plan, sessions={}))
     assert all(script.closed for script in scripts)
+
+
+def test_attribute_sets_that_no_route_has_any_more_take_no_memory() -> None:
+    """However long and many they are: one peer with one prefix could otherwise fill the machine."""
+    world = World(three())
+    a, b, _ = world.start()
+    tracemalloc.start()
+    try:
+        for number in range(600):
+            path = AsSegment("as-sequence", (70000 + number, *range(100_000, 100_250)))
+            known = PathAttributes(origin=0, as_path=(path,) * 3, local_preference=100)
+            world.announce(a, [P], world.sets.of(known, raw(known)))
+            a.heard.clear()
+            b.heard.clear()
+            world.peers[ip_address(C)].heard.clear()
+        used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert prefixes(b) == {P}
+    assert used < 15_000_000
