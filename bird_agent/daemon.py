@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import os
 import signal
@@ -17,21 +16,19 @@ import time
 from collections.abc import Sequence
 from ipaddress import ip_address
 
-from prometheus_client import CollectorRegistry
-
 from bird_agent import workload_view
 from bird_agent.agent import Agent
 from bird_agent.automatic.publisher import Publisher
 from bird_agent.automatic.runner import stop_reflector
 from bird_agent.bfd.client import BfdClient, stop_bfd
 from bird_agent.bfd.wire import Report
+from bird_agent.configurator import Configurator
 from bird_agent.datastore_view import watched_prefixes
 from bird_agent.exabgp import events, link
 from bird_agent.exabgp.client import LinkClient
-from bird_agent.exabgp.configuration import UnrenderableSessionError, render, without_passwords
+from bird_agent.exabgp.configuration import without_passwords
 from bird_agent.exabgp.spool import DEFAULT_LIMIT_BYTES
 from bird_agent.exabgp.supervisor import (
-    InvalidConfigurationError,
     SpeakerPaths,
     SpeakerRefusedError,
     SpeakerSupervisor,
@@ -40,16 +37,14 @@ from bird_agent.exabgp.supervisor import (
 from bird_agent.fib import Fib, kernel_tables
 from bird_agent.inspection import BgpInspection
 from bird_agent.kernel import KernelView
-from bird_agent.metrics import BgpMetrics, Convergence, Snapshot
+from bird_agent.metrics import BgpMetrics, Convergence, Snapshot, served
 from bird_agent.reporting import Reporter
-from bird_agent.session_config import Needs, Peering, SessionKind
-from bird_agent.speaker_config import neighbor_of
+from bird_agent.session_config import Needs, SessionKind
 from bird_agent.status import BirdAgentStatus
 from bird_agent.surroundings import SecretFiles, look_around
 from bird_agent.virtual import VirtualAddresses
 from bird_agent.waiting import is_set_within
 from weft import singleton
-from weft.admin.metrics import MetricsServer
 from weft.admin.server import AdminServer
 from weft.admin.services.bgp import BgpServer
 from weft.admin.services.status import StatusServer
@@ -63,8 +58,6 @@ log = logging.getLogger("weft-bird-agent")
 
 TICK_S = 1.0
 GATHER_S = 0.002  # inputs that come together are one step
-BETWEEN_RELOADS_S = 0.25
-RETRY_CONFIGURATION_S = 5.0
 
 
 class Daemon:
@@ -96,6 +89,9 @@ class Daemon:
         self._bfd = BfdClient(config.run_dir, self._on_bfd, self._agent.paths.on_lost)
         self._inspection = BgpInspection(self._agent, self._kernel, self._tables, self._speaker_text)
         self._reporter = Reporter(self._store, config.node_name, self._agent, started_at)
+        self._configurator = Configurator(
+            self._paths, self._supervisor, self._client, self._status, self._on_written, self._on_taken
+        )
         self._publisher = Publisher(self._store, config, self._agent.automatic)
         self._convergence = Convergence()
         self._metrics = BgpMetrics(self._convergence)
@@ -103,9 +99,6 @@ class Daemon:
         self._needs = Needs()
         self._look_again_at = 0.0
         self._wake = asyncio.Event()
-        self._wanted: Peering | None = None
-        self._reconfigure = asyncio.Event()
-        self._configured = asyncio.Event()
         self._stopping = asyncio.Event()
         self._workloads_wanted = asyncio.Event()
 
@@ -129,7 +122,7 @@ class Daemon:
                         self._syncer.run(self._on_datastore),
                         self._watch_workloads(),
                         self._step_forever(),
-                        self._configure_forever(),
+                        self._configurator.run(),
                         self._supervisor.run(),
                         self._bfd.run(),
                         self._reporter.run(),
@@ -138,7 +131,7 @@ class Daemon:
                         self._attach(),
                     )
                 ]
-                with self._serve_metrics():
+                with served(self._metrics, self._config.bgp_metrics):
                     await self._stopping.wait()
                 for task in tasks:
                     task.cancel()
@@ -147,18 +140,6 @@ class Daemon:
             self._kernel.close()
             self._requests.close()
             await self._store.close()
-
-    def _serve_metrics(self) -> contextlib.AbstractContextManager[object]:
-        if self._config.bgp_metrics is None:
-            return contextlib.nullcontext()
-        address, port = self._config.bgp_metrics
-        registry = CollectorRegistry()
-        registry.register(self._metrics)
-        try:
-            return MetricsServer(registry, port, address)
-        except OSError as error:  # routing is worth more
-            log.error("metrics are not served on %s, port %d: %s", address, port, error)
-            return contextlib.nullcontext()
 
     def _speaker_text(self) -> str:
         try:
@@ -215,10 +196,7 @@ class Daemon:
             self._supervisor.on_report(event.digest, event.taken, event.error)
         elif isinstance(event, events.SyncEnd):
             self._supervisor.on_report(event.digest, True, "")
-            if self._supervisor.up_to_date:
-                self._status.speaker_error = ""
-            else:
-                self._reconfigure.set()
+            self._configurator.on_speaker_synced()
         self._convergence.on_news(time.monotonic())
         self._agent.on_speaker(event)
 
@@ -231,6 +209,13 @@ class Daemon:
 
     def _on_bfd(self, report: Report) -> None:
         self._agent.on_bfd(report)
+        self._wake.set()
+
+    def _on_written(self, at: float) -> None:
+        self._reporter.configured_at = at
+
+    def _on_taken(self) -> None:
+        self._agent.conversation.on_configured()
         self._wake.set()
 
     def _on_speaker_running(self, before: bool) -> None:
@@ -263,8 +248,7 @@ class Daemon:
         for note in step.notes:
             log.info("%s", note)
         if step.peering is not None:
-            self._wanted = step.peering
-            self._reconfigure.set()
+            self._configurator.set_wanted(step.peering)
         self._keep_workload_peers()
         self._bfd.set_wanted(self._agent.bfd_wanted())
         self._status.bfd_trouble = self._bfd.trouble
@@ -315,45 +299,6 @@ class Daemon:
             self._agent.in_sync,
         )
 
-    async def _configure_forever(self) -> None:
-        """Follow the wanted sessions with the speaker's configuration."""
-        while True:
-            await self._reconfigure.wait()
-            await asyncio.sleep(BETWEEN_RELOADS_S if self._configured.is_set() else 0)
-            self._reconfigure.clear()
-            wanted = self._wanted
-            if wanted is None:
-                continue
-            try:
-                await self._configure(wanted)
-            except (InvalidConfigurationError, OSError, TimeoutError) as error:
-                self._status.speaker_error = f"the speaker's configuration was not changed: {error}"
-                log.error("%s", self._status.speaker_error)
-                asyncio.get_running_loop().call_later(RETRY_CONFIGURATION_S, self._reconfigure.set)
-
-    async def _configure(self, wanted: Peering) -> None:
-        neighbors, left_out = [], {}
-        for session in wanted.sessions.values():
-            try:
-                neighbors.append(neighbor_of(wanted, session))
-            except UnrenderableSessionError as error:
-                left_out[session.resource] = str(error)
-                log.error("%s is left out: %s", session.resource, error)
-        self._status.left_out = left_out
-        text = render(neighbors, self._paths.helper())
-        await self._supervisor.configure(text, wanted.listen, wanted.port)
-        self._configured.set()
-        self._reporter.configured_at = time.time()
-        if not self._client.attached or self._supervisor.replacing:
-            return  # a speaker that is attached to later says what it runs with
-        if await self._supervisor.reload():
-            self._status.speaker_error = ""
-            self._agent.conversation.on_configured()
-            self._wake.set()
-        else:
-            self._status.speaker_error = self._supervisor.last_error or "the speaker does not answer"
-            asyncio.get_running_loop().call_later(RETRY_CONFIGURATION_S, self._reconfigure.set)
-
     async def _watch_workloads(self) -> None:
         """Only where a BGPPeer asks for them: it means reading those of all nodes."""
         await self._workloads_wanted.wait()
@@ -361,7 +306,7 @@ class Daemon:
 
     async def _attach(self) -> None:
         """Sessions can be told apart only once it is known which there should be."""
-        await self._configured.wait()
+        await self._configurator.configured.wait()
         await self._client.run()
 
 

@@ -13,10 +13,11 @@ from typing import Any, Final, Literal
 from bird_agent.automatic.client import AutomaticSessions
 from bird_agent.automatic.view import RecordsView
 from bird_agent.exports import Advertising, advertising
-from bird_agent.peering import DEFAULT_AS, NO_REFLECTORS, BgpResources, peering
+from bird_agent.peering import peering
 from bird_agent.policy import Policies, policies
 from bird_agent.session_config import Peering, Problem, Surroundings
 from bird_agent.settings import DEFAULT_CONFIGURATION, default_configuration
+from bird_agent.survey import DEFAULT_AS, NO_REFLECTORS, BgpResources
 from bird_agent.workload_view import LocalWorkloads
 from weft.datastore.syncer import Deleted, InSync, SyncEvent, Unreadable, Upserted
 from weft.model import drain, keys

@@ -4,13 +4,21 @@ The scraper's thread only ever sees a finished snapshot, which the agent's loop 
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Final, NamedTuple
 
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from weft.admin.bgp import PeerReport
+from weft.admin.metrics import MetricsServer
+from weft.model.address import IPAddress
+
+log = logging.getLogger(__name__)
 
 CONVERGENCE_S: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _LABELS: Final = ("peer", "asn", "resource")
@@ -85,6 +93,20 @@ class BgpMetrics:
 
     def describe(self) -> Iterable[Metric]:
         return []
+
+
+def served(collector: Collector, at: tuple[IPAddress, int] | None) -> contextlib.AbstractContextManager[object]:
+    """Serve a collector at this address and port; None: nowhere. A port that cannot be had is no reason to end."""
+    if at is None:
+        return contextlib.nullcontext()
+    address, port = at
+    registry = CollectorRegistry()
+    registry.register(collector)
+    try:
+        return MetricsServer(registry, port, address)
+    except OSError as error:  # routing is worth more
+        log.error("metrics are not served on %s, port %d: %s", address, port, error)
+        return contextlib.nullcontext()
 
 
 def per_peer(peers: Sequence[PeerReport], prefix: str) -> Iterator[Metric]:

@@ -8,12 +8,11 @@ session whose password cannot be had is not set up in another way either."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, Literal, TypeVar
 
-from bird_agent.automatic.client import AutomaticSessions
 from bird_agent.bfd.wire import Watch
 from bird_agent.bfd.wish import parse_wish, watch_of
 from bird_agent.nodes import addresses_of, cluster_of, router_id_of
@@ -23,7 +22,6 @@ from bird_agent.session_config import (
     REFLECTOR_HOLD_TIME_S,
     Needs,
     Peering,
-    Problem,
     SecretKey,
     SessionConfig,
     SessionKind,
@@ -32,19 +30,14 @@ from bird_agent.session_config import (
 from bird_agent.session_options import Options, hold_time_s, prefix_limit, restart_time_s, versions
 from bird_agent.settings import (
     DEFAULT_CONFIGURATION,
-    NODE_CONFIGURATION,
-    default_configuration,
-    has_fields_without_effect,
-    setting,
 )
-from bird_agent.workload_peers import LocalWorkload, selected, virtual_addresses
+from bird_agent.survey import BgpResources, Survey
+from bird_agent.workload_peers import selected, virtual_addresses
 from weft import selector
 from weft.model.address import IPAddress
-from weft.model.bgp import BGPConfiguration, BGPConfigurationSpec, BGPFilter, BGPPassword, BGPPeer, PeerAddress
+from weft.model.bgp import BGPPassword, BGPPeer, PeerAddress
 from weft.model.node import Node
 
-DEFAULT_AS: Final = 64512
-NO_REFLECTORS: Final = AutomaticSessions()
 MAX_PREFIXES: Final = "weft/max-prefixes"
 BFD: Final = "weft/bfd"
 FAMILIES: Final = "weft/address-families"
@@ -53,18 +46,6 @@ FAMILIES: Final = "weft/address-families"
 T = TypeVar("T")
 _Planned = tuple[IPAddress, SessionConfig | None]
 """A session with a peer; None: it is asked for and cannot be had, and nothing else may stand in for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class BgpResources:
-    """What the datastore says about BGP, by name."""
-
-    nodes: Mapping[str, Node] = field(default_factory=dict)
-    configurations: Mapping[str, BGPConfiguration] = field(default_factory=dict)
-    peers: Mapping[str, BGPPeer] = field(default_factory=dict)
-    filters: Mapping[str, BGPFilter] = field(default_factory=dict)
-    workloads: tuple[LocalWorkload, ...] = ()
-    automatic: AutomaticSessions = NO_REFLECTORS
 
 
 def peering(
@@ -96,9 +77,10 @@ class _Planner:
         self._workloads = resources.workloads
         self._automatic = resources.automatic
         self._surroundings = surroundings
+        self._survey = Survey(own, addresses, resources)
+        self._complain = self._survey.complain
         self._secrets: set[SecretKey] = set()
         self._sources: set[IPAddress] = set()
-        self._problems: dict[Problem, None] = {}
 
     def plan(self, router_id: IPv4Address | Literal["hash"] | None) -> Peering:
         planned: dict[IPAddress, SessionConfig | None] = {}
@@ -106,24 +88,24 @@ class _Planner:
             for peer, session in step():
                 planned.setdefault(peer, session)
         own = self._own
-        self._complain_of_configuration()
+        self._survey.complain_of_configuration()
         sessions = {peer: session for peer, session in planned.items() if session is not None}
         with_workloads = [one.local for one in sessions.values() if one.kind is SessionKind.WORKLOAD]
         return Peering(
-            asn=self._as_of(own),
+            asn=self._survey.as_of(own),
             router_id=router_id_of(own, router_id),
             addresses=tuple(self._local.values()),
-            port=self._port_of(own),
+            port=self._survey.port_of(own),
             cluster_id=cluster_of(own),
             sessions=sessions,
             listen=self._listen(sessions.values()),
             virtual=tuple(dict.fromkeys(with_workloads)),
-            problems=tuple(self._problems),
+            problems=tuple(self._survey.problems),
             needs=Needs(frozenset(self._secrets), frozenset(self._sources)),
         )
 
     def _mesh(self) -> Iterator[_Planned]:
-        default = self._default()
+        default = self._survey.default
         if default.node_to_node_mesh_enabled is False or cluster_of(self._own) is not None:
             return
         subject = f"BGPConfiguration/{DEFAULT_CONFIGURATION}"
@@ -149,7 +131,7 @@ class _Planner:
     def _explicit(self) -> Iterator[_Planned]:
         for peer in sorted(self._peers, key=lambda each: bool(each.spec.node or each.spec.node_selector)):
             spec, subject = peer.spec, f"BGPPeer/{peer.name}"
-            if not self._is_for(peer, self._own):
+            if not self._survey.is_for(peer, self._own):
                 continue
             if spec.local_workload_selector:
                 yield from self._with_workloads(peer)
@@ -160,7 +142,7 @@ class _Planner:
                 if spec.local_as_number or spec.num_allowed_local_as_numbers:
                     text = "localASNumber and numAllowedLocalASNumbers have no effect beside peerSelector"
                     self._complain(subject, text)
-                for node in self._selected(spec.peer_selector, subject):
+                for node in self._survey.selected(spec.peer_selector, subject):
                     yield from self._with_node(node, kind, subject, options)
             else:
                 yield from self._with_address(peer, kind, options)
@@ -169,12 +151,12 @@ class _Planner:
         """Peers that other nodes have towards this one: both ends need the session."""
         for peer in self._peers:
             spec = peer.spec
-            if spec.reverse_peering == "Manual" or not self._chooses_us(peer) or spec.local_workload_selector:
+            if spec.reverse_peering == "Manual" or not self._survey.chooses_us(peer) or spec.local_workload_selector:
                 continue
             options = self._options(peer)
             target = None if spec.peer_selector else spec.peer_address
             for node in self._nodes.values():
-                if node.name != self._own.name and self._is_for(peer, node):
+                if node.name != self._own.name and self._survey.is_for(peer, node):
                     for address, session in self._with_node(node, SessionKind.NODE, f"BGPPeer/{peer.name}", options):
                         if target is None or target.address.version == address.version:
                             yield address, session
@@ -187,8 +169,8 @@ class _Planner:
             return
         if target.address in self._local.values():
             return  # a global peer that is this node itself
-        known = self._node_at(target.address)
-        asn = spec.as_number or (None if known is None else self._as_of(known))
+        known = self._survey.node_at(target.address)
+        asn = spec.as_number or (None if known is None else self._survey.as_of(known))
         if not asn:
             self._complain(subject, f"asNumber is needed for {target.address}, which is no node")
             return
@@ -198,7 +180,8 @@ class _Planner:
             return
         port = target.port
         if not port:
-            port = self._port_of(known) if known is not None and self._as_of(known) == asn else DEFAULT_PORT
+            ours = known is not None and self._survey.as_of(known) == asn
+            port = self._survey.port_of(known) if known is not None and ours else DEFAULT_PORT
         options = replace(
             options,
             local_as=int(spec.local_as_number) if spec.local_as_number else None,
@@ -213,18 +196,19 @@ class _Planner:
         if not spec.as_number:
             self._complain(subject, "asNumber, that of the workloads, is needed beside localWorkloadSelector")
             return
-        rivals = [each for each in self._peers if each.spec.local_workload_selector and self._is_for(each, self._own)]
+        rivals = [each for each in self._peers if each.spec.local_workload_selector]
+        rivals = [each for each in rivals if self._survey.is_for(each, self._own)]
         try:
             chosen = selected(rivals, self._workloads)[peer.name]
         except selector.SelectorError as error:
             self._complain(subject, str(error))
             return
-        local_as = int(spec.local_as_number or self._as_of(self._own))
+        local_as = int(spec.local_as_number or self._survey.as_of(self._own))
         asn = int(spec.as_number)
         client = asn == local_as and cluster_of(self._own) is not None
         for workload in chosen:
             for address in workload.addresses:
-                local = virtual_addresses(self._default()).get(address.version)
+                local = virtual_addresses(self._survey.default).get(address.version)
                 if local is None:
                     text = f"the default BGPConfiguration has no localWorkloadPeeringIPV{address.version}"
                     self._complain(subject, f"{text}, or a link-local IPv6 address: no session with {address}")
@@ -248,7 +232,7 @@ class _Planner:
 
     def _listen(self, sessions: Iterable[SessionConfig]) -> tuple[IPAddress, ...]:
         """As `bindMode` says: on this node's addresses, or on all there are."""
-        if self._default().bind_mode == "NodeIP":
+        if self._survey.default.bind_mode == "NodeIP":
             return tuple(self._local.values())
         used = {*self._local, *(session.local.version for session in sessions)}
         anywhere: dict[int, IPAddress] = {4: IPv4Address(0), 6: IPv6Address(0)}
@@ -260,8 +244,8 @@ class _Planner:
         options = replace(options, peer_cluster=cluster_of(node))
         for address in addresses_of(node):
             if address.version in self._local:
-                target = PeerAddress(address, self._port_of(node))
-                yield from self._session(target, self._as_of(node), (kind, resource), options)
+                target = PeerAddress(address, self._survey.port_of(node))
+                yield from self._session(target, self._survey.as_of(node), (kind, resource), options)
 
     def _with_reflector(self, name: str, addresses: Iterable[IPAddress], options: Options) -> Iterator[_Planned]:
         """The reflector on a node, perhaps this one, has addresses of its own: behind those of the node."""
@@ -269,7 +253,7 @@ class _Planner:
         ways = {each.version: each for each in behind}
         for address in (each for each in addresses if each.version in self._local):
             via, cause = replace(options, gateway=ways.get(address.version)), (SessionKind.REFLECTOR, f"Node/{name}")
-            yield from self._session(PeerAddress(address, DEFAULT_PORT), self._as_of(self._own), cause, via)
+            yield from self._session(PeerAddress(address, DEFAULT_PORT), self._survey.as_of(self._own), cause, via)
 
     def _session(
         self, target: PeerAddress, asn: int, cause: tuple[SessionKind, str], options: Options
@@ -285,7 +269,7 @@ class _Planner:
         if options.wants_password and options.password is None:
             yield peer, None
             return
-        local_as = options.local_as or self._as_of(self._own)
+        local_as = options.local_as or self._survey.as_of(self._own)
         keep = options.keep_external_next_hop and asn != local_as
         own_cluster = cluster_of(self._own)
         gateway = options.gateway
@@ -350,7 +334,7 @@ class _Planner:
         wish = parse_wish(text)
         self._secrets |= wish.secrets
         watch, left_out = watch_of(wish, self._surroundings.secrets)
-        self._problems.update((Problem(f"annotation {BFD}", text), None) for text in left_out)
+        self._survey.problems.update((Problem(f"annotation {BFD}", text), None) for text in left_out)
         return watch
 
     def _annotated(self, name: str, parse: Callable[[str], T], peer: BGPPeer | None = None) -> T | None:
@@ -365,53 +349,3 @@ class _Planner:
                 self._complain(f"{resource.kind}/{resource.name}", f"annotation {name}: {error}")
                 return None
         return None
-
-    def _is_for(self, peer: BGPPeer, node: Node) -> bool:
-        spec = peer.spec
-        if spec.node_selector:
-            return self._matches(spec.node_selector, node, f"BGPPeer/{peer.name}")
-        return not spec.node or spec.node == node.name
-
-    def _chooses_us(self, peer: BGPPeer) -> bool:
-        spec = peer.spec
-        if spec.peer_selector:
-            return self._matches(spec.peer_selector, self._own, f"BGPPeer/{peer.name}")
-        target = spec.peer_address
-        if target is None or target.address not in self._local.values():
-            return False
-        wanted = int(spec.as_number or self._default().as_number or DEFAULT_AS)
-        return wanted == self._as_of(self._own) and target.port in (0, self._port_of(self._own))
-
-    def _selected(self, text: str, subject: str) -> list[Node]:
-        return [node for node in self._nodes.values() if self._matches(text, node, subject)]
-
-    def _matches(self, text: str, node: Node, subject: str) -> bool:
-        try:
-            return bool(selector.parse(text).matches(node.metadata.labels))
-        except selector.SelectorError as error:
-            self._complain(subject, str(error))
-            return False
-
-    def _node_at(self, address: IPAddress) -> Node | None:
-        return next((node for node in self._nodes.values() if address in addresses_of(node)), None)
-
-    def _as_of(self, node: Node) -> int:
-        if node.spec.bgp is not None and node.spec.bgp.as_number:
-            return int(node.spec.bgp.as_number)
-        return int(self._default().as_number or DEFAULT_AS)
-
-    def _port_of(self, node: Node) -> int:
-        return setting(self._configurations, node.name, lambda spec: spec.listen_port or None) or DEFAULT_PORT
-
-    def _default(self) -> BGPConfigurationSpec:
-        return default_configuration(self._configurations)
-
-    def _complain(self, subject: str, text: str) -> None:
-        self._problems[Problem(subject, text)] = None
-
-    def _complain_of_configuration(self) -> None:
-        own = self._own.name
-        found = self._configurations.get(f"{NODE_CONFIGURATION}{own}")
-        if found is not None and has_fields_without_effect(found.spec):
-            text = "of a node's own configuration only listenPort, communities and prefixAdvertisements count"
-            self._complain(f"BGPConfiguration/{found.name}", text)

@@ -236,20 +236,11 @@ class _Running:
         """Only a process that serves metrics loads what does it: 3 MB."""
         if self._given.config.bgp_metrics is None:
             return contextlib.nullcontext()
-        from prometheus_client import CollectorRegistry
-
+        from bird_agent.metrics import served
         from bird_agent.reflector.metrics import ReflectorMetrics
-        from weft.admin.metrics import MetricsServer
 
-        address, port = self._given.config.bgp_metrics
-        registry = CollectorRegistry()
         self._metrics = ReflectorMetrics(self._given.config.node_name)
-        registry.register(self._metrics)
-        try:
-            return MetricsServer(registry, port, address)
-        except OSError as error:  # reflecting is worth more
-            log.error("metrics are not served on %s, port %d: %s", address, port, error)
-            return contextlib.nullcontext()
+        return served(self._metrics, self._given.config.bgp_metrics)
 
 
 async def _run(config: AgentConfig, identity: Identity | None) -> None:

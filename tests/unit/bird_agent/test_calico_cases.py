@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from bird_agent.filters import rule_set
-from bird_agent.peering import BgpResources, peering
+from bird_agent.peering import peering
 from bird_agent.session_config import Peering, SessionConfig, SessionKind
+from bird_agent.survey import BgpResources
 from bird_agent.workload_peers import LocalWorkload
 from weft.model.bgp import BGPConfiguration, BGPFilter, BGPPeer
 from weft.model.codec import decode_manifests

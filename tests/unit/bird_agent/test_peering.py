@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from bird_agent.peering import BgpResources, peering
+from bird_agent.peering import peering
 from bird_agent.session_config import Password, Peering, SecretKey, SessionConfig, SessionKind, Surroundings
+from bird_agent.survey import BgpResources
 from bird_agent.workload_peers import LocalWorkload
 from weft.model.base import Metadata
 from weft.model.bgp import (

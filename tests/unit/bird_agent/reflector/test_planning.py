@@ -6,9 +6,10 @@ from ipaddress import IPv4Address, IPv4Interface, ip_address
 
 import pytest
 
-from bird_agent.peering import BgpResources, peering
+from bird_agent.peering import peering
 from bird_agent.reflector.planning import reflector_plan
 from bird_agent.reflector.registration import Identity, own_environ, register
+from bird_agent.survey import BgpResources
 from tests.fakes.datastore import MemoryDatastore
 from weft.config import ConfigError
 from weft.model import codec, keys
