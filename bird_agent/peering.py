@@ -334,7 +334,8 @@ class _Planner:
         wish = parse_wish(text)
         self._secrets |= wish.secrets
         watch, left_out = watch_of(wish, self._surroundings.secrets)
-        self._survey.problems.update((Problem(f"annotation {BFD}", text), None) for text in left_out)
+        for text in left_out:
+            self._complain(f"annotation {BFD}", text)
         return watch
 
     def _annotated(self, name: str, parse: Callable[[str], T], peer: BGPPeer | None = None) -> T | None:
