@@ -59,6 +59,7 @@ class Network:
         self._by_fd: dict[int, _Connection] = {}
         self._by_conn: dict[int, _Connection] = {}
         self._dialing: dict[IPAddress, _Connection] = {}
+        self._leaving: dict[IPAddress, tuple[_Connection, asyncio.TimerHandle]] = {}
         self._conns = 0
         self._flush: asyncio.TimerHandle | None = None
         self._tick: asyncio.TimerHandle | None = None
@@ -76,7 +77,7 @@ class Network:
     def close(self) -> None:
         """The process ends: without last words but those that were said already."""
         asyncio.get_running_loop().remove_reader(self._epoll.fileno())
-        for timer in (self._flush, self._tick):
+        for timer in (self._flush, self._tick, *(timer for _, timer in self._leaving.values())):
             if timer is not None:
                 timer.cancel()
         self._listeners.close()
@@ -158,9 +159,11 @@ class Network:
         gone.close()
 
     def _lost(self, connection: _Connection) -> None:
-        self._by_conn.pop(connection.conn, None)
-        self._forget(connection.socket)
-        if not connection.closing:
+        if connection.closing:
+            self._give_up(connection.peer)
+        else:
+            self._by_conn.pop(connection.conn, None)
+            self._forget(connection.socket)
             self._reflector.on_closed(connection.peer, connection.conn, self._clock())
 
     # Events.
@@ -205,8 +208,7 @@ class Network:
         if self._write(connection, waiting):
             self._epoll.modify(connection.socket.fileno(), select.EPOLLIN)
             if connection.closing:
-                self._by_conn.pop(connection.conn, None)
-                self._forget(connection.socket)
+                self._say_no_more(connection)
 
     def _write(self, connection: _Connection, pieces: Pieces) -> bool:
         """Whether all of it went; what did not is kept, and goes first when there is room."""
@@ -235,18 +237,28 @@ class Network:
         return True
 
     def _close(self, conn: int) -> None:
+        """Say no more, and listen until the peer has heard it: a socket that is closed while the peer still speaks is
+        reset, and the NOTIFICATION may be lost with it. Only the last one of a peer is waited for."""
         connection = self._by_conn.get(conn)
         if connection is None:
             return
+        self._give_up(connection.peer)
         connection.closing = True
-        if connection.unsent:
-            asyncio.get_running_loop().call_later(_LAST_WORDS_S, self._give_up, connection)
-            return
-        self._by_conn.pop(conn, None)
-        self._forget(connection.socket)
+        timer = asyncio.get_running_loop().call_later(_LAST_WORDS_S, self._give_up, connection.peer)
+        self._leaving[connection.peer] = connection, timer
+        if not connection.unsent:
+            self._say_no_more(connection)
 
-    def _give_up(self, connection: _Connection) -> None:
-        if self._by_conn.pop(connection.conn, None) is not None:
+    @staticmethod
+    def _say_no_more(connection: _Connection) -> None:
+        with suppress(OSError):  # it is gone already, and the reading side will hear of it
+            connection.socket.shutdown(socket.SHUT_WR)
+
+    def _give_up(self, peer: IPAddress) -> None:
+        if (leaving := self._leaving.pop(peer, None)) is not None:
+            connection, timer = leaving
+            timer.cancel()
+            self._by_conn.pop(connection.conn, None)
             self._forget(connection.socket)
 
     # What the reflector wants.

@@ -7,6 +7,7 @@ import logging
 import os
 import resource
 import socket
+import struct
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from ipaddress import IPv4Address, ip_address
 import pytest
 
 from bird_agent.policy import Policies
+from bird_agent.reflector.errors import Code
 from bird_agent.reflector.exabgp_codec import write_open
-from bird_agent.reflector.framing import KEEPALIVE, Framer, Message
+from bird_agent.reflector.framing import KEEPALIVE, Framer, Message, framed
 from bird_agent.reflector.loop import Network
 from bird_agent.reflector.negotiation import OpenMessage
 from bird_agent.reflector.plan import ReflectorPlan, ReflectorSession
@@ -53,7 +55,7 @@ def free_port() -> int:
         return int(made.getsockname()[1])
 
 
-def planned(port: int, password: str | None = None) -> ReflectorPlan:
+def planned(port: int, password: str | None = None, max_prefixes: int | None = None) -> ReflectorPlan:
     config = SessionConfig(
         peer=PEER,
         peer_as=ASN,
@@ -62,6 +64,7 @@ def planned(port: int, password: str | None = None) -> ReflectorPlan:
         kind=SessionKind.NODE,
         resource="BGPPeer/x",
         hold_time_s=HOLD_S,
+        max_prefixes=max_prefixes,
         password=None if password is None else Password(password),
     )
     router_id = IPv4Address("10.0.0.1")
@@ -77,10 +80,10 @@ def planned(port: int, password: str | None = None) -> ReflectorPlan:
 
 
 @asynccontextmanager
-async def running(password: str | None = None) -> AsyncIterator[Running]:
+async def running(password: str | None = None, max_prefixes: int | None = None) -> AsyncIterator[Running]:
     reflector = Reflector(1000.0, lambda: 0.5)
     network = Network(reflector, lambda: made.now)
-    made = Running(network, reflector, planned(free_port(), password))
+    made = Running(network, reflector, planned(free_port(), password, max_prefixes))
     network.start()
     try:
         network.configure(made.plan, Policies())
@@ -155,19 +158,20 @@ async def test_without_descriptors_connections_wait_and_the_loop_rests(caplog: p
             assert await says(connection)
 
 
+async def established(made: Running) -> socket.socket:
+    """The peer has called, and both sides have agreed."""
+    connection, framer, heard = made.calls(), Framer(), []
+    theirs = OpenMessage(asn=ASN, router_id=IPv4Address("10.0.0.2"), hold_time_s=HOLD_S, asn4=True, families=(IPV4,))
+    connection.sendall(write_open(theirs) + KEEPALIVE)
+    while Message.KEEPALIVE not in heard:
+        heard += [kind for kind, _ in framer.receive_data(await says(connection))]
+    assert made.reflector.peers[PEER].established
+    return connection
+
+
 async def test_a_peer_that_has_spoken_is_not_silent_however_late_it_is_heard() -> None:
     async with running() as made:
-        connection = made.calls()
-        with closing(connection):
-            framer, loop = Framer(), asyncio.get_running_loop()
-            theirs = OpenMessage(
-                asn=ASN, router_id=IPv4Address("10.0.0.2"), hold_time_s=HOLD_S, asn4=True, families=(IPV4,)
-            )
-            connection.sendall(write_open(theirs) + KEEPALIVE)
-            heard: list[Message] = []
-            while Message.KEEPALIVE not in heard:
-                heard += [kind for kind, _ in framer.receive_data(await loop.sock_recv(connection, 4096))]
-            assert made.reflector.peers[PEER].established
+        with closing(await established(made)) as connection:
             connection.sendall(KEEPALIVE)
             made.now += 2 * HOLD_S  # the machine stood still
             made.network._on_tick()
@@ -175,3 +179,33 @@ async def test_a_peer_that_has_spoken_is_not_silent_however_late_it_is_heard() -
             made.now += 2 * HOLD_S
             made.network._on_tick()
             assert not made.reflector.peers[PEER].established
+
+
+async def test_a_peer_that_is_still_speaking_hears_why_its_session_ends() -> None:
+    """A reset in its place would be a loss, after which it keeps what we told it."""
+    attributes = bytes.fromhex("40010100 400200 4003040a000002 40050400000064")
+    async with running(max_prefixes=10) as made:
+        with closing(await established(made)) as connection:
+            told = b"".join(
+                framed(
+                    Message.UPDATE,
+                    struct.pack("!HH", 0, len(attributes)) + attributes + b"\x20" + each.to_bytes(4, "big"),
+                )
+                for each in range(0x0A000000, 0x0A000000 + 50_000)
+            )
+            await asyncio.wait_for(asyncio.get_running_loop().sock_sendall(connection, told), 20)
+            framer, heard = Framer(), []
+            while data := await asyncio.get_running_loop().sock_recv(connection, 4096):  # which raises at a reset
+                heard += list(framer.receive_data(data))
+    kind, body = heard[-1]
+    assert (kind, body[:2]) == (Message.NOTIFICATION, bytes((Code.CEASE, 1)))
+
+
+async def test_connections_that_a_peer_begins_again_and_again_do_not_add_up() -> None:
+    async with running() as made:
+        begun = [made.calls() for _ in range(50)]
+        for connection in begun:
+            assert await says(connection)
+        assert len(made.network._by_fd) <= 3
+        for connection in begun:
+            connection.close()
