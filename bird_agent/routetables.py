@@ -1,12 +1,15 @@
-"""The kernel's BGP routes: one table for the usual metric, and one for each other metric that a priority asks for.
+"""The kernel's BGP routes: one table for the usual metrics, and one for each other metric of a family that a priority
+asks for.
 
-A prefix is in one of them. When its metric changes, the new route is there before the old one goes. What writes,
-retries and repairs is the shared route table, of which this keeps several; which metric a route has, it is told."""
+A prefix is in one of them. When its metric changes, the new route is there before the old one goes; of what an agent
+left that died in between, the one that counts is kept. What writes, retries and repairs is the shared route table, of
+which this keeps several; which metric a route has, it is told."""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterable, Mapping
+from typing import Final
 
 from weft.model.address import IPNetwork
 from weft.netlink.message import AF_INET, AF_INET6, Message
@@ -17,23 +20,41 @@ from weft.netlink.socket import NetlinkSocket
 Make = Callable[[RouteOwner], tuple[RouteTable, Mapping[IPNetwork, Target]]]
 """A table for an owner, and the routes that are there already."""
 
+Metric = tuple[int, int]
+"""Of a family: its version and the number."""
+
+_NO_METRIC: Final = 0xFFFFFFFF
+"""No route of ours has it: what is usual in one family may be asked for in the other, whose table must not see it."""
+
 
 class RouteTables:
-    """See the module. `metrics` are those, beside the usual one, that the kernel has routes of ours with."""
+    """See the module. `metrics` are those, beside the usual ones, that the kernel has routes of ours with."""
 
-    def __init__(self, owner: RouteOwner, make: Make, metrics: Iterable[int] = ()) -> None:
+    def __init__(self, owner: RouteOwner, make: Make, metrics: Iterable[Metric] = ()) -> None:
         self._owner = owner
         self._make = make
-        self._usual, self.left_over = make(owner)
+        self._usual, found = make(owner)
+        self.left_over = dict(found)
         self._usual.desire_only(self.left_over)
-        self._others: dict[int, RouteTable] = {}
+        self._others: dict[Metric, RouteTable] = {}
         self._metrics: dict[IPNetwork, int] = {}
         self._leaving: list[tuple[RouteTable, IPNetwork]] = []
-        for metric in metrics:
+        for metric in sorted(metrics):
             table, routes = self._with(metric)
             table.desire_only(routes)
-            self._metrics.update(dict.fromkeys(routes, metric))
-            self.left_over = {**self.left_over, **routes}
+            for prefix, target in routes.items():
+                self._take_over(prefix, metric[1], target)
+
+    def _take_over(self, prefix: IPNetwork, metric: int, target: Target) -> None:
+        """A route that an earlier run left; of several to one prefix the kernel uses the one with the lowest metric."""
+        before = self._metrics.get(prefix, self._usual_metric(prefix)) if prefix in self.left_over else None
+        if before is not None and before < metric:
+            self._leaving.append((self._others[prefix.version, metric], prefix))
+            return
+        if before is not None:
+            self._leaving.append((self._of(prefix), prefix))
+        self._metrics[prefix] = metric
+        self.left_over[prefix] = target
 
     @property
     def failures(self) -> list[RouteFailure]:
@@ -53,18 +74,18 @@ class RouteTables:
         usual: dict[IPNetwork, Target | None] = {}
         for prefix, target in routes.items():
             wanted = metrics.get(prefix) if target is not None else None
-            if wanted == self._owner.metric(AF_INET if prefix.version == 4 else AF_INET6):
+            if wanted == self._usual_metric(prefix):
                 wanted = None
             before = self._metrics.pop(prefix, None)
             if before is not None and before != wanted:
-                self._leave(self._others[before], prefix, at_once=target is None)
+                self._leave(self._others[prefix.version, before], prefix, at_once=target is None)
             if wanted is None:
                 usual[prefix] = target
             else:
                 if before is None:
                     self._leave(self._usual, prefix, at_once=False)
                 self._metrics[prefix] = wanted
-                self._with(wanted)[0].desire({prefix: target})
+                self._with((prefix.version, wanted))[0].desire({prefix: target})
         self._usual.desire(usual)
 
     def on_notifications(self, notifications: list[Message]) -> None:
@@ -92,25 +113,31 @@ class RouteTables:
         else:
             self._leaving.append((table, prefix))
 
-    def _with(self, metric: int) -> tuple[RouteTable, Mapping[IPNetwork, Target]]:
+    def _with(self, metric: Metric) -> tuple[RouteTable, Mapping[IPNetwork, Target]]:
         if metric in self._others:
             return self._others[metric], {}
-        owner = self._owner._replace(metric_ipv4=metric, metric_ipv6=metric)
+        version, number = metric
+        owner = self._owner._replace(
+            metric_ipv4=number if version == 4 else _NO_METRIC, metric_ipv6=number if version == 6 else _NO_METRIC
+        )
         self._others[metric], found = self._make(owner)
         return self._others[metric], found
 
     def _of(self, prefix: IPNetwork) -> RouteTable:
         metric = self._metrics.get(prefix)
-        return self._usual if metric is None else self._others[metric]
+        return self._usual if metric is None else self._others[prefix.version, metric]
+
+    def _usual_metric(self, prefix: IPNetwork) -> int:
+        return self._owner.metric(AF_INET if prefix.version == 4 else AF_INET6)
 
     def _all(self) -> list[RouteTable]:
         return [self._usual, *self._others.values()]
 
 
-def other_metrics(requests: NetlinkSocket, owner: RouteOwner) -> set[int]:
-    """Those, beside the usual one, of the routes of this protocol and table. Raises OSError, DumpInterruptedError."""
-    found: set[int] = set()
-    for family in (AF_INET, AF_INET6):
+def other_metrics(requests: NetlinkSocket, owner: RouteOwner) -> set[Metric]:
+    """Those, beside the usual ones, of the routes of this protocol and table. Raises OSError, DumpInterruptedError."""
+    found: set[Metric] = set()
+    for version, family in ((4, AF_INET), (6, AF_INET6)):
         try:
             answers = requests.dump(dump_routes(family, owner))
         except OSError as error:
@@ -120,5 +147,5 @@ def other_metrics(requests: NetlinkSocket, owner: RouteOwner) -> set[int]:
         for answer in answers:
             route = decode_route(answer)
             if route is not None and route.metric != owner.metric(family):
-                found.add(route.metric)
+                found.add((version, route.metric))
     return found
