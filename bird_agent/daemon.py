@@ -170,7 +170,7 @@ class Daemon:
             self._read_kernel()
         for address in changes.silent:
             self._agent.on_silent(address)
-        if changes.own or changes.resync or changes.underlay or changes.silent:
+        if changes:
             self._wake.set()
 
     def _read_kernel(self) -> None:

@@ -80,6 +80,10 @@ class KernelChanges:
     silent: list[IPAddress] = field(default_factory=list)
     """Neighbours that no longer answer ARP or neighbour discovery."""
 
+    def __bool__(self) -> bool:
+        """Is there anything that somebody has to do something about?"""
+        return bool(self.underlay or self.added or self.removed or self.own or self.resync or self.silent)
+
 
 class KernelState(NamedTuple):
     """What is below BGP; the workloads that came and went since the last time."""

@@ -66,7 +66,9 @@ def test_what_may_stand_where_a_route_of_ours_was_is_told_whatever_its_metric(
 ) -> None:
     here = pair[0]
     here.ip("route", "add", "10.65.0.5/32", "dev", "lo", "proto", "80")
-    assert received(view).own == []  # a local workload's, which is no place of ours
+    changes = received(view)
+    assert changes.own == []  # a local workload's, which is no place of ours
+    assert changes, "it is to be announced at once, not when the agent next looks round"
     for protocol, metric in (("186", "1024"), ("186", "77"), ("static", "1024"), ("static", "77")):
         here.ip("route", "replace", "203.0.113.0/24", "via", "10.1.0.2", "proto", protocol, "metric", metric)
         assert len(received(view).own) == 1
