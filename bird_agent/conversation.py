@@ -166,8 +166,9 @@ class Conversation:
     def on_event(self, event: SpeakerEvent) -> None:
         match event:
             case events.RoutesReceived():
-                self.sessions.on_heard(event.peer, self.now)
-                self._rib.update(event.peer, event.attributes, event.announced, event.withdrawn)
+                # Of a session that we have given up, it was on its way when the speaker heard of that.
+                if self.sessions.on_heard(event.peer, self.now):
+                    self._rib.update(event.peer, event.attributes, event.announced, event.withdrawn)
             case events.SessionConnecting():
                 self.sessions.on_connecting(event.peer)
             case events.SessionOpened():

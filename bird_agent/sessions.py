@@ -99,6 +99,8 @@ class Session:
     flaps: int = 0
     updates: int = 0
     counts_before_replay: tuple[int, int] | None = None
+    ends_in_silence: bool = False
+    """Nothing will say that the peer has told everything: it has when it says nothing more for a while."""
     stale_until: dict[Family, float] = field(default_factory=dict)
     deadline: float | None = None
     we_restarted: bool = False
@@ -188,18 +190,21 @@ class Sessions:
         session.state, session.since, session.up_at = "established", at, at
         session.last_error = ""
         session.awaited, session.we_restarted = set(session.carried), False
-        session.deadline = at + (RESYNC_TIMEOUT_S if _sends_end_of_rib(session.opened) else QUIET_S)
+        session.ends_in_silence = not _sends_end_of_rib(session.opened)
+        session.deadline = at + (QUIET_S if session.ends_in_silence else RESYNC_TIMEOUT_S)
         for family in session.stale_until:
             session.stale_until[family] = at + RESYNC_TIMEOUT_S
 
-    def on_heard(self, peer: IPAddress, at: float) -> None:
-        """The peer is still sending: one that announces no end-of-RIB is not done yet."""
+    def on_heard(self, peer: IPAddress, at: float) -> bool:
+        """The peer is still sending: one that does not say when it has told everything is not done yet. False: there is
+        no such session, or none any more."""
         session = self._sessions.get(peer)
-        if session is None:
-            return
+        if session is None or not session.established:
+            return False
         session.updates += 1
-        if session.learning and not _sends_end_of_rib(session.opened):
+        if session.learning and session.ends_in_silence:
             session.deadline = at + QUIET_S
+        return True
 
     def on_end_of_rib(self, peer: IPAddress, family: Family) -> list[Action]:
         """Also the end of a refresh."""
@@ -219,10 +224,10 @@ class Sessions:
         if session is None:
             return []
         session.awaited = set(session.carried)
-        enhanced = session.opened is not None and session.opened.enhanced_refresh
-        session.deadline = at + (RESYNC_TIMEOUT_S if enhanced else QUIET_S)
+        session.ends_in_silence = session.opened is None or not session.opened.enhanced_refresh
+        session.deadline = at + (QUIET_S if session.ends_in_silence else RESYNC_TIMEOUT_S)
         for family in session.carried:
-            session.stale_until[family] = session.deadline
+            session.stale_until[family] = at + RESYNC_TIMEOUT_S
         return [MarkStale(peer, family) for family in session.carried]
 
     def on_down(self, down: SessionDown) -> list[Action]:

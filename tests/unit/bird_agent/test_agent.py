@@ -246,6 +246,17 @@ def test_a_network_that_is_gone_takes_the_sessions_in_it_along() -> None:
     assert world.notes[-1].endswith("down: interface down, or its network was removed")
 
 
+def test_what_a_peer_said_before_the_speaker_heard_that_its_path_is_lost_counts_no_more() -> None:
+    world, peer = running(2), ip_address("10.0.0.2")
+    world.agent.on_underlay(Underlay(UNDERLAY.connected, {}, frozenset()))
+    world.agent.step(world.now)
+    world.learn("10.0.0.2")  # on its way already
+    world.speaker.tell(events.SessionDown(peer, world.now, "peer reset, message (teardown)", None))
+    world.agent.on_underlay(UNDERLAY)
+    world.step()
+    assert (world.kernel, world.agent.rib.received(peer)) == ({}, 0)
+
+
 def test_a_neighbour_that_answers_no_arp_any_more_is_gone_and_a_stranger_is_not_asked() -> None:
     world = running(2)
     world.learn("10.0.0.2")

@@ -135,6 +135,20 @@ def test_a_refresh_marks_everything_and_ends_with_its_mark_or_in_time() -> None:
     assert not session.learning
 
 
+@pytest.mark.parametrize("restart", [None, {V4: False}], ids=["plain", "graceful restart"])
+def test_a_peer_that_marks_no_end_of_a_refresh_has_the_time_that_it_takes(restart: dict[str, bool] | None) -> None:
+    sessions = established(restart)
+    sessions.on_open(PEER, opened(restart, enhanced=False))
+    assert sessions.on_refresh(PEER, 50) == KEPT
+    for at in (52, 54, 56):  # a large table
+        sessions.on_heard(PEER, at)
+        assert sessions.on_tick(at + 2.9) == []
+    assert sessions.on_tick(59) == [DropStale(PEER, V4, "not announced again")]
+    session = sessions.get(PEER)
+    assert session is not None
+    assert not session.learning
+
+
 def test_an_interface_that_goes_down_withdraws_even_what_was_kept() -> None:
     sessions = established({V4: False})
     sessions.on_down(down())
