@@ -289,7 +289,10 @@ class Agent:
         """More prefixes than a peer may announce end its session, and keep it down for a while."""
         conversation = self.conversation
         config = conversation.config_of(peer)
-        if config is None or config.max_prefixes is None or self.rib.received(peer) <= config.max_prefixes:
+        if config is None or config.max_prefixes is None:
+            return
+        counts = self.rib.counts(peer)
+        if counts.received - counts.stale <= config.max_prefixes:  # what is kept over its restart it does not announce
             return
         conversation.note(peer, f"down: it announced more than {config.max_prefixes} prefixes; held down for now")
         self.hold_offs.begin(config, conversation.now)

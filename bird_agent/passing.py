@@ -55,6 +55,9 @@ class Area:
     """Where a prefix lies, as far as that decides about passing it on."""
 
     def __init__(self, advertising: Advertising, blocks: Iterable[IPNetwork], reflects: bool) -> None:
+        blocks = frozenset(blocks)
+        self.basis: Final = advertising, blocks, reflects
+        """Two areas of the same are the same."""
         self._private = Networks(advertising.private_pools)
         self._blocks = Networks(blocks)
         ranges = advertising.announced_ranges | (advertising.reflected_ranges if reflects else frozenset())
@@ -89,8 +92,10 @@ class Learnt:
 
     def set_basis(self, own: Role, area: Area, keeps_all: bool, best: Mapping[IPNetwork, Best]) -> set[IPNetwork]:
         """What decides; `keeps_all`: a filter may accept anything. The prefixes about which something changed."""
-        before = self.entries
+        before, known = self.entries, (self._role.passes, self._area.basis, self._keeps_all)
         self._role, self._area, self._keeps_all = own, area, keeps_all
+        if known == (own.passes, area.basis, keeps_all):
+            return set()  # as when another node changes
         self.entries = {}
         if own.passes:
             for prefix, paths in best.items():

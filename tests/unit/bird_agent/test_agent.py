@@ -461,6 +461,23 @@ def flooded(limit: str = "2") -> World:
     return world
 
 
+def test_what_is_kept_of_a_peer_over_its_restart_is_not_counted_with_what_it_announces_anew() -> None:
+    world, peer = running(2), ip_address("10.0.0.2")
+    world.agent.on_datastore([limited_peer("2")])
+    for number in range(2):
+        world.learn("10.0.0.2", ip_network(f"10.67.{number}.0/26"))
+    world.speaker.tell(events.SessionDown(peer, world.now, "closing connection", None))
+    world.speaker.up("10.0.0.2", world.now)
+    for number in range(2):
+        world.learn("10.0.0.2", ip_network(f"10.68.{number}.0/26"))
+    world.step()
+    assert world.speaker.ceased == []
+    assert len(world.kernel) == 4
+    world.learn("10.0.0.2", ip_network("10.68.2.0/26"))
+    world.step()
+    assert world.speaker.ceased == ["10.0.0.2 1 stay-down"]
+
+
 def test_a_peer_that_announces_too_much_is_told_so_and_held_down() -> None:
     world = flooded()
     assert world.speaker.ceased == ["10.0.0.2 1 stay-down"]

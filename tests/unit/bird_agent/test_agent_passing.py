@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Interface, ip_address, ip_network
 
+import pytest
+
 from bird_agent.exabgp import events
 from bird_agent.exabgp.events import PathAttributes
+from bird_agent.passing import Area
 from tests.unit.bird_agent.test_agent import BLOCKS, POOL, World, block
 from weft.datastore.syncer import Deleted, InSync, Upserted
 from weft.model import keys
@@ -73,6 +76,18 @@ def test_a_client_hears_of_another_and_never_of_itself_and_hears_when_it_is_over
     withdraw(world, CLIENTS[0])
     world.step()
     assert world.sent(CLIENTS[1])[-1] == f"-{LEARNT}"
+
+
+def test_another_node_that_changes_costs_no_look_at_what_was_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = reflector()
+    learn(world, CLIENTS[0])
+    world.step()
+    looked_at: list[object] = []
+    monkeypatch.setattr(Area, "refusal", lambda self, prefix, path: looked_at.append(prefix))
+    world.agent.on_datastore([member(9, "244.0.0.9")])
+    world.agent.on_datastore([REFLECTORS])
+    world.step()
+    assert looked_at == []
 
 
 def test_when_the_best_path_moves_each_client_hears_of_the_other() -> None:
