@@ -8,11 +8,13 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
+from bird_agent.fib import kernel_tables
 from bird_agent.kernel import KernelChanges, KernelView
 from bird_agent.nexthops import Underlay
 from lab.netns import NetNs
 from tests.functional.bgp.fabric import segment, wait_until
 from weft.netlink.route import Hop, via
+from weft.netlink.socket import NetlinkSocket
 
 pytestmark = pytest.mark.root
 
@@ -72,6 +74,29 @@ def test_what_may_stand_where_a_route_of_ours_was_is_told_whatever_its_metric(
     for protocol, metric in (("186", "1024"), ("186", "77"), ("static", "1024"), ("static", "77")):
         here.ip("route", "replace", "203.0.113.0/24", "via", "10.1.0.2", "proto", protocol, "metric", metric)
         assert len(received(view).own) == 1
+
+
+def test_routes_with_a_metric_that_is_usual_in_the_other_family_leave_its_routes_alone(
+    pair: tuple[NetNs, NetNs],
+) -> None:
+    here, gateway = pair[0], via(Hop(ip_address("10.1.0.2"), None))
+    first, second = ip_network("203.0.113.0/24"), ip_network("198.51.100.0/24")
+
+    def metrics(family: str) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for one in here.ip_json(family, "route", "show", "proto", "186"):
+            found.setdefault(one["dst"], []).append(one["metric"])
+        return found
+
+    here.ip("-6", "route", "add", "blackhole", "fd66::/64", "proto", "186", "metric", "2048")
+    here.ip("route", "add", str(second), "via", "10.1.0.2", "proto", "186", "metric", "2048")
+    here.ip("route", "add", str(second), "via", "10.1.0.2", "proto", "186", "metric", "1024")  # killed in between
+    with here.enter(), NetlinkSocket() as requests:
+        tables = kernel_tables(requests)
+        tables.desire({first: gateway}, {first: 2048})
+        assert tables.apply(0) == []
+    assert metrics("-4") == {str(first): [2048], str(second): [1024]}
+    assert metrics("-6") == {"fd66::/64": [2048]}
 
 
 def test_a_link_that_loses_its_other_end_is_not_up_any_more(pair: tuple[NetNs, NetNs], view: KernelView) -> None:
