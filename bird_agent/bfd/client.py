@@ -33,7 +33,7 @@ def stop_bfd(run_dir: Path) -> bool:
     if pid is None:
         return False
     with contextlib.suppress(ProcessLookupError):  # it has ended by itself
-        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGINT)
     return True
 
 

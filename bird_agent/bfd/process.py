@@ -3,7 +3,9 @@
 One loop, standard library alone. It takes what should be from the agent on a unix socket, and tells it what changes.
 Without an agent it goes on for as long as peers would keep our routes, then closes its sessions by will, so that no
 peer takes the end of this process for the end of a path. Killed, it is followed by its standby; on SIGHUP by the
-program as it is on disk: peers notice neither (succession.py). It decides nothing about routing."""
+program as it is on disk: peers notice neither (succession.py). SIGTERM is the end of this process and not of what it
+watches: while an agent wants that, the program goes on anew; SIGINT closes everything. It decides nothing about
+routing."""
 
 from __future__ import annotations
 
@@ -46,6 +48,8 @@ LONELY_S: Final = 120.0
 LONGEST_WAIT_S: Final = 1.0
 REBIND_S: Final = 5.0
 RENEW_AFTER_S: Final = 0.05
+HAND_OVER_S: Final = 10.0
+"""After SIGTERM; a program that has not loaded by then is not to be waited for."""
 VERSION: Final = version("weft")
 
 
@@ -62,6 +66,7 @@ class BfdProcess:
         self._rebind_at = 0.0
         self._alone_since = time.monotonic()
         self._stopping = False
+        self._end_by: float | None = None
         self._standby = Standby()
         self._renew_at: float | None = None
         self._successor: Successor | None = None
@@ -81,7 +86,16 @@ class BfdProcess:
             self._on_open(receiver, port)
 
     def stop(self, *_: object) -> None:
+        """Close all sessions by will."""
         self._stopping = True
+
+    def terminate(self, *_: object) -> None:
+        """Give everything to another process where somebody wants it, else stop. A second time: stop."""
+        if not self._agents or self._end_by is not None:
+            self._stopping = True
+        else:
+            self._end_by = time.monotonic() + HAND_OVER_S
+            self._succession_asked = True
 
     def replace(self, *_: object) -> None:
         """Give everything to the program as it is on disk now."""
@@ -99,6 +113,9 @@ class BfdProcess:
             self._provide()
             if self._trouble and now >= self._rebind_at:
                 self._follow_sockets()
+            if self._end_by is not None and now >= self._end_by:
+                log.warning("no other program was ready within %.0f s: closing all sessions", HAND_OVER_S)
+                break
             if not self._agents and now - self._alone_since > LONELY_S:
                 log.info("no agent for %.0f s: closing all sessions", LONELY_S)
                 break
@@ -127,13 +144,13 @@ class BfdProcess:
         for agent in self._agents:
             agent.close()
         self._agents.clear()
-        self._standby, self._successor = Standby(), None
+        self._standby, self._successor, self._end_by = Standby(), None, None
         self._engine.resume(self._engine.standings(), time.monotonic())
         self._say(*self._engine.on_time(time.monotonic()))
         if not hold_lock(singleton.lock_path(self._path.parent, "bfd")):
             sys.exit(singleton.EXIT_ALREADY_RUNNING)
         self._alone_since = time.monotonic()
-        signal.signal(signal.SIGTERM, self.stop)
+        signal.signal(signal.SIGTERM, self.terminate)
         signal.signal(signal.SIGHUP, self.replace)
         self._listen()
         log.warning("the process has died; its standby goes on with its sessions")
@@ -142,10 +159,15 @@ class BfdProcess:
         successor, self._successor = self._successor, None
         assert successor is not None
         self._selector.unregister(successor.line)
+        if self._end_by is not None and not self._agents:  # the agent has ended as well
+            successor.abandon()
+            self._stopping = True
+            return
         mine = {self._server.fileno(), *self._sockets.descriptors()}
         if not successor.is_ready() or mine != successor.descriptors:
-            log.warning("no other program could take over; going on")
+            log.warning("no other program could take over")
             successor.abandon()
+            self._stopping = self._stopping or self._end_by is not None
             return
         self._standby.dismiss()
         legacy = self._sockets.legacy(self._engine.standings(), self._server.fileno())
@@ -257,8 +279,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     process = BfdProcess(options.socket, legacy)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # a standby that was dismissed is nobody's business
     signal.signal(signal.SIGHUP, process.replace)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, process.stop)
+    signal.signal(signal.SIGINT, process.stop)
+    signal.signal(signal.SIGTERM, process.terminate)
     process.run()
     return 0
 

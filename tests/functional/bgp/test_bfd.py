@@ -125,9 +125,15 @@ def test_bird_a_dead_path_withdraws_at_once_and_a_restarted_agent_is_no_dead_pat
         assert switched.bfd_process() == process
     assert deleted == []
     assert bird.connection() == connection
+    node.kill()
+    os.kill(process, signal.SIGTERM)
+    wait_until("nobody goes on where no agent is", lambda: switched.bfd_process() is None)
+    wait_until("BIRD has heard that it was closed", lambda: not bfd_up(bird))
 
 
-def test_bird_hears_neither_of_a_killed_nor_of_a_replaced_bfd_process(switched: Switched, tmp_path: Path) -> None:
+def test_bird_hears_neither_of_a_killed_nor_of_a_replaced_nor_of_an_ended_bfd_process(
+    switched: Switched, tmp_path: Path
+) -> None:
     node = switched.node
     bird = Bird(
         switched.tor, tmp_path / "bird", bird_configuration("10.1.0.254", [BODY], sorted(FIRST), extra=BIRD_BFD)
@@ -139,7 +145,7 @@ def test_bird_hears_neither_of_a_killed_nor_of_a_replaced_bfd_process(switched: 
     connection = bird.connection()
     sessions = bird.ask("show bfd sessions")
     with nothing_deleted(node.netns) as deleted:
-        for number in (signal.SIGKILL, signal.SIGHUP, signal.SIGKILL, signal.SIGKILL, signal.SIGHUP):
+        for number in (signal.SIGKILL, signal.SIGHUP, signal.SIGTERM, signal.SIGKILL, signal.SIGTERM):
             switched.strike(number)
     assert deleted == []
     assert bird.connection() == connection
@@ -147,6 +153,29 @@ def test_bird_hears_neither_of_a_killed_nor_of_a_replaced_bfd_process(switched: 
     switched.cut()
     wait_until("the routes are gone", lambda: node.routes() == {})
     assert "down: BFD: the path is dead" in node.log()
+
+
+def test_bird_keeps_our_routes_over_the_end_of_a_container_where_bfd_is_graceful(
+    switched: Switched, tmp_path: Path
+) -> None:
+    node, body = switched.node, BODY.replace("bfd on", "bfd graceful")
+    node.environ = {**node.environ, "WEFT_SPEAKER_LIFETIME": "agent"}  # as weft-node has it
+    bird = Bird(
+        switched.tor, tmp_path / "bird", bird_configuration("10.1.0.254", [body], sorted(FIRST), extra=BIRD_BFD)
+    )
+    bird.start()
+    node.start()
+    wait_until("BIRD has our block", lambda: bird.routes("p0") == {BLOCK})
+    wait_until("BFD is up on both sides", lambda: bfd_up(bird))
+    assert node.agent is not None
+    node.agent.signal(signal.SIGTERM)
+    wait_until("all has ended", lambda: switched.bfd_process() is None and node.speaker() is None)
+    wait_until("BIRD has heard that BFD was closed", lambda: not bfd_up(bird))
+    assert bird.routes("p0") == {BLOCK}
+    node.start()
+    wait_until("the session is back", lambda: bird.established("p0"))
+    wait_until("BFD is up again", lambda: bfd_up(bird))
+    assert bird.routes("p0") == {BLOCK}
 
 
 def test_frr_hears_neither_of_a_killed_nor_of_a_replaced_bfd_process(switched: Switched, frr_directory: Path) -> None:
