@@ -325,7 +325,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command == "stop-speaker":
         stop_speaker(paths)
         stop_bfd(config.run_dir)
-        stop_reflector(config.run_dir)
+        stop_reflector(config.run_dir, config.node_name)
         return 0
     begin(parser, config, "bird-agent")
     refused = False
@@ -338,7 +338,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if os.environ.get("WEFT_SPEAKER_LIFETIME", "") == "agent":
         stop_speaker(paths)
         stop_bfd(config.run_dir)
-        stop_reflector(config.run_dir)
+        stop_reflector(config.run_dir, config.node_name)
     return int(refused)
 
 

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final, Literal, TypeVar
 
 from bird_agent.bfd.wire import Watch
-from bird_agent.bfd.wish import parse_wish, watch_of
+from bird_agent.bfd.wish import parse_wish, watch_of, watch_of_reflector
 from bird_agent.nodes import addresses_of, cluster_of, router_id_of
 from bird_agent.session_config import (
     DEFAULT_PORT,
@@ -123,8 +123,8 @@ class _Planner:
         for name, node in self._nodes.items():
             if name != self._own.name and name not in left_out and cluster_of(node) is None:
                 yield from self._with_node(node, SessionKind.MESH, f"Node/{name}", options)
-        # BFD would watch the way to the node, not the reflector; and a reflector tells more than any single node.
-        options = replace(options, bfd=None, max_prefixes=None, hold_time_s=REFLECTOR_HOLD_TIME_S)
+        # A reflector tells more than any single node.
+        options = replace(options, max_prefixes=None, hold_time_s=REFLECTOR_HOLD_TIME_S)
         for name, addresses in self._automatic.reflectors.items():
             yield from self._with_reflector(name, addresses, options)
 
@@ -251,6 +251,7 @@ class _Planner:
         """The reflector on a node, perhaps this one, has addresses of its own: behind those of the node."""
         behind = addresses_of(self._nodes[name]) if name in self._nodes and name != self._own.name else ()
         ways = {each.version: each for each in behind}
+        options = replace(options, bfd=watch_of_reflector(options.bfd, name == self._own.name))
         for address in (each for each in addresses if each.version in self._local):
             via, cause = replace(options, gateway=ways.get(address.version)), (SessionKind.REFLECTOR, f"Node/{name}")
             yield from self._session(PeerAddress(address, DEFAULT_PORT), self._survey.as_of(self._own), cause, via)

@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from bird_agent.bfd.client import stop_bfd
+from bird_agent.reflector.watching import process_name
 from weft import singleton
 
 log = logging.getLogger("weft-bird-agent")
@@ -22,12 +24,13 @@ PROGRAM: Final = "bird_agent.automatic.process"
 BETWEEN_STARTS_S: Final = 2.0
 
 
-def stop_reflector(run_dir: Path) -> None:
+def stop_reflector(run_dir: Path, node: str) -> None:
     """End the process, if there is one; its peers keep its routes for the restart time."""
     pid = singleton.holder(singleton.lock_path(run_dir, LOCK))
     if pid is not None:
         with contextlib.suppress(ProcessLookupError):  # it has ended by itself
             os.kill(pid, signal.SIGTERM)
+    stop_bfd(run_dir, process_name(node))
 
 
 class ReflectorRunner:

@@ -12,6 +12,8 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from bird_agent.automatic.decision import Shared
+from bird_agent.bfd.wire import Watch
+from bird_agent.bfd.wish import watch_of_reflector
 from bird_agent.reflector.plan import ReflectorPlan, ReflectorSession
 from bird_agent.session_config import (
     DEFAULT_PORT,
@@ -66,6 +68,7 @@ class Identity:
     router_id: IPv4Address
     restart_time_s: int = DEFAULT_RESTART_TIME_S
     password: Password | None = None
+    bfd: Watch | None = None
 
 
 Addresses = Mapping[str, tuple[IPAddress, ...]]
@@ -131,4 +134,5 @@ def _session(
         hold_time_s=REFLECTOR_HOLD_TIME_S,
         restart_time_s=identity.restart_time_s,
         password=identity.password,
+        bfd=watch_of_reflector(identity.bfd, own=resource == f"Node/{identity.node}"),
     )

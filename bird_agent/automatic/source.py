@@ -11,13 +11,16 @@ from typing import Final
 from bird_agent.automatic.client import Automatic
 from bird_agent.automatic.decision import Shared
 from bird_agent.automatic.serving import Addresses, Identity, Member, other_reflectors, reflector_plan
+from bird_agent.bfd.wire import Watch
+from bird_agent.bfd.wish import BfdWish, parse_wish, watch_of
 from bird_agent.datastore_view import Concern, DatastoreView
 from bird_agent.nodes import addresses_of, router_id_from
+from bird_agent.peering import BFD
 from bird_agent.policy import Policies
 from bird_agent.reflector.process import Wanted
 from bird_agent.session_config import DEFAULT_PORT, Needs, Password, SecretKey, Surroundings
 from bird_agent.session_options import restart_time_s
-from bird_agent.settings import default_configuration, setting
+from bird_agent.settings import DEFAULT_CONFIGURATION, default_configuration, setting
 from weft.config import AgentConfig
 from weft.datastore.syncer import SyncEvent
 from weft.model.address import IPAddress, IPNetwork, parse_address
@@ -35,6 +38,7 @@ class ChosenNode:
         self._automatic = Automatic(config.node_name)
         self._view = DatastoreView(config.node_name, config.router_id, self._automatic.records)
         self._password: Password | None = None
+        self._bfd: Watch | None = None
         self.addresses: tuple[IPAddress, ...] = ()
         self.answering: frozenset[IPAddress] = frozenset()
         """Peers whose sessions are up."""
@@ -81,12 +85,14 @@ class ChosenNode:
             router_id=first or router_id_from(f"reflector {self._node}"),
             restart_time_s=restart_time_s(spec.node_mesh_max_restart_time),
             password=self._password,
+            bfd=self._bfd,
         )
 
     @property
     def needs(self) -> Needs:
-        key = self._secret()
-        return Needs() if key is None else Needs(frozenset({key}))
+        key, wish = self._secret(), self._wish()
+        keys = frozenset[SecretKey]() if wish is None else wish.secrets
+        return Needs(keys if key is None else keys | {key})
 
     def on_datastore(self, batch: Sequence[SyncEvent]) -> bool:
         concern = self._view.on_events(batch)
@@ -99,6 +105,7 @@ class ChosenNode:
     def wanted(self, surroundings: Surroundings) -> Wanted | None:
         key = self._secret()
         self._password = None if key is None else surroundings.secrets.get(key)
+        self._bfd = self._watch(surroundings)
         identity = self.identity
         if identity is None or not self._view.in_sync or (key is not None and self._password is None):
             return None
@@ -129,6 +136,22 @@ class ChosenNode:
         if self.settings.pools and not found:
             raise OSError(f"none of the pools {', '.join(self.settings.pools)} of the reflectors' settings exists")
         return tuple(cidr for cidr in found if cidr.version == version)
+
+    def _wish(self) -> BfdWish | None:
+        """That of the mesh. What is wrong with it, every agent tells."""
+        default = self._view.configurations.get(DEFAULT_CONFIGURATION)
+        text = None if default is None else default.metadata.annotations.get(BFD)
+        try:
+            return None if text is None else parse_wish(text)
+        except ValueError:
+            return None
+
+    def _watch(self, surroundings: Surroundings) -> Watch | None:
+        wish = self._wish()
+        try:
+            return None if wish is None else watch_of(wish, surroundings.secrets)[0]
+        except ValueError:
+            return None
 
     def _secret(self) -> SecretKey | None:
         password = default_configuration(self._view.configurations).node_mesh_password

@@ -1,4 +1,5 @@
-"""The agent's side of weft-bfd: see that it runs while there are sessions to watch, and say which.
+"""The owner's side of weft-bfd (the agent's or a reflector's): see that it runs while there are sessions to watch, and
+say which.
 
 The process is found by its lock, so one that an earlier agent left is taken over with its sessions. One that dies is
 started again; that says nothing about any path, so it is never reported as one that went down."""
@@ -25,11 +26,13 @@ log = logging.getLogger(__name__)
 
 RETRY_S: Final = 0.2
 VERSION: Final = version("weft")
+NAME: Final = "bfd"
+"""Of the agent's process: its socket, lock and log are called so."""
 
 
-def stop_bfd(run_dir: Path) -> bool:
+def stop_bfd(run_dir: Path, name: str = NAME) -> bool:
     """End the process, if there is one; it closes its sessions by will."""
-    pid = singleton.holder(singleton.lock_path(run_dir, "bfd"))
+    pid = singleton.holder(singleton.lock_path(run_dir, name))
     if pid is None:
         return False
     with contextlib.suppress(ProcessLookupError):  # it has ended by itself
@@ -40,9 +43,12 @@ def stop_bfd(run_dir: Path) -> bool:
 class BfdClient:
     """Keeps to one process; `set_wanted` says what should be, `run` keeps it so."""
 
-    def __init__(self, run_dir: Path, on_report: Callable[[Report], None], on_lost: Callable[[], None]) -> None:
+    def __init__(
+        self, run_dir: Path, on_report: Callable[[Report], None], on_lost: Callable[[], None], name: str = NAME
+    ) -> None:
         """`on_lost`: nothing is known of any session for now."""
         self._run_dir = run_dir
+        self._name = name
         self._on_report = on_report
         self._on_lost = on_lost
         self._wanted: tuple[Wanted, ...] = ()
@@ -65,7 +71,7 @@ class BfdClient:
                 self._changed.clear()
             self._ensure_process()
             try:
-                reader, writer = await asyncio.open_unix_connection(self._run_dir / "bfd.sock")
+                reader, writer = await asyncio.open_unix_connection(self._run_dir / f"{self._name}.sock")
             except (FileNotFoundError, ConnectionRefusedError):
                 await asyncio.sleep(RETRY_S)
                 continue
@@ -90,7 +96,7 @@ class BfdClient:
                     writer.write(encode_wanted(self._wanted))
                     await writer.drain()
                 if not self._wanted:
-                    stop_bfd(self._run_dir)
+                    stop_bfd(self._run_dir, self._name)
                     return
         except ConnectionError as error:
             log.warning("weft-bfd is gone: %s", error)
@@ -117,7 +123,7 @@ class BfdClient:
 
     def _on_program(self, version: str) -> None:
         """One that an agent of another version left goes on until ours has its sessions; it is asked once."""
-        pid = singleton.holder(singleton.lock_path(self._run_dir, "bfd"))
+        pid = singleton.holder(singleton.lock_path(self._run_dir, self._name))
         if version == VERSION or pid is None or pid == self._asked_to_go:
             return
         log.info("weft-bfd is of version %s, and is replaced by that of %s", version, VERSION)
@@ -128,11 +134,11 @@ class BfdClient:
     def _ensure_process(self) -> None:
         if self._process is not None and self._process.poll() is None:
             return
-        if singleton.holder(singleton.lock_path(self._run_dir, "bfd")) is not None:
+        if singleton.holder(singleton.lock_path(self._run_dir, self._name)) is not None:
             return
-        with (self._run_dir / "bfd.log").open("wb") as output:
+        with (self._run_dir / f"{self._name}.log").open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", PROGRAM, str(self._run_dir / "bfd.sock")],
+                [sys.executable, "-m", PROGRAM, str(self._run_dir / f"{self._name}.sock")],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -147,7 +147,7 @@ class BfdProcess:
         self._standby, self._successor, self._end_by = Standby(), None, None
         self._engine.resume(self._engine.standings(), time.monotonic())
         self._say(*self._engine.on_time(time.monotonic()))
-        if not hold_lock(singleton.lock_path(self._path.parent, "bfd")):
+        if not hold_lock(singleton.lock_path(self._path.parent, self._path.stem)):
             sys.exit(singleton.EXIT_ALREADY_RUNNING)
         self._alone_since = time.monotonic()
         signal.signal(signal.SIGTERM, self.terminate)
@@ -267,7 +267,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--succeed", type=int, metavar="DESCRIPTOR", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     logging.basicConfig(level=os.environ.get("WEFT_LOG_LEVEL", "INFO").upper(), stream=sys.stderr)
-    lock, legacy = singleton.lock_path(options.socket.parent, "bfd"), None
+    lock, legacy = singleton.lock_path(options.socket.parent, options.socket.stem), None
     if options.succeed is not None:
         words = succeed(options.succeed)
         if not words:

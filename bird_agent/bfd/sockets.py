@@ -1,4 +1,5 @@
-"""The UDP sockets of BFD: one for each port to receive, one for each session to send; and how they are handed on."""
+"""The UDP sockets of BFD: one for each address of ours and port to receive, one for each session to send; and how
+they are handed on. None is on all addresses: another process may have sessions on others (ADR 0164)."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ log = logging.getLogger("weft-bfd")
 FIRST_SOURCE_PORT: Final = 49152  # RFC 5881 4
 _IP_RECVTTL: Final = 12  # linux/in.h; not in Python's socket module
 _NETWORK_CONTROL: Final = 0xC0
-ReceivingPort = tuple[int, int]
-"""Address family and port."""
+ReceivingPort = tuple[IPAddress, int]
+"""An address of ours and the port."""
 _Path = tuple[IPAddress, IPAddress, bool]
 """What a session's packets have in common, whatever its settings: one source port for its whole life (RFC 5881 4)."""
 
@@ -39,7 +40,7 @@ class Sockets:
     ) -> str:
         """Open and close what these sessions need; what could not be opened, in words."""
         sessions = {_path(one): one for one in wanted}
-        ports = {(_family(one), one.port) for one in sessions.values()}
+        ports = {(one.local, one.port) for one in sessions.values()}
         for path in self._sending.keys() - sessions.keys():
             self._sending.pop(path).close()
         for port in self._receiving.keys() - ports:
@@ -50,7 +51,7 @@ class Sockets:
             try:
                 self._receiving[port] = _receiver(port)
             except OSError as error:
-                troubles.append(f"BFD port {port[1]} cannot be used: {error.strerror}")
+                troubles.append(f"BFD port {port[1]} cannot be used on {port[0]}: {error.strerror}")
             else:
                 on_open(self._receiving[port], port)
         for path in sessions.keys() - self._sending.keys():
@@ -106,16 +107,15 @@ def _family(session: Wanted) -> int:
 
 
 def _receiver(port: ReceivingPort) -> socket.socket:
-    family, number = port
-    made = socket.socket(family, socket.SOCK_DGRAM)
+    local, number = port
+    made = socket.socket(socket.AF_INET if local.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
     try:
-        if family == socket.AF_INET:
+        if local.version == 4:
             made.setsockopt(socket.IPPROTO_IP, _IP_RECVTTL, 1)
         else:
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
         made.setblocking(False)
-        made.bind(("", number))
+        made.bind((str(local), number))
     except OSError:
         made.close()
         raise

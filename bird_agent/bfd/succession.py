@@ -21,7 +21,7 @@ from weft import singleton
 
 PROGRAM: Final = "bird_agent.bfd.process"
 _DISMISSED: Final = b"q"
-_READY: Final = b"1"
+_READY: Final = b"2"
 """It also names the form of the words: another version that reads them otherwise says something else."""
 LOCK_PATIENCE_S: Final = 1.0
 

@@ -72,11 +72,11 @@ class Program:
 @dataclass(frozen=True, slots=True)
 class Legacy:
     """What a process leaves its successor: the sessions, and its sockets by number: the one it listens on, those that
-    receive by address family and port, and those that send in the order of the sessions (None: it has none)."""
+    receive by address of ours and port, and those that send in the order of the sessions (None: it has none)."""
 
     sessions: tuple[tuple[Wanted, Standing], ...]
     server: int
-    receiving: Mapping[tuple[int, int], int]
+    receiving: Mapping[tuple[IPAddress, int], int]
     sending: tuple[int | None, ...]
 
 
@@ -124,7 +124,7 @@ def encode_legacy(legacy: Legacy) -> bytes:
     content = {
         "sessions": [[_wanted_as_json(wanted), _standing_as_json(standing)] for wanted, standing in legacy.sessions],
         "server": legacy.server,
-        "receiving": [[*port, descriptor] for port, descriptor in legacy.receiving.items()],
+        "receiving": [[str(local), port, number] for (local, port), number in legacy.receiving.items()],
         "sending": list(legacy.sending),
     }
     return json.dumps(content).encode()
@@ -146,7 +146,7 @@ def decode_legacy(words: bytes) -> Legacy:
     return Legacy(
         tuple(sessions),
         int(content["server"]),
-        {(family, port): descriptor for family, port, descriptor in content["receiving"]},
+        {(ip_address(str(local)), port): descriptor for local, port, descriptor in content["receiving"]},
         tuple(content["sending"]),
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from bird_agent.bfd.auth import Authentication, AuthType, Key
@@ -94,3 +94,9 @@ def _key(kind: AuthType, number: int, reference: SecretKey, secret: Password) ->
     if len(content) > kind.longest_key:
         raise ValueError(f"the secret {reference} has {len(content)} bytes, and {kind} takes 1 to {kind.longest_key}")
     return Key(number, content)
+
+
+def watch_of_reflector(watch: Watch | None, own: bool) -> Watch | None:
+    """As both ends of a session with an automatic reflector see it: its address is behind its node, however near that
+    is, and no path leads to the `own` one."""
+    return None if watch is None or own else replace(watch, multihop=True)

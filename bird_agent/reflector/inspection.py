@@ -21,11 +21,15 @@ _USED = Rank.USED.value
 
 
 class ReflectorInspection:
-    """The reflector's BgpProvider. `wall_time` turns a time of the reflector's clock into seconds since the epoch."""
+    """The reflector's BgpProvider. `wall_time` turns a time of the reflector's clock into seconds since the epoch;
+    `bfd` says how the BFD session with a peer stands."""
 
-    def __init__(self, reflector: Reflector, wall_time: Callable[[float], float]) -> None:
+    def __init__(
+        self, reflector: Reflector, wall_time: Callable[[float], float], bfd: Callable[[IPAddress], str]
+    ) -> None:
         self._reflector = reflector
         self._wall_time = wall_time
+        self._bfd = bfd
 
     def peers(self) -> list[PeerReport]:
         found = [self._peer(peer, standing) for peer, standing in self._reflector.peers.items()]
@@ -54,6 +58,7 @@ class ReflectorInspection:
             max_prefixes=config.max_prefixes or 0,
             has_password=config.password is not None,
             ttl_security_hops=config.ttl_security_hops or 0,
+            bfd=self._bfd(peer),
             role=tables.role(peer).value,
             behind=sum(group.behind(peer) for _, group in tables.groups(peer)),
         )

@@ -97,6 +97,12 @@ class Network:
         self._reflector.stop(self._clock())
         self._carry_out()
 
+    def lose(self, peer: IPAddress, why: str) -> None:
+        """The path to a peer is dead."""
+        self._reflector.on_path_lost(peer, why, self._clock())
+        self._carry_out()
+        self._schedule_flush()
+
     def wake(self) -> None:
         """Something changed that concerns what peers are told."""
         self._schedule_flush()

@@ -29,6 +29,7 @@ from bird_agent.reflector.planning import reflector_plan
 from bird_agent.reflector.reflector import Reflector
 from bird_agent.reflector.registration import Identity, own_environ, register
 from bird_agent.reflector.status import ReflectorStatus
+from bird_agent.reflector.watching import Watching
 from bird_agent.session_config import Needs, Surroundings
 from bird_agent.surroundings import SecretFiles, look_around
 from weft.admin.server import AdminServer
@@ -141,16 +142,18 @@ class _Running:
         self._clock_began, self._wall_began = time.monotonic(), time.time()
         self._reflector = Reflector(self._clock_began, random.random)
         self._network = Network(self._reflector)
+        self._watching = Watching(config.run_dir, config.node_name, self._network.lose)
         self._syncer = Syncer(given.store, watched_prefixes(config.node_name))
         self._secrets = SecretFiles(config.bgp_secrets_dir, config.namespace)
         self._surroundings = Surroundings()
         self._wanted: Wanted | None = None
         self._changed = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._inspection = ReflectorInspection(self._reflector, self._wall_time)
+        self._inspection = ReflectorInspection(self._reflector, self._wall_time, self._watching.state)
         self._status = ReflectorStatus(
             config.node_name, self._wall_began, self._reflector, self._inspection, self._syncer, self._network
         )
+        self._status.watching = self._watching.problems
         self._metrics: ReflectorMetrics | None = None
 
     def _wall_time(self, at: float) -> float:
@@ -170,6 +173,7 @@ class _Running:
         try:
             async with server, asyncio.TaskGroup() as group:
                 works = [self._syncer.run(self._on_datastore), self._follow(), self._tick(), self._register()]
+                works.append(self._watching.run())
                 if self._given.companion is not None:
                     works.append(self._given.companion.run(self._control()))
                 tasks = [group.create_task(work) for work in works]
@@ -183,7 +187,12 @@ class _Running:
             await self._given.store.close()
 
     def _control(self) -> Control:
-        return Control(self._reflector, lambda: self._network.trouble, self._changed.set, self._stopping.set)
+        return Control(self._reflector, lambda: self._network.trouble, self._changed.set, self._end)
+
+    def _end(self) -> None:
+        """For good: nobody follows."""
+        self._watching.stop()
+        self._stopping.set()
 
     def _on_datastore(self, batch: Sequence[SyncEvent]) -> None:
         if self._given.source.on_datastore(batch):
@@ -209,6 +218,7 @@ class _Running:
         for problem in wanted.plan.problems:
             log.warning("%s: %s", problem.subject, problem.text)
         self._network.configure(wanted.plan, wanted.policies)
+        self._watching.follow(wanted.plan)
         self._network.wake()
 
     async def _tick(self) -> None:

@@ -8,7 +8,6 @@ so that a restarted reflector never withdraws what is merely late."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Final, assert_never
 
 from bird_agent.bestpath import Peer
@@ -94,7 +93,7 @@ class Reflector:
             if wanted is None:
                 self._end(peer, standing, Stop.DECONFIGURED, now)
                 self.tables.rib.forget(peer)
-            elif anew or _differ(wanted, standing):
+            elif anew or standing.differs(wanted):
                 self._end(peer, standing, Stop.CONFIGURATION_CHANGE, now)
                 learning[peer] = standing.learning
                 standing.learning.by_us = True
@@ -179,6 +178,13 @@ class Reflector:
         """The connection has taken something."""
         if (standing := self.peers.get(peer)) is not None:
             standing.stalled_since = None
+
+    def on_path_lost(self, peer: IPAddress, why: str, now: float) -> None:
+        """Its session ends at once, and nothing of it is kept: what is dead cannot be restarting."""
+        if (standing := self.peers.get(peer)) is not None and standing.established:
+            self._note(peer, why)
+            standing.session.on_stop(now, Stop.BFD_DOWN)
+            self._take(peer, standing, now)
 
     def on_tick(self, now: float) -> None:
         self._look_again_at = FOREVER
@@ -384,11 +390,3 @@ class Reflector:
         config = None if standing is None else standing.wanted.config
         who = f"{peer}" if config is None else f"{peer} (AS {config.peer_as}, {config.resource})"
         self._notes.append(f"BGP session with {who}: {text}")
-
-
-def _differ(wanted: ReflectorSession, standing: Standing) -> bool:
-    """Whether the session has to begin anew. Who connects, is of no account while it is up."""
-    before = standing.wanted
-    if standing.established:
-        wanted, before = replace(wanted, passive=False), replace(before, passive=False)
-    return wanted.settings != before.settings

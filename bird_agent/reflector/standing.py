@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from bird_agent.exabgp.commands import Family
@@ -43,6 +43,13 @@ class Standing:
     @property
     def established(self) -> bool:
         return self.conn is not None
+
+    def differs(self, wanted: ReflectorSession) -> bool:
+        """Whether the session has to begin anew. Who connects, is of no account while it is up."""
+        before = self.wanted
+        if self.established:
+            wanted, before = replace(wanted, passive=False), replace(before, passive=False)
+        return wanted.settings != before.settings
 
     @property
     def restarting(self) -> bool:

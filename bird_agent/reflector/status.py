@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Protocol
 
 from bird_agent.reflector.reflector import Reflector
-from bird_agent.session_config import SessionKind
+from bird_agent.session_config import Problem, SessionKind
 from weft.admin.bgp import PeerReport
 from weft.admin.status import AgentStatus, NodeStatus, Notice, SessionStatus, SessionType, Severity
 from weft.datastore.syncer import Syncer
@@ -43,6 +44,8 @@ class ReflectorStatus:
         self._peers = peers
         self._syncer = syncer
         self._sockets = sockets
+        self.watching: Callable[[], list[Problem]] = list
+        """What keeps BFD from watching paths."""
 
     def node_status(self) -> NodeStatus:
         sync = self._syncer.status
@@ -76,7 +79,7 @@ class ReflectorStatus:
 
     def _notices(self) -> list[Notice]:
         subject = f"Node/{self._name}"
-        problems = self._reflector.problems(time.monotonic())
+        problems = self._reflector.problems(time.monotonic()) + self.watching()
         notices = [Notice(Severity.NOT_ENFORCED, each.subject, each.text) for each in problems]
         if self._reflector.plan is None and self._syncer.status.in_sync:
             notices.append(Notice(Severity.WARNING, subject, "there is no such Node, or it has no address"))

@@ -293,7 +293,7 @@ def test_whoever_goes_on_goes_on_with_the_numbers(kind: AuthType, ends: list[str
     fabric.run(steps * 0.02)
     for end in ends:
         old = fabric.ends[end]
-        words = encode_legacy(Legacy(tuple(old.standings()), 3, {(2, 3784): 4}, (5,)))
+        words = encode_legacy(Legacy(tuple(old.standings()), 3, {(ip_address("10.1.0.1"), 3784): 4}, (5,)))
         new = Engine(lambda: 0.9, 1)
         new.resume(decode_legacy(words).sessions, fabric.now)
         assert [_numbers(one) for one in (new, old)] == [_numbers(old)] * 2

@@ -93,7 +93,7 @@ def test_whoever_goes_on_for_a_process_in_the_middle_of_anything_is_not_noticed(
     run(steps)
     for end in ends:
         old, address = both[end]
-        words = encode_legacy(Legacy(tuple(old.standings()), 3, {(2, 3784): 4}, (5,)))
+        words = encode_legacy(Legacy(tuple(old.standings()), 3, {(ip_address("10.1.0.1"), 3784): 4}, (5,)))
         new = Engine(lambda: 0.5, 1)
         new.resume(decode_legacy(words).sessions, now)
         assert new.standings() == old.standings()

@@ -27,7 +27,7 @@ def world() -> World:
 
 @pytest.fixture
 def inspection(world: World) -> ReflectorInspection:
-    return ReflectorInspection(world.reflector, lambda at: at)
+    return ReflectorInspection(world.reflector, lambda at: at, lambda peer: "")
 
 
 def test_peers_with_their_roles_and_counts(inspection: ReflectorInspection) -> None:

@@ -303,6 +303,22 @@ def test_a_peer_that_cannot_restart_loses_its_routes_with_the_connection() -> No
     assert not prefixes(b)
 
 
+def test_a_path_that_bfd_finds_dead_takes_the_session_and_every_route_at_once() -> None:
+    world = World(three())
+    a, b, _ = world.start()
+    world.announce(a, [P])
+    assert prefixes(b) == {P}
+    world.reflector.on_path_lost(a.address, "BFD: the path is dead", world.now)
+    world.settle()
+    assert not prefixes(b)
+    assert a.closed
+    assert a.heard[-1] == (Message.NOTIFICATION, bytes((6, 10)))
+    assert any("BFD: the path is dead" in note for note in world.notes)
+    world.reflector.on_path_lost(a.address, "BFD: the path is dead", world.now)  # it is down already
+    world.settle()
+    assert a.heard.count((Message.NOTIFICATION, bytes((6, 10)))) == 1
+
+
 def test_nobody_is_told_anything_before_all_peers_have_told_everything() -> None:
     world = World(three())
     a, b, c = world.connect_all()

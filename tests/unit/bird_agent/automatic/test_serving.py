@@ -1,0 +1,46 @@
+"""The sessions of an automatic reflector, and those of nodes with it: both ends have to want the same."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, ip_address
+
+from bird_agent.automatic.client import AutomaticSessions
+from bird_agent.automatic.decision import Shared
+from bird_agent.automatic.serving import Identity, Member, reflector_plan
+from bird_agent.bfd.session import BfdSettings
+from bird_agent.bfd.wire import Watch
+from bird_agent.peering import peering
+from bird_agent.survey import BgpResources
+from tests.unit.bird_agent.test_peering import node
+from weft.model.address import IPAddress
+from weft.model.base import Metadata
+from weft.model.bgp import BGPConfiguration, BGPConfigurationSpec
+from weft.reflectors.plan import Plan
+
+REFLECTORS: dict[str, tuple[IPAddress, ...]] = {"n1": (ip_address("10.9.0.1"),), "n2": (ip_address("10.9.0.2"),)}
+WISH, WATCH = "100ms x 3", Watch(BfdSettings(100_000, 3))
+
+
+def test_both_ends_watch_each_path_over_several_hops_but_for_that_to_oneself() -> None:
+    names = ("n1", "n2", "n3")
+    plan = Plan("reflectors", 1, {"": ("n1", "n2")}, dict.fromkeys(names, ""))
+    members = [Member(name, (ip_address(f"10.0.0.{number}"),)) for number, name in enumerate(names, 1)]
+    identity = Identity(node="n1", asn=64512, addresses=REFLECTORS["n1"], router_id=IPv4Address("10.9.0.1"), bfd=WATCH)
+    others = {"n2": REFLECTORS["n2"]}
+    sessions = reflector_plan(identity, Shared(plan), members, others).sessions
+    theirs = {str(peer): one.config.bfd is not None and one.config.bfd.multihop for peer, one in sessions.items()}
+    assert theirs == {"10.0.0.1": False, "10.0.0.2": True, "10.0.0.3": True, "10.9.0.2": True}
+
+    default = BGPConfiguration(
+        metadata=Metadata(name="default", annotations={"weft/bfd": WISH}), spec=BGPConfigurationSpec()
+    )
+    for number, name in enumerate(names, 1):
+        resources = BgpResources(
+            {each: node(index) for index, each in enumerate(names, 1)},
+            {"default": default},
+            automatic=AutomaticSessions(frozenset(names) - {name}, REFLECTORS),
+        )
+        planned = peering(name, resources)
+        assert planned is not None
+        ours = planned.sessions[REFLECTORS["n1"][0]].bfd
+        assert (ours is not None and ours.multihop) == theirs[f"10.0.0.{number}"]
