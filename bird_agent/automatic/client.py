@@ -142,7 +142,8 @@ class Automatic:
         decision = decide(self._node, shared, seen)
         self._decision = decision
         self.record = self._with_lately_attached(decision, now)
-        self.suspicions.on_sessions(frozenset(shared.plan.reflectors_for(self._node)), reflectors.established)
+        leaving = shared.serving.keys() - shared.plan.chosen
+        self.suspicions.on_sessions(leaving | set(shared.plan.reflectors_for(self._node)), reflectors.established)
         before = self.sessions
         known = self._addresses | {name: record.addresses for name, record in shared.serving.items()}
         self._addresses = {name: known[name] for name in sorted(decision.reflectors & known.keys())}
@@ -161,6 +162,10 @@ class Automatic:
             place = place_in_line(self.plan, self._node, self.records.state.epoch)
             self._write_after = plain, now + min(place * _LINE_STEP_S, _LONGEST_WAIT_S)
         return wanted if now >= self._write_after[1] else None
+
+    def leftovers(self, now: float) -> list[str]:
+        """Nodes that are dead and still said to be reflectors: their records are to go."""
+        return self.suspicions.leftovers(self.shared, self.records.settings.replace_after_seconds, now)
 
     def _wanted_state(self, now: float, at: datetime) -> ReflectorState | None:
         settings, state, fabric = self.records.settings, self.records.state, self._fabric

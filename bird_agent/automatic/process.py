@@ -17,7 +17,7 @@ from typing import Final
 
 from bird_agent.automatic import loopback
 from bird_agent.automatic.runner import LOCK
-from bird_agent.automatic.serving import Tenure, meshed
+from bird_agent.automatic.serving import LINGER_PART, Tenure, meshed
 from bird_agent.automatic.source import ChosenNode
 from bird_agent.automatic.stored import put
 from bird_agent.reflector.process import Control, ReflectorProcess
@@ -86,7 +86,8 @@ class Office:
             self._source.answering = answering
             control.replan()
         chosen = self._source.chosen or (self._said is None and self._source.record is not None)
-        if not self._tenure.on_tick(now, chosen, len(clients)):
+        linger_s = LINGER_PART * self._source.settings.replace_after_seconds
+        if not self._tenure.on_tick(now, chosen, len(clients), linger_s):
             await self._leave()
             return False
         if not self._source.addresses:

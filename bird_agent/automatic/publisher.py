@@ -11,6 +11,7 @@ import logging
 import time
 from typing import Final
 
+from bird_agent.automatic import loopback
 from bird_agent.automatic.client import Automatic
 from bird_agent.automatic.runner import ReflectorRunner
 from bird_agent.automatic.stored import put
@@ -21,6 +22,7 @@ from weft.model import codec, keys
 from weft.model.errors import AlreadyExistsError, ConflictError, DatastoreUnavailableError, NotFoundError
 from weft.model.keys import ReflectorKey
 from weft.model.reflectors import AttachmentRecord, ReflectorState
+from weft.netlink.socket import DumpInterruptedError
 
 log = logging.getLogger("weft-bird-agent")
 
@@ -38,6 +40,7 @@ class Publisher:
         self._written: AttachmentRecord | None = None
 
     async def run(self) -> None:
+        self._take_back()
         while True:
             await asyncio.sleep(TICK_S)
             if self._automatic.chosen:
@@ -46,6 +49,7 @@ class Publisher:
                 await self._say_own()
                 await self._write_state()
                 await self._read_beats()
+                await self._remove_leftovers()
             except DatastoreUnavailableError as error:
                 self._automatic.suspicions.on_unread()
                 log.debug("what is said about reflectors waits for the datastore: %s", error)
@@ -81,6 +85,20 @@ class Publisher:
         for name in suspicions.to_read(settings.replace_after_seconds, time.monotonic()):
             found = await self._store.get(keys.path(ReflectorKey("beats", name)))
             suspicions.on_beat(name, 0 if found is None else found.revision, time.monotonic())
+
+    def _take_back(self) -> None:
+        """Addresses without a process are of one that died; its record may be gone. Another takes them back."""
+        try:
+            if loopback.read():
+                self._reflector.ensure(time.monotonic())
+        except (OSError, DumpInterruptedError) as error:
+            log.warning("the addresses of an earlier reflector could not be read: %s", error)
+
+    async def _remove_leftovers(self) -> None:
+        """What the dead node had beside its record, it takes back itself when it returns."""
+        for name in self._automatic.leftovers(time.monotonic()):
+            log.info("the reflector on %s was no longer chosen, and is dead: its record goes", name)
+            await self._store.delete(keys.path(ReflectorKey("serving", name)))
 
 
 def _news(before: ReflectorState, after: ReflectorState) -> list[str]:

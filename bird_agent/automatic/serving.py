@@ -25,7 +25,8 @@ from bird_agent.session_config import (
 )
 from weft.model.address import IPAddress
 
-LINGER_S: Final = 30.0
+LINGER_PART: Final = 0.5
+"""Of the time after which a silent reflector counts as dead: so long one that is no longer chosen waits for clients."""
 
 
 @dataclass(slots=True)
@@ -35,7 +36,7 @@ class Tenure:
     serving: bool = False
     _idle_since: float | None = field(default=None, init=False)
 
-    def on_tick(self, now: float, chosen: bool, clients: int) -> bool:
+    def on_tick(self, now: float, chosen: bool, clients: int, linger_s: float) -> bool:
         """Whether the node serves now."""
         if chosen:
             self.serving, self._idle_since = True, None
@@ -44,7 +45,7 @@ class Tenure:
                 self._idle_since = None
             elif self._idle_since is None:
                 self._idle_since = now
-            if self._idle_since is not None and now - self._idle_since >= LINGER_S:
+            if self._idle_since is not None and now - self._idle_since >= linger_s:
                 self.serving = False
         return self.serving
 

@@ -9,12 +9,15 @@ write that follows must still reach the datastore:
 * of the other clients of that reflector that have said anything, more say that they have no session with it than say
   that they have one; where there are others, at least one must say so.
 
+The record of a reflector that is no longer chosen, and died before it took it back, is a leftover: there, too, nobody
+has a session and no sign of life comes. One that lives after all says it again.
+
 So a node that is cut off sees the signs of life; a reflector that is cut off from the datastore, but serves, is kept by
 its clients; and while nobody reads the datastore, nobody is replaced."""
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 from bird_agent.automatic.decision import Shared
@@ -43,7 +46,7 @@ class Suspicions:
         self._suspects: dict[str, _Suspect] = {}
 
     def on_sessions(self, reflectors: Set[str], established: Set[str]) -> None:
-        """Those that this node should have sessions with, and those that it has them with."""
+        """Those that this node should have sessions with, or that are said to serve; those that it has them with."""
         missing = reflectors - established - {self._node}
         self._suspects = {name: self._suspects.get(name) or _Suspect() for name in sorted(missing)}
 
@@ -73,17 +76,29 @@ class Suspicions:
     def dead(self, shared: Shared, after_s: float, now: float) -> dict[str, str]:
         """Reflector -> why it is to be replaced."""
         found = {}
-        for name, suspect in self._suspects.items():
-            silent_s = suspect.read_at - suspect.since
-            down_s = 0.0 if suspect.down_since is None else now - suspect.down_since
-            enough_s = after_s if suspect.beat else max(after_s, STARTING_S)
-            if suspect.beat is None or min(silent_s, down_s) < enough_s:
+        for name, enough_s in self._silent(after_s, now):
+            if name not in shared.plan.chosen:
                 continue
             without, others = self._witnesses(shared, name)
             if without > others - without or not others:
                 witnesses = f", and none with {without} of {others} other clients" if others else ""
                 found[name] = f"no sign of life and no session with {self._node} for {enough_s:g} s{witnesses}"
         return found
+
+    def leftovers(self, shared: Shared, after_s: float, now: float) -> list[str]:
+        """Nodes whose record as a reflector is to be taken away."""
+        used = {reflector for record in shared.attached.values() for reflector in record.attached}
+        gone = shared.serving.keys() - shared.plan.chosen - used
+        return [name for name, _ in self._silent(after_s, now) if name in gone]
+
+    def _silent(self, after_s: float, now: float) -> Iterator[tuple[str, float]]:
+        """Those without a session and a sign of life for long enough, and how long that is."""
+        for name, suspect in self._suspects.items():
+            silent_s = suspect.read_at - suspect.since
+            down_s = 0.0 if suspect.down_since is None else now - suspect.down_since
+            enough_s = after_s if suspect.beat else max(after_s, STARTING_S)
+            if suspect.beat is not None and min(silent_s, down_s) >= enough_s:
+                yield name, enough_s
 
     def _witnesses(self, shared: Shared, reflector: str) -> tuple[int, int]:
         """How many other clients say that they have no session with it, and how many say anything."""

@@ -89,8 +89,9 @@ class Store:
         labels = {} if cluster_id is None else {"reflector": ""}
         self._resource(Node(metadata=Metadata(name=name, labels=labels), spec=NodeSpec(bgp=bgp)))
 
-    def configuration(self, **spec: Any) -> None:
-        self._resource(BGPConfiguration(metadata=Metadata(name="default"), spec=BGPConfigurationSpec(**spec)))
+    def configuration(self, annotations: Mapping[str, str] | None = None, **spec: Any) -> None:
+        metadata = Metadata(name="default", annotations=annotations or {})
+        self._resource(BGPConfiguration(metadata=metadata, spec=BGPConfigurationSpec(**spec)))
 
     def peer(self, name: str, annotations: Mapping[str, str] | None = None, **spec: Any) -> None:
         metadata = Metadata(name=name, annotations=annotations or {})
@@ -115,15 +116,18 @@ class Store:
     def _resource(self, resource: Any) -> None:
         self.put(keys.of(resource), resource)
 
-    def _etcdctl(self, *arguments: str, stdin: bytes | None = None) -> None:
-        subprocess.run(
+    def has(self, key: keys.Key) -> bool:
+        return bool(self._etcdctl("get", "--keys-only", keys.path(key)))
+
+    def _etcdctl(self, *arguments: str, stdin: bytes | None = None) -> bytes:
+        return subprocess.run(
             ["etcdctl", "--endpoints", self.endpoint, *arguments],
             input=stdin,
             check=True,
             capture_output=True,
             env={**os.environ, "ETCDCTL_API": "3"},
             timeout=20,
-        )
+        ).stdout
 
 
 @dataclass

@@ -18,6 +18,19 @@ from tests.functional.bgp.fabric import REPOSITORY, Bird, Store, wait_until
 CLUSTER = "1.1.1.1"
 
 
+def ask_reflector(run_dir: Path, name: str, *arguments: str) -> Any:
+    """What weftctl prints as JSON; None where nobody answers."""
+    done = subprocess.run(
+        [sys.executable, "-m", "weft.ctl.main", "bgp", *arguments, "--reflector", name, "-o", "json"],
+        cwd=REPOSITORY,
+        env={"PATH": "/usr/bin:/bin", "WEFT_RUN_DIR": str(run_dir)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return json.loads(done.stdout) if done.returncode == 0 else None
+
+
 @dataclass
 class ReflectorNode:
     """A namespace in which the reflector runs; its Node has the same name."""
@@ -49,15 +62,7 @@ class ReflectorNode:
 
     def ask(self, *arguments: str) -> Any:
         """What weftctl prints as JSON; None where nobody answers."""
-        done = subprocess.run(
-            [sys.executable, "-m", "weft.ctl.main", "bgp", *arguments, "--reflector", self.name, "-o", "json"],
-            cwd=REPOSITORY,
-            env={"PATH": "/usr/bin:/bin", "WEFT_RUN_DIR": str(self.run_dir)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return json.loads(done.stdout) if done.returncode == 0 else None
+        return ask_reflector(self.run_dir, self.name, *arguments)
 
 
 @dataclass

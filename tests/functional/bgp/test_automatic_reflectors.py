@@ -15,9 +15,10 @@ from lab import process
 from lab.netns import NetNs, bridge, link
 from lab.traffic import Report, Traffic
 from tests.functional.bgp.fabric import AgentNode, Store, wait_until
+from tests.functional.bgp.reflectors import ask_reflector
 from weft import singleton
-from weft.model.keys import ReflectorKey
-from weft.model.reflectors import ReflectorSettings
+from weft.model.keys import ReflectorKey, ResourceKey
+from weft.model.reflectors import ReflectorBeat, ReflectorRecord, ReflectorSettings
 
 pytestmark = pytest.mark.root
 
@@ -73,6 +74,15 @@ class Fabric:
         addresses = set(self.reflectors().values())
         return len(addresses) == count and all(self.sessions(name) == addresses for name in self.nodes)
 
+    def is_watched(self) -> bool:
+        """By the reflectors' own word, but for the node's session with its own."""
+        asked = [(name, ask_reflector(self.nodes[name].run_dir, name, "peers")) for name in self.reflectors()]
+        return all(
+            (each["bfd"] == "up") == (each["resource"] != f"Node/{name}")
+            for name, peers in asked
+            for each in peers or [{"bfd": "nobody answers", "resource": ""}]
+        )
+
     def routes_are_whole(self) -> bool:
         return all(
             {f"10.65.{other[1:]}.0/26" for other in self.nodes if other != name} <= set(node.routes())
@@ -117,40 +127,49 @@ def meanwhile(fabric: Fabric, what: Callable[[], None]) -> Report:
     return traffic.report()
 
 
-def test_from_mesh_to_reflectors_and_back_without_losing_a_packet(fabric: Fabric) -> None:
-    control = meanwhile(fabric, lambda: time.sleep(3))
+def test_from_mesh_to_reflectors_over_the_death_of_one_and_back_without_losing_a_packet(fabric: Fabric) -> None:
+    """Agents are killed in the middle of the first transition."""
+    settings = {"above_nodes": NODES - 2, "replace_after_seconds": 6}
+    control = meanwhile(fabric, lambda: time.sleep(1))
+    # Of a node that died after it was no longer chosen.
+    fabric.store.put(ReflectorKey("beats", "n9"), ReflectorBeat())
+    fabric.store.put(ReflectorKey("serving", "n9"), ReflectorRecord(up=True))
+    fabric.store.configuration({"weft/bfd": "1s x 3"})
 
-    def there_and_back() -> None:
-        fabric.settings(enabled=True, above_nodes=NODES - 1)
+    def turn() -> None:
+        fabric.settings(enabled=True, **settings)
+        wait_until("the fabric turns", fabric.reflectors)
+        for name in ("n1", f"n{NODES}"):
+            fabric.nodes[name].kill()
+            fabric.nodes[name].start()
         wait_until("every node has two reflectors and no other session", fabric.is_reflected, 120)
-        assert fabric.routes_are_whole()
-        fabric.settings(enabled=False)
-        wait_until("there is a mesh", fabric.is_mesh, 120)
 
-    report = meanwhile(fabric, there_and_back)
-    assert report.udp_lost <= control.udp_lost
-    assert report.tcp_lost == 0
+    turned = meanwhile(fabric, turn)
     assert fabric.routes_are_whole()
-
-
-def test_a_reflector_whose_node_is_gone_is_replaced_and_what_stays_loses_nothing(fabric: Fabric) -> None:
-    fabric.settings(enabled=True, above_nodes=NODES - 1, replace_after_seconds=6)
-    wait_until("every node has two reflectors and no other session", fabric.is_reflected, 120)
+    wait_until("BFD is up between every node and every other's reflector", fabric.is_watched)
     before = fabric.reflectors()
-    dead = sorted(before.keys() - {"n1", f"n{NODES}"})
-    if not dead:
-        pytest.skip("the reflectors are on the two nodes that the traffic is between")
+    dead = min(before.keys() - {"n1", f"n{NODES}"})  # which are chosen, the names decide
+    gone = fabric.nodes.pop(dead)
 
-    def lose_the_node() -> None:
-        gone = fabric.nodes.pop(dead[0])
+    def lose_a_node() -> None:
         for one in process.in_netns(gone.netns):
             one.signal(signal.SIGKILL)
         time.sleep(1)
         gone.netns.ip("link", "set", "up0", "down")
         wait_until("another takes its place", lambda: fabric.is_reflected() and fabric.reflectors() != before, 120)
 
-    report = meanwhile(fabric, lose_the_node)
-    assert report.udp_lost == 0
-    assert report.tcp_lost == 0
-    assert dead[0] not in fabric.reflectors()
+    lost = meanwhile(fabric, lose_a_node)
+    assert dead not in fabric.reflectors()
     assert "is replaced: no sign of life and no session" in "".join(each.log() for each in fabric.nodes.values())
+
+    def turn_back() -> None:
+        fabric.store.delete(ResourceKey("Node", dead))
+        fabric.settings(enabled=False, **settings)
+        wait_until("there is a mesh", fabric.is_mesh, 120)
+
+    turned_back = meanwhile(fabric, turn_back)
+    assert fabric.routes_are_whole()
+    for report in (turned, lost, turned_back):
+        assert report.udp_lost <= control.udp_lost
+        assert report.tcp_lost == 0
+    wait_until("the leftover is gone", lambda: not fabric.store.has(ReflectorKey("serving", "n9")))

@@ -13,7 +13,7 @@ from ipaddress import ip_address, ip_network
 import msgspec
 
 from bird_agent.automatic.decision import Decision, Seen, Shared, decide
-from bird_agent.automatic.serving import LINGER_S, Tenure
+from bird_agent.automatic.serving import Tenure
 from tests.unit.reflectors.fabrics import ZONE, fabric, node
 from weft.model.address import IPNetwork
 from weft.model.node import Node
@@ -23,6 +23,7 @@ from weft.reflectors.plan import Fabric, plan
 
 Session = tuple[str, str, str]
 Stored = Node | ReflectorSettings | ReflectorState | ReflectorRecord | AttachmentRecord | None
+LINGER_S = 30.0
 MESH, CLIENT, PEER = "mesh", "client", "reflectors"
 
 
@@ -158,7 +159,7 @@ class World:
         name = actor.name
         actor.clock += LINGER_S
         clients = sum(kind == CLIENT and there == name for kind, _, there in self.up)
-        if actor.tenure.on_tick(actor.clock, name in shared.plan.chosen, clients):
+        if actor.tenure.on_tick(actor.clock, name in shared.plan.chosen, clients, LINGER_S):
             answering = {other for other in actor.known_reflectors if (PEER, *_pair(name, other)) in self.up}
             actor.known_reflectors = answering | {one for one in shared.serving if one != name and shared.is_up(one)}
             actor.clients = set(shared.plan.domain_of)

@@ -6,7 +6,7 @@ import pytest
 
 from bird_agent.automatic.decision import Shared
 from bird_agent.automatic.suspicion import STARTING_S, Suspicions
-from weft.model.reflectors import AttachmentRecord
+from weft.model.reflectors import AttachmentRecord, ReflectorRecord
 from weft.reflectors.plan import Plan
 
 AFTER_S = 60.0
@@ -78,3 +78,27 @@ def test_a_reflector_that_has_just_been_chosen_has_time_to_start() -> None:
         suspicions.to_read(2.0, float(now))
         suspicions.on_beat("r1", 0, float(now))
         assert bool(suspicions.dead(shared(n2=OTHER), 2.0, float(now))) == (now >= STARTING_S)
+
+
+@pytest.mark.parametrize(
+    ("beats", "attached", "expected"),
+    [
+        pytest.param([7] * 7, OTHER, ["old"], id="no sign of life, and nobody has a session"),
+        pytest.param([7] * 6, OTHER, [], id="not yet"),
+        pytest.param([7, 7, 7, 8, 8, 8, 8], OTHER, [], id="a sign of life"),
+        pytest.param([7] * 7, ("old",), [], id="somebody is its client still"),
+    ],
+)
+def test_a_record_of_a_dead_node_that_is_no_longer_chosen_is_a_leftover(
+    beats: list[int], attached: tuple[str, ...], expected: list[str]
+) -> None:
+    suspicions, now = Suspicions("n1"), 1000.0
+    said = shared(n2=attached)
+    said = Shared(said.plan, said.attached, {"old": ReflectorRecord(up=True), "r2": ReflectorRecord(up=True)})
+    suspicions.on_sessions(frozenset(("old", "r1", "r2")), frozenset(("r1", "r2")))
+    for beat in beats:
+        suspicions.to_read(AFTER_S, now)
+        suspicions.on_beat("old", beat, now)
+        now += 10.0
+    assert suspicions.leftovers(said, AFTER_S, now - 10.0) == expected
+    assert suspicions.dead(said, AFTER_S, now - 10.0) == {}
