@@ -249,8 +249,8 @@ class Agent:
             self._set_gateways()
             return
         self._set_gateways()
-        local = Local(planned.asn, planned.router_id, planned.cluster_id)
-        if before is None or local != Local(before.asn, before.router_id, before.cluster_id):
+        local = _local(planned)
+        if before is None or local != _local(before):
             self.rib.set_local(local)
         self.conversation.name_peers()
 
@@ -324,3 +324,8 @@ class Agent:
             done.commands += self.announcer.next_commands(sessions, self.rulebook.exporter, complete)
             done.commands += self.conversation.drain.questions(now)
         return done
+
+
+def _local(peering: Peering) -> Local:
+    addresses = frozenset([*peering.addresses, *peering.virtual])
+    return Local(peering.asn, peering.router_id, peering.cluster_id, addresses)

@@ -44,11 +44,12 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """This node: what a path must not have passed already."""
+    """This node: what a path must not have passed already, nor lead to."""
 
     asn: int
     router_id: IPv4Address
     cluster_id: IPv4Address | None = None
+    addresses: frozenset[IPAddress] = frozenset()
 
 
 def as_path_length(segments: Sequence[AsSegment]) -> int:
@@ -76,7 +77,8 @@ WELL_FORMED_ORIGINS: Final = range(3)
 
 
 def unusable(path: Path, local: Local) -> str | None:
-    """Why a path may not be considered, in a network engineer's words; None if it may (RFC 4271 9.1.2, RFC 4456 8)."""
+    """Why a path may not be considered, in a network engineer's words; None if it may (RFC 4271 6.3 and 9.1.2, RFC
+    4456 8)."""
     attributes = path.attributes
     if attributes.origin not in WELL_FORMED_ORIGINS:
         return "its ORIGIN is malformed"  # as good as withdrawn, as what follows: RFC 7606 3 d, 7.1
@@ -93,6 +95,11 @@ def unusable(path: Path, local: Local) -> str | None:
         return "we are its originator"
     if local.cluster_id is not None and local.cluster_id in attributes.cluster_list:
         return f"cluster list contains our own cluster {local.cluster_id}"
+    hop = path.next_hop
+    if hop in local.addresses:
+        return f"its next hop {hop} is this node"
+    if hop.is_unspecified or hop.is_multicast or hop.is_loopback:
+        return f"its next hop {hop} is no host's address"
     return None
 
 

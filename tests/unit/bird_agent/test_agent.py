@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Interface, ip_address, ip_network
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -255,6 +256,24 @@ def test_what_a_peer_said_before_the_speaker_heard_that_its_path_is_lost_counts_
     world.agent.on_underlay(UNDERLAY)
     world.step()
     assert (world.kernel, world.agent.rib.received(peer)) == ({}, 0)
+
+
+@pytest.mark.parametrize("next_hop", ["10.0.0.1", "0.0.0.0", "224.0.0.5", "127.0.0.1"])
+def test_a_path_that_leads_to_this_node_or_to_no_host_hides_no_other(next_hop: str) -> None:
+    world = World(2, 3)
+    world.begin()
+    world.speaker.attach()
+    world.step()
+    for number in (2, 3):
+        world.speaker.up(f"10.0.0.{number}")
+    default = {ip_network("0.0.0.0/0"): via(Hop(ip_address("10.0.0.9"), 2))}
+    world.agent.on_underlay(Underlay(UNDERLAY.connected, default, frozenset({2})))
+    preferred = PathAttributes(0, local_preference=200)
+    hop = ip_address(next_hop)
+    world.speaker.tell(events.RoutesReceived(ip_address("10.0.0.2"), preferred, ((LEARNT, hop),), ()))
+    world.learn("10.0.0.3")
+    world.step()
+    assert world.kernel == {LEARNT: via(Hop(ip_address("10.0.0.3"), 2))}
 
 
 def test_a_neighbour_that_answers_no_arp_any_more_is_gone_and_a_stranger_is_not_asked() -> None:

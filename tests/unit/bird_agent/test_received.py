@@ -74,7 +74,23 @@ prefixes = st.lists(
 )
 
 
-@given(prefixes, prefixes, st.sampled_from([PLAIN, PLAIN + MED + COMMUNITIES, PLAIN + IPV6_REACH]))
+OPTIONAL = (
+    MED,
+    COMMUNITIES,
+    b"\x40\x05\x04\x7f\xff\xfb\xff",  # local preference
+    b"\x40\x06\x00",  # atomic aggregate
+    b"\xc0\x07\x08\x00\x01\x11\x70\x0a\x01\x00\x09",  # aggregator
+    b"\x80\x09\x04\x0a\x00\x00\x09\x80\x0a\x08\x0a\x00\x00\x01\x0a\x00\x00\x02",  # originator, cluster list
+    b"\xc0\x10\x08\x00\x02\xfd\xe8\x00\x00\x00\x64",  # extended community
+    b"\xc0\x20\x0c\x00\x01\x11\x70\x00\x00\x00\x01\xff\xff\xff\xff",  # large community
+    b"\xc0\x63\x03abc\x80\x62\x01x",  # nobody knows these
+    BAD_COMMUNITIES,
+    IPV6_REACH,
+)
+some_attributes = st.lists(st.sampled_from(OPTIONAL), unique=True).map(lambda some: PLAIN + b"".join(some))
+
+
+@given(prefixes, prefixes, some_attributes)
 def test_the_agent_hears_the_same_either_way(
     announced: list[tuple[int, int]], withdrawn: list[tuple[int, int]], attributes: bytes
 ) -> None:
