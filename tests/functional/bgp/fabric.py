@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, ip_network
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ class Store:
         self.delete(keys.ResourceKey("BGPPeer", name))
 
     def pool(self, name: str, cidr: str, **spec: Any) -> None:
-        self._resource(IPPool(metadata=Metadata(name=name), spec=IPPoolSpec(cidr=IPv4Network(cidr), **spec)))
+        self._resource(IPPool(metadata=Metadata(name=name), spec=IPPoolSpec(cidr=ip_network(cidr), **spec)))
 
     def block(self, node: str, cidr: str) -> None:
         self.put(AffinityKey(Owner("host", node), ip_network(cidr)), AffinityValue(state="confirmed"))

@@ -75,12 +75,12 @@ class Fabric:
         return len(addresses) == count and all(self.sessions(name) == addresses for name in self.nodes)
 
     def is_watched(self) -> bool:
-        """By the reflectors' own word, but for the node's session with its own."""
+        """By the reflectors' own word, over IPv4 and IPv6, but for the node's session with its own."""
         asked = [(name, ask_reflector(self.nodes[name].run_dir, name, "peers")) for name in self.reflectors()]
+        if not all(peers and {":" in each["address"] for each in peers} == {True, False} for _, peers in asked):
+            return False
         return all(
-            (each["bfd"] == "up") == (each["resource"] != f"Node/{name}")
-            for name, peers in asked
-            for each in peers or [{"bfd": "nobody answers", "resource": ""}]
+            (each["bfd"] == "up") == (each["resource"] != f"Node/{name}") for name, peers in asked for each in peers
         )
 
     def routes_are_whole(self) -> bool:
@@ -99,6 +99,7 @@ def fabric(make_node: Callable[[str], AgentNode], store: Store, netns: Callable[
     bridge(switch, "br0")
     store.pool("workloads", "10.65.0.0/16", allowed_uses=("Workload",))
     store.pool("reflectors", "10.9.0.0/24", allowed_uses=("Tunnel",), block_size=29)
+    store.pool("reflectors6", "fd09::/116", allowed_uses=("Tunnel",), block_size=122)
     nodes = {}
     for number in range(1, NODES + 1):
         name = f"n{number}"
@@ -107,7 +108,8 @@ def fabric(make_node: Callable[[str], AgentNode], store: Store, netns: Callable[
         switch.ip("link", "set", name, "master", "br0")
         node.netns.ip("address", "add", f"10.1.0.{number}/24", "dev", "up0")
         node.netns.ip("address", "add", f"{workload(number)}/32", "dev", "lo")
-        store.node(name, f"10.1.0.{number}/24")
+        node.netns.ip("address", "add", f"fd01::{number}/64", "dev", "up0", "nodad")
+        store.node(name, f"10.1.0.{number}/24", address6=f"fd01::{number}/64")
         store.block(name, f"10.65.{number}.0/26")
     made = Fabric(nodes, store)
     for node in nodes.values():
