@@ -24,6 +24,9 @@ from weft.model.address import IPAddress, IPNetwork
 NO_EXPORT: Final = (65535, 65281)  # RFC 1997
 NO_ADVERTISE: Final = (65535, 65282)
 NO_EXPORT_SUBCONFED: Final = (65535, 65283)
+DETOUR_MED: Final = 1
+"""Of what this node has learnt within its AS and tells another: what the origin itself tells has none, which is 0 and
+goes before (RFC 4271 9.1.2.2 c), so a router that peers with both takes the direct way alone."""
 _NOT_ACROSS_ASES: Final = 0x40 << 56  # of an extended community: not transitive (RFC 4360 2)
 
 
@@ -183,6 +186,7 @@ def announcement(own: Role, path: Path, session: SessionConfig, route: FilterRou
             large_communities=texts(route.large_communities),
             as_path=(session.local_as, *passed),
             origin=known.origin,
+            med=DETOUR_MED if path.peer.internal else None,
             extended_communities=extended,
             others=known.others,
         )

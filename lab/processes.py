@@ -17,6 +17,7 @@ MARKS = {
     "exabgp": "bird_agent.exabgp.launcher",
     "speaker-link": "speaker_link.py",
 }
+ON_EVERY_NODE = [name for name in MARKS if name != "weft-reflector"]
 
 
 def of_node(lab: Lab, node: str) -> dict[str, Process]:

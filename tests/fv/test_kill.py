@@ -29,7 +29,7 @@ def run_traffic(lab: Lab, target: str, fault: str | None) -> Report:
     return traffic.report()
 
 
-@pytest.mark.parametrize("victim", list(processes.MARKS))
+@pytest.mark.parametrize("victim", processes.ON_EVERY_NODE)
 def test_killing_a_process_costs_no_more_than_the_control_run(
     flat: Lab, workload: WorkloadFactory, victim: str
 ) -> None:

@@ -47,7 +47,7 @@ def test_forty_rounds_of_churn_and_kills_leak_nothing(flat: Lab) -> None:
     nodes = [node.name for node in flat.topology.nodes]
     for number in range(ROUNDS):
         node = chance.choice(nodes)
-        victim = chance.choice([name for name in processes.MARKS if name != "weft-node"])
+        victim = chance.choice([name for name in processes.ON_EVERY_NODE if name != "weft-node"])
         running = processes.of_node(flat, node)
         if victim in running:
             running[victim].signal(signal.SIGKILL)

@@ -139,6 +139,7 @@ def test_a_reflected_route_keeps_what_it_has_and_says_where_it_came_from() -> No
         ME,
         communities=("64512:1",),
         as_path=(64512, 65005, (65006, 65007)),
+        med=1,
         extended_communities=(0x0002FC0000000001,),
         others=("atomic-aggregate",),
     )
@@ -300,7 +301,8 @@ def test_all_at_once_are_told_what_each_by_itself_would_be_and_never_what_makes_
         assert one.next_hop != target
         if not config.internal:
             assert one.as_path[0] == 64512
-            assert (one.local_preference, one.med, one.originator_id, one.cluster_list) == (None, None, None, ())
+            assert one.med == (1 if source.peer.internal else None)
+            assert (one.local_preference, one.originator_id, one.cluster_list) == (None, None, ())
         elif source.peer.internal:
             assert reflects
             assert one.cluster_list == (CLUSTER, *source.attributes.cluster_list)
