@@ -8,7 +8,8 @@ each node gives a session up only when it can show that nobody loses a path by t
 * reflectors -> mesh. A reflector's sessions go when all mesh sessions have exchanged everything, bring whatever the
   reflector brings, and everybody has said that it knows of the mesh: from then on nobody gives a mesh session up.
 * other reflectors. The old one's session goes when all new ones have exchanged everything, bring what it brings, and
-  are meshed with it, so that its remaining clients are reached, and with all that it is meshed with.
+  are meshed with it, so that its remaining clients are reached, and with all that it is meshed with. A dead one's goes
+  when the new ones bring what is kept of it.
 
 Records are of an epoch, a change of mode: what was said in an earlier one counts for nothing."""
 
@@ -147,17 +148,17 @@ def _still_needed(leaving: Set[str], shared: Shared, seen: Seen, ours: Set[str] 
     settled yet."""
     for name in leaving & _there(shared, seen):
         if ours is not None:
-            if name not in seen.established:
-                continue
             covered = seen.by_reflector.get(name, _NOTHING) <= _union(seen.by_reflector, ours)
-            if covered and _reach_as_far(ours, name, shared):
+            if covered and (name not in seen.established or _reach_as_far(ours, name, shared)):
                 continue
         yield name
 
 
 def _there(shared: Shared, seen: Seen) -> Set[str]:
-    """Reflectors that may be used. One that is said to be gone is there as long as it answers: the news may be old."""
-    return shared.serving.keys() | seen.established
+    """Reflectors that may be used. One that is said to be gone is there as long as it answers: the news may be old.
+    And as long as routes of it are kept (RFC 4724), which end with the session."""
+    left_behind = {name for name, learnt in seen.by_reflector.items() if learnt}
+    return shared.serving.keys() | seen.established | left_behind
 
 
 def _reach_as_far(ours: Set[str], name: str, shared: Shared) -> bool:

@@ -21,6 +21,7 @@ from bird_agent.automatic.serving import LINGER_PART, Tenure, meshed
 from bird_agent.automatic.source import ChosenNode
 from bird_agent.automatic.stored import put
 from bird_agent.reflector.process import Control, ReflectorProcess
+from bird_agent.reflector.reflector import Reflector
 from bird_agent.reflector.standing import Standing
 from weft.config import AgentConfig
 from weft.datastore.base import Datastore
@@ -80,10 +81,9 @@ class Office:
     async def _work(self, control: Control) -> bool:
         """One round; whether there is another."""
         now, clients = time.monotonic(), self._clients(control)
-        peers = control.reflector.peers.items()
-        answering = frozenset(peer for peer, one in peers if one.established and not one.wanted.client)
-        if answering != self._source.answering:
-            self._source.answering = answering
+        holding = others_holding(control.reflector)
+        if holding != self._source.holding:
+            self._source.holding = holding
             control.replan()
         chosen = self._source.chosen or (self._said is None and self._source.record is not None)
         linger_s = LINGER_PART * self._source.settings.replace_after_seconds
@@ -161,6 +161,13 @@ class Office:
         return [
             one.wanted.config.resource.removeprefix("Node/") for one in peers if one.wanted.client and one.established
         ]
+
+
+def others_holding(reflector: Reflector) -> frozenset[IPAddress]:
+    """The other reflectors whose sessions are up, and those that are away and have left routes behind."""
+    rib = reflector.tables.rib
+    peers = reflector.peers.items()
+    return frozenset(peer for peer, one in peers if not one.wanted.client and (one.established or rib.stale(peer)))
 
 
 def _is_settled(standing: Standing) -> bool:

@@ -75,10 +75,11 @@ class Identity:
 Addresses = Mapping[str, tuple[IPAddress, ...]]
 
 
-def other_reflectors(node: str, shared: Shared, before: Addresses, answering: Set[IPAddress]) -> Addresses:
+def other_reflectors(node: str, shared: Shared, before: Addresses, holding: Set[IPAddress]) -> Addresses:
     """The reflectors that this one is meshed with, by node. One that is said to be gone stays as long as it answers:
-    the news may be old, and it may be back."""
-    kept = {name: addresses for name, addresses in before.items() if answering & frozenset(addresses)}
+    the news may be old, and it may be back. And as long as its routes are kept: a dead reflector's clients live, and
+    it takes them a while to tell others. `holding`: the peers of which either is true."""
+    kept = {name: addresses for name, addresses in before.items() if holding & frozenset(addresses)}
     said = {name: record.addresses for name, record in shared.serving.items() if name != node and record.up}
     return {**kept, **said}
 

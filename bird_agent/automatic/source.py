@@ -40,8 +40,8 @@ class ChosenNode:
         self._password: Password | None = None
         self._bfd: Watch | None = None
         self.addresses: tuple[IPAddress, ...] = ()
-        self.answering: frozenset[IPAddress] = frozenset()
-        """Peers whose sessions are up."""
+        self.holding: frozenset[IPAddress] = frozenset()
+        """Peers whose sessions are up, or whose routes are kept while they are away."""
         self._others: Addresses = {}
 
     @property
@@ -113,7 +113,7 @@ class ChosenNode:
 
     def others(self) -> Addresses:
         """The reflectors that this one is meshed with, by node."""
-        self._others = other_reflectors(self._node, self.shared, self._others, self.answering)
+        self._others = other_reflectors(self._node, self.shared, self._others, self.holding)
         return self._others
 
     def configured_addresses(self) -> tuple[IPAddress, ...]:

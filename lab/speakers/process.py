@@ -10,7 +10,7 @@ import socket
 import struct
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import assert_never
@@ -45,9 +45,9 @@ class Speakers:
         self._selector = selectors.DefaultSelector()
         self._group = Group()
         self._lines: dict[int, Line] = {}
-        self._pending: deque[int] = deque()
+        self._pending: dict[str, deque[int]] = {}
         self._retries: deque[tuple[float, int]] = deque()
-        self._connecting = 0
+        self._connecting: Counter[str] = Counter()
         self._at_once = 1
         self._passive: dict[tuple[str, str], int] = {}
         self._ports: set[int] = set()
@@ -90,8 +90,10 @@ class Speakers:
                 self._at_once = command.at_once
                 numbers = group.chosen(command.sessions)
                 active = [one for one in numbers if one not in self._lines and not group.sessions[one].script.passive]
-                waiting = {*self._pending, *(number for _, number in self._retries)}
-                self._pending.extend(number for number in active if number not in waiting)
+                waiting = {number for _, number in self._retries}.union(*self._pending.values())
+                for number in active:
+                    if number not in waiting:
+                        self._queue(number)
                 group.want(numbers, now_s)
             case wire.Announce() | wire.Withdraw():
                 self._tell(command)
@@ -146,11 +148,16 @@ class Speakers:
     def _begin_connections(self) -> None:
         now_s = time.monotonic()
         while self._retries and self._retries[0][0] <= now_s:
-            self._pending.append(self._retries.popleft()[1])
-        while self._pending and self._connecting < self._at_once:
-            number = self._pending.popleft()
-            if number in self._group.wanted and number not in self._lines:
-                self._connect(number)
+            self._queue(self._retries.popleft()[1])
+        for peer, pending in self._pending.items():
+            while pending and self._connecting[peer] < self._at_once:
+                number = pending.popleft()
+                if number in self._group.wanted and number not in self._lines:
+                    self._connect(number)
+
+    def _queue(self, number: int) -> None:
+        """Each peer has a queue of its own: one that is dead keeps nobody from others."""
+        self._pending.setdefault(str(self._group.sessions[number].script.peer), deque()).append(number)
 
     def _connect(self, number: int) -> None:
         script = self._group.sessions[number].script
@@ -159,7 +166,7 @@ class Speakers:
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         made.bind((str(script.local), 0))
         line = self._lines[number] = Line(number, made, connecting=True, unanswered=True)
-        self._connecting += 1
+        self._connecting[str(script.peer)] += 1
         self._selector.register(made, selectors.EVENT_WRITE, line)
         code = made.connect_ex((str(script.peer), script.port))
         if code not in (0, errno.EINPROGRESS):
@@ -207,7 +214,7 @@ class Speakers:
         now_s = time.monotonic()
         if line.unanswered:
             line.unanswered = False
-            self._connecting -= 1
+            self._connecting[str(self._session(line).script.peer)] -= 1
         try:
             self._say(line.number, self._session(line).on_data(data, now_s))
         except MalformedError as error:
@@ -248,7 +255,7 @@ class Speakers:
     def _drop(self, line: Line) -> None:
         """The connection is over; one that is still wanted is tried again."""
         if line.unanswered:
-            self._connecting -= 1
+            self._connecting[str(self._session(line).script.peer)] -= 1
         if line.socket in self._selector.get_map():
             self._selector.unregister(line.socket)
         line.socket.close()

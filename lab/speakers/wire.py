@@ -41,8 +41,8 @@ class Add(msgspec.Struct, frozen=True, tag=True):
 
 
 class Connect(msgspec.Struct, frozen=True, tag=True):
-    """Be connected from now on, again a second after each loss; `at_once` attempts at a time, because a listener whose
-    queue is full costs every further one a second."""
+    """Be connected from now on, again a second after each loss; `at_once` attempts at a time with each peer, because
+    a listener whose queue is full costs every further one a second."""
 
     sessions: Numbers = None
     at_once: int = 100

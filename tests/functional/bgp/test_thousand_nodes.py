@@ -153,9 +153,22 @@ def _reflected(story: Story) -> bool:
 
 
 async def _reflectors_lost(story: Story) -> None:
-    lost = [place.name for place in REAL if thousand.domain_of(place) == "a"]
-    story.world.lose(lost)
-    await story.phase("a domain's reflectors die, its other nodes live", lambda: _replaced(story, lost), 400)
+    lost = [place for place in REAL if thousand.domain_of(place) == "a"]
+    names, own = [place.name for place in lost], {str(place.block) for place in lost}
+    phase = "a domain's reflectors die, its other nodes live"
+    with ExitStack() as stack:
+        left = [agent for name, agent in story.world.agents.items() if name not in names]
+        gone = [stack.enter_context(nothing_deleted(agent.netns)) for agent in left]
+        story.world.lose(names)
+        await story.phase(phase, lambda: _replaced(story, names), 400)
+    routes = [line for each in gone for line in _of_workloads(each) if line.split()[1] not in own]
+    assert not routes, "what leads to nodes that live stays in the kernels"
+    # Their own blocks and the reflectors' addresses, if it has taken so long that their restart time is over.
+    assert story.report[phase]["prefixes withdrawn"] <= 2 * len(lost) * _sessions(story)  # type: ignore[operator]
+
+
+def _sessions(story: Story) -> int:
+    return story.nodes.established(mesh=False)
 
 
 def _replaced(story: Story, lost: list[str]) -> bool:

@@ -89,6 +89,22 @@ def test_speakers_that_wait_are_found_by_speakers_that_call(place: tuple[NetNs, 
         assert waits.totals().notifications == {"6/2": 1}
 
 
+def test_calls_that_a_dead_peer_does_not_answer_keep_nobody_from_another(place: tuple[NetNs, NetNs]) -> None:
+    local, peer, dead = ADDRESSES[1], SUBNET[1], IPv4Address("10.99.32.1")
+    place[1].ip("route", "replace", str(dead), "via", str(peer))
+    place[0].ip("route", "replace", str(dead), "dev", "scr0")
+    place[0].ip("neighbor", "replace", str(dead), "lladdr", "02:00:00:00:00:07", "dev", "scr0", "nud", "permanent")
+    place[0].sysctl(ipv4__ip_forward=1)
+    unheard = Script(local=local, peer=dead)
+    calling, waiting = Script(local=local, peer=peer), Script(local=peer, peer=local, passive=True)
+    with Speakers(place[0], [waiting]) as waits, Speakers(place[1], [unheard, calling]) as calls:
+        waits.connect()
+        calls.connect((0,), at_once=1)
+        calls.connect((1,), at_once=1)
+        wait_until("the second is up", lambda: calls.each((1,))[0].state == "established")
+        assert calls.each((0,))[0].state == "idle"
+
+
 def test_a_process_that_ends_is_an_error_and_no_wait(netns: Callable[[str], NetNs]) -> None:
     alone = Script(local=IPv4Address("10.0.0.1"), peer=IPv4Address("10.0.0.2"))
     with Speakers(netns("alone"), [alone]) as speakers, pytest.raises(SpeakersEndedError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 from bird_agent import status
 from bird_agent.automatic.client import STRANGER_AFTER_S, Automatic
@@ -130,6 +130,32 @@ def test_a_node_that_still_has_its_mesh_asks_no_other_reflectors_however_long_it
     for now, asked in ((61.0, {*own}), (71.0, {*own, *reserve})):
         made.decide(looks(mesh), now)
         assert set(made.sessions.reflectors) == asked
+
+
+def test_a_dead_reflector_that_is_replaced_goes_when_others_bring_what_is_kept_of_it() -> None:
+    made = automatic(fresh=True)
+    ours = serve(made)
+    kept = {name: frozenset([ip_network("10.65.7.0/26")]) for name in ours}
+    there = frozenset(ours)
+    made.decide(looks(reflectors=Group(there, there, there, kept)), 0.0)
+    state = ReflectorState(mode="reflectors", epoch=1, replaced=tuple(Replacement(node=name) for name in ours))
+    made.records.put(ReflectorKey("state"), state, 5)
+    for name in ours:
+        made.records.remove(ReflectorKey("serving", name))
+    made.on_records()
+    new = made.plan.reflectors_for("n1")
+    for number, name in enumerate(new):
+        record = ReflectorRecord(addresses=(ip_address(f"10.9.0.{number + 11}"),), up=True, meshed=new)
+        made.records.put(ReflectorKey("serving", name), record, 6)
+    made.on_records()
+    made.decide(looks(reflectors=Group(there, learnt=kept)), 60.0)
+    assert set(made.sessions.reflectors) == {*ours, *new}, "what it left behind is all there is"
+    up = frozenset(new)
+    made.decide(looks(reflectors=Group(there | up, up, up, kept)), 61.0)
+    assert set(made.sessions.reflectors) == {*ours, *new}, "the new ones do not bring it yet"
+    brought = dict.fromkeys(new, kept[ours[0]])
+    made.decide(looks(reflectors=Group(there | up, up, up, kept | brought)), 62.0)
+    assert set(made.sessions.reflectors) == set(new)
 
 
 def test_a_session_that_is_lost_for_a_moment_is_no_news() -> None:
