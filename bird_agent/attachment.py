@@ -25,11 +25,13 @@ class Step:
 
 @dataclass(slots=True)
 class Attachment:
-    """One attachment to the speaker link, and how far it has come. `continues`: to the speaker we knew, if any."""
+    """One attachment to the speaker link, and how far it has come. `continues`: to the speaker we knew, if any.
+    `seen_up`: the sessions that came up before the first sync, so that it has no news of them."""
 
     continues: bool
     replayed: set[IPAddress] = field(default_factory=set)
     live: bool = False
     synced: bool = False
+    seen_up: set[IPAddress] = field(default_factory=set)
     reports: dict[IPAddress, events.SessionReport] = field(default_factory=dict)
     advertised: dict[IPAddress, set[IPNetwork]] = field(default_factory=dict)

@@ -211,6 +211,8 @@ class Conversation:
         self.sessions.on_up(peer, at)
         self._announcer.on_up(peer, self.carried(peer))
         self.note(peer, "up")
+        if self._attachment is not None and self._attachment.live:
+            self._attachment.seen_up.add(peer)
 
     def _on_down(self, down: events.SessionDown) -> None:
         session = self.sessions.get(down.peer)
@@ -251,7 +253,8 @@ class Conversation:
                 self._on_up(session.peer, report.since)
             if first:
                 self._announcer.on_up(session.peer, session.carried)
-                self.note(session.peer, "is established")
+                if session.peer not in attachment.seen_up:
+                    self.note(session.peer, "is established")
                 missed = missed or session.peer not in attachment.replayed
             if missed:
                 self._refresh(session.peer, report.opened)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -66,6 +67,22 @@ def test_a_node_that_is_no_longer_registered_speaks_to_nobody_until_it_is_again(
     wait_until("everything is back", lambda: pair.bird.routes("p0") == {BLOCK} and pair.routes() == FIRST)
 
 
+def bound(netns: NetNs, address: str, port: int) -> socket.socket:
+    """A listening socket there, as soon as the kernel has closed that of a process that was killed."""
+
+    def attempt() -> socket.socket | None:
+        try:
+            with netns.enter():
+                return socket.create_server((address, port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            return None
+
+    made: socket.socket = wait_until("the port is free", attempt)
+    return made
+
+
 def test_a_port_that_somebody_else_has_is_named_and_no_route_goes_until_it_is_free(pair: Pair) -> None:
     speaker = pair.node.speaker()
     assert speaker is not None
@@ -73,9 +90,7 @@ def test_a_port_that_somebody_else_has_is_named_and_no_route_goes_until_it_is_fr
         pair.node.kill()
         os.kill(speaker, signal.SIGKILL)
         wait_until("the speaker is gone", lambda: pair.node.speaker() is None)
-        with pair.node.netns.enter():
-            other = socket.create_server(("10.1.0.1", 179))
-        with other:
+        with bound(pair.node.netns, "10.1.0.1", 179):
             pair.node.start()
             wait_until("it is tried twice", lambda: pair.node.log().count("starting it again") >= 2)
             assert "can not bind to 0.0.0.0:179" in pair.node.log()
