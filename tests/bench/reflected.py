@@ -95,7 +95,7 @@ class WeftReflected(Reflected):
             **datastore.ENVIRON,
             "WEFT_REFLECTOR_CLUSTER_ID": CLUSTER,
             "WEFT_REFLECTOR_LABELS": "role=reflector",
-            "IP": f"10.1.0.{REFLECTOR}/24",
+            "WEFT_REFLECTOR_IP": f"10.1.0.{REFLECTOR}/24",
         }
         self._process = ReflectorNode("rr", self.reflector, directory / "rr", environ)
         self._process.start()
