@@ -5,13 +5,13 @@ Values from the agent's memory only; nothing is asked of the speaker or the kern
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from ipaddress import IPv6Address
 
 from bird_agent.agent import Agent
-from bird_agent.bestpath import ORIGIN_NAMES, Path, Rank, Standing, explain, local_preference_of, path_text
+from bird_agent.bestpath import ORIGIN_NAMES, Rank, Standing, explain
 from bird_agent.drain import Phase
 from bird_agent.exabgp.commands import Announcement
 from bird_agent.kernel import KernelView
+from bird_agent.path_report import path_report
 from bird_agent.rib import AdjRibIn, sorted_prefixes
 from bird_agent.routetables import RouteTables
 from bird_agent.session_config import SessionConfig
@@ -163,31 +163,11 @@ class BgpInspection:
 
 
 def _received(prefix: IPNetwork, standing: Standing, adj: AdjRibIn) -> PathReport:
-    return _path(prefix, standing.path, standing.rank.value, standing.reason, prefix in adj.stale)
+    return path_report(prefix, standing.path, standing.rank.value, standing.reason, prefix in adj.stale)
 
 
 def _refused(prefix: IPNetwork, adj: AdjRibIn) -> PathReport:
-    return _path(prefix, adj.paths[prefix], "refused", adj.rejected[prefix], prefix in adj.stale)
-
-
-def _path(prefix: IPNetwork, path: Path, standing: str, reason: str, stale: bool) -> PathReport:
-    known, next_hop = path.attributes, path.next_hop
-    large = [":".join(map(str, community)) for community in known.large_communities]
-    return PathReport(
-        prefix=prefix,
-        peer=path.peer.address,
-        next_hop=IPv6Address(int(next_hop)) if isinstance(next_hop, IPv6Address) else next_hop,
-        standing=standing,
-        reason=reason,
-        as_path=path_text(known.as_path),
-        origin=ORIGIN_NAMES[known.origin],
-        local_preference=local_preference_of(path),
-        med=known.med,
-        communities=(*(f"{high}:{low}" for high, low in known.communities), *large),
-        originator_id=known.originator_id,
-        cluster_list=known.cluster_list,
-        stale=stale,
-    )
+    return path_report(prefix, adj.paths[prefix], "refused", adj.rejected[prefix], prefix in adj.stale)
 
 
 def _told(prefix: IPNetwork, config: SessionConfig, told: Announcement | None, reason: str) -> PathReport:

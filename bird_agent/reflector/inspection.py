@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from bird_agent.bestpath import ORIGIN_NAMES, Path, Rank, local_preference_of, path_text
+from bird_agent.bestpath import ORIGIN_NAMES, Rank, path_text
 from bird_agent.exabgp.commands import Family, family_of
+from bird_agent.path_report import path_report
 from bird_agent.reflector.prefixes import FAMILIES, Nlri, network_of, nlri_of
 from bird_agent.reflector.reflection import Told, role_of
 from bird_agent.reflector.reflector import Reflector
@@ -127,10 +128,10 @@ class ReflectorInspection:
             if rank == _USED:
                 rank, reason = Rank.LOST.value, "as good as the best but for router id, cluster list and address"
             stale = nlri in rib.adj(standing.path.peer.address, family).stale
-            yield _path(prefix, standing.path, rank, reason, stale)
+            yield path_report(prefix, standing.path, rank, reason, stale)
         for route in refused:
             stale = nlri in rib.adj(route.path.peer.address, family).stale
-            yield _path(prefix, route.path, "refused", route.refused, stale)
+            yield path_report(prefix, route.path, "refused", route.refused, stale)
 
     def _advertised(self, peer: IPAddress) -> Iterator[PathReport]:
         told = list(self._reflector.tables.told(peer))
@@ -144,26 +145,6 @@ class ReflectorInspection:
 
 def _sorted(prefixes: Iterable[Nlri]) -> list[Nlri]:
     return sorted(prefixes, key=lambda nlri: (nlri[1:], nlri[0]))
-
-
-def _path(prefix: IPNetwork, path: Path, standing: str, reason: str, stale: bool) -> PathReport:
-    known = path.attributes
-    large = [":".join(map(str, community)) for community in known.large_communities]
-    return PathReport(
-        prefix=prefix,
-        peer=path.peer.address,
-        next_hop=path.next_hop,
-        standing=standing,
-        reason=reason,
-        as_path=path_text(known.as_path),
-        origin=ORIGIN_NAMES[known.origin],
-        local_preference=local_preference_of(path),
-        med=known.med,
-        communities=(*(f"{high}:{low}" for high, low in known.communities), *large),
-        originator_id=known.originator_id,
-        cluster_list=known.cluster_list,
-        stale=stale,
-    )
 
 
 def _told(prefix: IPNetwork, peer: IPAddress, told: Told | str) -> PathReport:
