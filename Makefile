@@ -2,6 +2,7 @@
 .PHONY: help setup proto lab lab-down test check bench soak
 VENV := .venv/bin
 ONLY ?=
+TOPOLOGY ?= flat
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -12,8 +13,8 @@ setup: ## packages, virtual environment, CNI plugin, generated gRPC code
 proto: ## generate the gRPC code again
 	@scripts/setup proto
 
-lab: setup ## a real fabric, running, with a tour
-	@$(VENV)/weft-lab tour
+lab: setup ## a real fabric, running, with a tour; TOPOLOGY=racks or domains for another
+	@$(VENV)/weft-lab tour --topology $(TOPOLOGY)
 
 lab-down: ## take the lab down
 	@$(VENV)/weft-lab down

@@ -319,7 +319,9 @@ class Agent:
         if self.conversation.synced:
             self.rulebook.set_extended_next_hops(self.conversation.extended_to)
             sessions = {} if self.peering is None else self.peering.sessions
-            complete = self._swept or not self.rulebook.passes or self.conversation.age_s >= DEFERRAL_S
+            conversation = self.conversation
+            heard = self._swept or conversation.may_finish or conversation.age_s >= DEFERRAL_S
+            complete = heard or not self.rulebook.passes
             self.conversation.step_drain()
             done.commands += self.announcer.next_commands(sessions, self.rulebook.exporter, complete)
             done.commands += self.conversation.drain.questions(now)

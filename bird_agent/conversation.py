@@ -6,7 +6,7 @@ accepted, and which sessions there should be, it is told."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import assert_never
 
 from bird_agent import sessions as session_states
@@ -62,14 +62,19 @@ class Conversation:
         """Is everything that will be learnt without waiting for the absent learnt?"""
         if self.now - self._started_at >= SETTLE_TIMEOUT_S:
             return True
+        return self._has_heard(lambda session: session.learning)
+
+    @property
+    def may_finish(self) -> bool:
+        """Is everything learnt that is told before this node says that it has told everything?"""
+        return not self.in_doubt and self._has_heard(lambda session: session.tells_first)
+
+    def _has_heard(self, is_awaited: Callable[[Session], bool]) -> bool:
         if not self.synced or self.peering is None:
             return False
-        for session in self.sessions:
-            if session.established and session.learning:
-                return False
-            if not session.established and not self._speaker_was_running:
-                return False
-        return True
+        return all(
+            not is_awaited(session) if session.established else self._speaker_was_running for session in self.sessions
+        )
 
     @property
     def age_s(self) -> float:

@@ -99,6 +99,9 @@ class Session:
     flaps: int = 0
     updates: int = 0
     counts_before_replay: tuple[int, int] | None = None
+    waits_for_us: bool = False
+    """The peer has been started just now, as we may have been: it may tell everything only when we have (RFC 4724
+    4.1)."""
     ends_in_silence: bool = False
     """Nothing will say that the peer has told everything: it has when it says nothing more for a while."""
     stale_until: dict[Family, float] = field(default_factory=dict)
@@ -117,6 +120,11 @@ class Session:
     @property
     def learning(self) -> bool:
         return self.awaited is None or bool(self.awaited)
+
+    @property
+    def tells_first(self) -> bool:
+        """It has yet to tell everything, and does so whatever we do."""
+        return self.learning and not self.waits_for_us
 
     @property
     def established(self) -> bool:
@@ -190,6 +198,7 @@ class Sessions:
         session.state, session.since, session.up_at = "established", at, at
         session.last_error = ""
         session.awaited, session.we_restarted = set(session.carried), False
+        session.waits_for_us = session.opened is not None and session.opened.restarting
         session.ends_in_silence = not _sends_end_of_rib(session.opened)
         session.deadline = at + (QUIET_S if session.ends_in_silence else RESYNC_TIMEOUT_S)
         for family in session.stale_until:
@@ -224,6 +233,7 @@ class Sessions:
         if session is None:
             return []
         session.awaited = set(session.carried)
+        session.waits_for_us = False
         session.ends_in_silence = session.opened is None or not session.opened.enhanced_refresh
         session.deadline = at + (QUIET_S if session.ends_in_silence else RESYNC_TIMEOUT_S)
         for family in session.carried:

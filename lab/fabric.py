@@ -6,23 +6,20 @@ matters."""
 from __future__ import annotations
 
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-
-import yaml
 
 from lab import netns as links
-from lab import process, routers
+from lab import process, reflectors, routers, status
+from lab.ctl import PROGRAMS_DIR, apply, etcd_url
 from lab.netns import CommandError, NetNs
 from lab.process import Process, ProcessEndedError
 from lab.state import Lab, LabError, State, check_name
-from lab.topology import ETCD_PORT, Host, Role, management_address
+from lab.topology import Host, Role
 
-PROGRAMS_DIR = Path(sys.executable).parent
-SESSIONS_TIMEOUT_S = 60.0
+SETTLE_TIMEOUT_S = 60.0
+LOOK_AGAIN_S = 0.2
 
 Progress = Callable[[str], None]
 
@@ -53,6 +50,8 @@ def _build(lab: Lab, progress: Progress) -> None:
     with _step("etcd", progress):
         _start_etcd(lab)
         apply(lab, list(lab.topology.resources))
+        if lab.topology.reflectors:
+            reflectors.enable(lab)
     with _step("routers", progress):
         for router in lab.topology.routers:
             _start_router(lab, router)
@@ -62,7 +61,10 @@ def _build(lab: Lab, progress: Progress) -> None:
         for node in lab.topology.nodes:
             _wait_ready(lab, node)
     with _step("BGP sessions", progress):
-        _wait_sessions(lab)
+        _settle(lab, "not all sessions are established", status.pending_sessions)
+    if lab.topology.reflectors:
+        with _step("reflectors", progress):
+            _settle(lab, "the fabric has not turned to its reflectors", reflectors.pending_reflectors)
 
 
 @contextmanager
@@ -93,7 +95,7 @@ def _wire(lab: Lab) -> None:
             there.ip("addr", "add", str(interface.ipv4), "dev", interface.name)
             if interface.ipv6 is not None:
                 there.ip("addr", "add", str(interface.ipv6), "dev", interface.name, "nodad")
-        if host.role is Role.CLIENT:
+        if host.has_default_route:
             _default_route(lab, host, there)
 
 
@@ -143,26 +145,12 @@ def _start_router(lab: Lab, router: Host) -> None:
     _wait(f"{router.name} answers", 20, started, answers)
 
 
-def etcd_url(lab: Lab) -> str:
-    return f"http://{management_address(lab.topology.host('etcd')).ip}:{ETCD_PORT}"
-
-
 def _etcd_healthy(lab: Lab, url: str) -> bool:
     try:
         lab.netns("etcd").run(["etcdctl", f"--endpoints={url}", "endpoint", "health"], timeout_s=10)
     except CommandError:
         return False
     return True
-
-
-def weftctl(lab: Lab, *arguments: str, stdin: str | None = None) -> str:
-    """Run weftctl beside the lab's etcd, so that it needs no agent."""
-    command = ["env", f"ETCD_ENDPOINTS={etcd_url(lab)}", str(PROGRAMS_DIR / "weftctl"), *arguments]
-    return lab.netns("etcd").run(command, stdin=stdin)
-
-
-def apply(lab: Lab, resources: list[dict[str, object]]) -> str:
-    return weftctl(lab, "apply", "-f", "-", stdin=yaml.safe_dump_all(resources, sort_keys=False))
 
 
 def node_environ(lab: Lab, node: Host) -> dict[str, str]:
@@ -192,37 +180,40 @@ def _wait_ready(lab: Lab, node: Host) -> None:
     _wait(f"the agents of {node.name} answer", 30, main, lambda: cni.exists() and agent.exists())
 
 
-def _wait_sessions(lab: Lab) -> None:
-    from lab.status import pending_sessions  # status reads what this module builds
+def _settle(lab: Lab, complaint: str, missing: Callable[[Lab], list[str]]) -> None:
+    """Wait until nothing is missing any more."""
 
-    pending: list[str] = []
-
-    def settled() -> bool:
+    def look() -> list[str]:
         for started in lab.state.processes.values():
             for one in started:
                 one.require_alive()
-        pending[:] = pending_sessions(lab)
-        return not pending
+        return missing(lab)
 
     try:
-        _wait("every session is established", SESSIONS_TIMEOUT_S, None, settled)
-    except TimeoutError:
+        wait_for_nothing(look, SETTLE_TIMEOUT_S)
+    except TimeoutError as error:
         first = lab.topology.nodes[0]
         tail = lab.state.processes[first.name][0].log_tail()
-        raise LabError(
-            f"after {SESSIONS_TIMEOUT_S:.0f} s these sessions are not established: {', '.join(pending)}\n"
-            f"the log of {first.name}:\n{tail}"
-        ) from None
+        raise LabError(f"{complaint}: {error}\nthe log of {first.name}:\n{tail}") from None
 
 
-def _wait(what: str, timeout_s: float, needed: Process | None, condition: Callable[[], bool]) -> None:
+def wait_for_nothing(missing: Callable[[], list[str]], timeout_s: float) -> None:
+    """Until nothing is missing any more. TimeoutError says what is."""
+    deadline = time.monotonic() + timeout_s
+    while pending := missing():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"after {timeout_s:.0f} s: {', '.join(pending)}")
+        time.sleep(LOOK_AGAIN_S)
+
+
+def _wait(what: str, timeout_s: float, needed: Process, condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
-        if needed is not None:
-            needed.require_alive()
+        needed.require_alive()
         if time.monotonic() > deadline:
-            tail = f"; the end of {needed.name}'s log:\n{needed.log_tail()}" if needed is not None else ""
-            raise TimeoutError(f"waited {timeout_s:.0f} s in vain until {what}{tail}")
+            raise TimeoutError(
+                f"waited {timeout_s:.0f} s in vain until {what}; the end of {needed.name}'s log:\n{needed.log_tail()}"
+            )
         time.sleep(0.05)
 
 

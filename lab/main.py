@@ -11,13 +11,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from lab import fabric, status, workloads
+from lab import ctl, fabric, status, workloads
 from lab.netns import CommandError
 from lab.state import Lab, LabError, load, names
 from lab.tour import tour
 
 DEFAULT_NAME = "weft"
-DEFAULT_NODES = {"flat": 3, "racks": 4}
+DEFAULT_NODES = {"flat": 3, "racks": 4, "domains": 6}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -136,7 +136,7 @@ def _env(arguments: argparse.Namespace) -> int:
     lab = load(arguments.name)
     _require_node(lab, arguments.node)
     print(f"export WEFT_RUN_DIR={shlex.quote(str(lab.host_directory(arguments.node)))}")
-    print(f"export PATH={shlex.quote(str(fabric.PROGRAMS_DIR))}:$PATH")
+    print(f"export PATH={shlex.quote(str(ctl.PROGRAMS_DIR))}:$PATH")
     return 0
 
 

@@ -14,10 +14,11 @@ MARKS = {
     "weft-felix": "bin/weft-felix",
     "weft-bird-agent": "bin/weft-bird-agent",
     "weft-reflector": "bin/weft-reflector",
+    "automatic-reflector": "bird_agent.automatic.process",
     "exabgp": "bird_agent.exabgp.launcher",
     "speaker-link": "speaker_link.py",
 }
-ON_EVERY_NODE = [name for name in MARKS if name != "weft-reflector"]
+ON_EVERY_NODE = [name for name in MARKS if name not in ("weft-reflector", "automatic-reflector")]
 
 
 def of_node(lab: Lab, node: str) -> dict[str, Process]:

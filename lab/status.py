@@ -51,10 +51,15 @@ def collect(lab: Lab) -> dict[str, Any]:
     }
 
 
+def sessions(lab: Lab) -> list[dict[str, Any]]:
+    """Those that `collect` has; what does not answer has none."""
+    found: list[dict[str, Any]] = collect(lab)["sessions"]
+    return found
+
+
 def pending_sessions(lab: Lab) -> list[str]:
     """The sessions that the topology calls for and that are not established on both sides, in words."""
-    found = collect(lab)
-    up = {(one["host"], one["address"]) for one in found["sessions"] if one["state"] == ESTABLISHED}
+    up = {(one["host"], one["address"]) for one in sessions(lab) if one["state"] == ESTABLISHED}
     return [f"{host} -> {peer} ({address})" for host, peer, address in _wanted(lab) if (host, address) not in up]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import yaml
 
-from lab import fabric, status, workloads
+from lab import ctl, fabric, reflector_tour, status, workloads
 from lab.netns import CommandError, run
 from lab.state import Lab, LabError, Workload, load, names
 from lab.topology import CLIENT_IPV4, CLIENT_IPV6
@@ -42,6 +42,8 @@ def tour(name: str, topology: str, nodes: int, progress: Callable[[str], None]) 
     progress(f"pings flow after {time.monotonic() - started:.1f} s")
     print(f"\n{status.tables(status.collect(lab))}\n")
     failures = _packets(lab, web, other)
+    if lab.topology.reflectors:
+        failures += [_show(what, passed) for what, passed in reflector_tour.steps(lab, web, other)].count(False)
     print(_by_hand(lab, web))
     if failures:
         raise LabError(f"{failures} of the tour's steps did not go as they should (see above)")
@@ -72,14 +74,14 @@ def _packets(lab: Lab, web: Workload, other: Workload) -> int:
         _show(f"the outside client reaches {web.name} through the ToR", _ping(lab, None, web, expected=True)),
     ]
     print("  a policy: workloads labelled app=web take traffic from the client alone")
-    fabric.weftctl(lab, "apply", "-f", "-", stdin=yaml.safe_dump(POLICY, sort_keys=False))
+    ctl.weftctl(lab, "apply", "-f", "-", stdin=yaml.safe_dump(POLICY, sort_keys=False))
     try:
         results += [
             _show(f"{other.name} is now refused", _ping(lab, other, web, expected=False)),
             _show("the client still gets through", _ping(lab, None, web, expected=True)),
         ]
     finally:
-        fabric.weftctl(lab, "delete", "GlobalNetworkPolicy", POLICY_NAME)
+        ctl.weftctl(lab, "delete", "GlobalNetworkPolicy", POLICY_NAME)
     results.append(_show("the policy is deleted: everybody may again", _ping(lab, other, web, expected=True)))
     return results.count(False)
 
@@ -114,14 +116,15 @@ def _by_hand(lab: Lab, web: Workload) -> str:
     option = "" if lab.name == "weft" else f" --name {lab.name}"
     node = web.node
     address = web.addresses[0].partition("/")[0]
+    reflector_commands = "\n  weftctl bgp peers; weftctl bgp peers --reflector" if lab.topology.reflectors else ""
     return f"""
 GOING ON BY HAND
-  export PATH={fabric.PROGRAMS_DIR}:$PATH
+  export PATH={ctl.PROGRAMS_DIR}:$PATH
   weft-lab status{option}                          sessions, routes, workloads
   weft-lab exec{option} client -- ping {address}    any host or workload: {", ".join(_places(lab))}, ...
   weft-lab workload add{option} {node} mine --labels app=db
   eval "$(weft-lab env{option} {node})"              then weftctl asks that node:
-  weftctl node status; weftctl get ippools -o yaml; weftctl ipam show --show-blocks
+  weftctl node status; weftctl get ippools -o yaml; weftctl ipam show --show-blocks{reflector_commands}
   weft-lab down{option}                            or: make lab-down
 """
 

@@ -53,6 +53,7 @@ class _Address(_Raw):
 class _Capability(_Raw):
     time: int = 0
     address_family_flags: dict[str, list[str]] = msgspec.field(default_factory=dict, name="address-family-flags")
+    restart_flags: list[str] = msgspec.field(default_factory=list, name="restart-flags")
 
 
 class _Multiprotocol(_Raw):
@@ -155,6 +156,7 @@ _graceful = msgspec.json.Decoder(_Capability)
 _multiprotocol = msgspec.json.Decoder(_Multiprotocol)
 _extended_next_hop = msgspec.json.Decoder(_ExtendedNextHop)
 _IPV4_BY_IPV6: Final = "ipv4/unicast/ipv6"
+_RESTARTING: Final = "forwarding"  # what ExaBGP calls the Restart State bit
 _NO_NEXT_HOP: Final = "no-nexthop"
 _UNKNOWN: Final = b'"attribute-0x'
 _TRANSITIVE: Final = 0x40
@@ -301,6 +303,7 @@ def _opened(raw: _Open) -> PeerOpen:
         else {family.replace("/", " "): "restart" in flags for family, flags in restart.address_family_flags.items()},
         families=None if carried is None else _known_families(_multiprotocol.decode(carried).families),
         extended_next_hop=next_hops is not None and _IPV4_BY_IPV6 in _extended_next_hop.decode(next_hops).conversion,
+        restarting=restart is not None and _RESTARTING in restart.restart_flags,
     )
 
 

@@ -43,7 +43,8 @@ class PathAttributes:
 class PeerOpen:
     """What matters of the peer's OPEN. `restart_families` maps a family of its graceful-restart capability to
     whether it kept forwarding; None means no such capability (RFC 4724). `families`: None, without multiprotocol
-    extensions. `extended_next_hop`: IPv6 next hops of IPv4 prefixes (RFC 8950)."""
+    extensions. `extended_next_hop`: IPv6 next hops of IPv4 prefixes (RFC 8950). `restarting`: the peer's speaker had
+    just been started (RFC 4724's Restart State bit)."""
 
     asn: int
     router_id: IPv4Address
@@ -54,6 +55,7 @@ class PeerOpen:
     restart_families: Mapping[str, bool] | None
     families: frozenset[Family] | None = None
     extended_next_hop: bool = False
+    restarting: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, ip_address, ip_network
 
 from bird_agent.agent import Agent
@@ -69,13 +69,14 @@ class FakeSpeaker:
         if self.attached:
             self.agent.on_speaker(event)
 
-    def up(self, peer: str, at: float = 0.0, graceful: bool = True) -> None:
+    def up(self, peer: str, at: float = 0.0, graceful: bool = True, restarting: bool = False) -> None:
         address = ip_address(peer)
         families = {"ipv4 unicast": True} if graceful else None
         self.peers[address].up = True
         self.peers[address].sent = sorted(map(str, self.peers[address].remembered))
         self.tell(events.SessionConnecting(address, at))
-        self.tell(events.SessionOpened(address, at, _opened(address, families)))
+        opened = replace(_opened(address, families), restarting=restarting)
+        self.tell(events.SessionOpened(address, at, opened))
         self.tell(events.SessionUp(address, at))
 
     def obey(self, commands: Iterable[bytes]) -> None:

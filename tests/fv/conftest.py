@@ -40,6 +40,15 @@ def racks() -> Iterator[Lab]:
         fabric.down(lab)
 
 
+@pytest.fixture(scope="session")
+def domains() -> Iterator[Lab]:
+    lab = fabric.up(lab_name("dom"), "domains", 6, _progress)
+    try:
+        yield lab
+    finally:
+        fabric.down(lab)
+
+
 WorkloadFactory = Callable[..., Workload]
 
 

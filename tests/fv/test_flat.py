@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lab import fabric, routers, status, workloads
+from lab import ctl, routers, status, workloads
 from lab.netns import NetNs
 from lab.state import Lab, LabError, load
 from lab.topology import CLIENT_IPV4, CLIENT_IPV6, IPV4_POOL, IPV6_POOL
@@ -105,13 +105,13 @@ spec:
       source:
         selector: app in {'friend'}
 """
-    fabric.weftctl(flat, "apply", "-f", "-", stdin=policy)
+    ctl.weftctl(flat, "apply", "-f", "-", stdin=policy)
     try:
         for address in web.addresses:
             eventually(lambda address=address: not answers(stranger, address), what=f"stranger refused at {address}")
             assert answers(friend, address)
     finally:
-        fabric.weftctl(flat, "delete", "networkpolicy", "web-takes-friends")
+        ctl.weftctl(flat, "delete", "networkpolicy", "web-takes-friends")
     eventually(lambda: all(answers(stranger, a) for a in web.addresses), what="after")
 
 
@@ -119,7 +119,7 @@ def test_an_address_is_free_again_after_its_workload_is_gone(flat: Lab, workload
     one = workload(flat, "node2", "a")
     workloads.delete(flat, one)
     assert one.addresses[0].removesuffix("/32") not in kernel_routes(flat.netns("node2"), "80")
-    shown = fabric.weftctl(flat, "ipam", "show", f"--ip={ip_interface(one.addresses[0]).ip}")
+    shown = ctl.weftctl(flat, "ipam", "show", f"--ip={ip_interface(one.addresses[0]).ip}")
     assert "not" in shown.lower()
     again = workload(flat, "node2", "a")
     assert again.container_id == one.container_id

@@ -32,9 +32,10 @@ def test_a_lab_that_fails_half_way_names_the_step_and_leaves_nothing(monkeypatch
 @pytest.mark.parametrize(
     ("name", "topology", "nodes", "said"),
     [
-        pytest.param("x", "ring", 3, "flat or racks", id="unknown topology"),
+        pytest.param("x", "ring", 3, "flat, racks or domains", id="unknown topology"),
         pytest.param("x", "flat", 0, "1 to 150", id="no nodes"),
         pytest.param("x", "racks", 3, "two racks of two nodes", id="racks of another size"),
+        pytest.param("x", "domains", 4, "two of three nodes each", id="domains of another size"),
         pytest.param("Not A Name", "flat", 3, "lower-case letters and digits", id="name"),
     ],
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import fabric
+from lab import ctl
 from lab.state import PROGRAMS, Lab
 from tests.fv.conftest import answers, eventually
 
@@ -80,9 +80,9 @@ def test_podman_brings_a_container_up_and_takes_it_down_through_our_plugin(flat:
         eventually(lambda address=address: answers(flat.netns("client"), address), what=f"the client reaches {address}")
     client = str(flat.topology.host("client").uplink.ipv4.ip)
     assert " 0% packet loss" in podman("exec", "one", "/bin/ping", "-c", "1", "-W", "2", client)
-    endpoints = fabric.weftctl(flat, "get", "workloadendpoints", "-A", "-o", "wide")
+    endpoints = ctl.weftctl(flat, "get", "workloadendpoints", "-A", "-o", "wide")
     assert seen["IPAddress"] in endpoints
 
     podman("rm", "--force", "--time", "0", "one")
-    assert seen["IPAddress"] not in fabric.weftctl(flat, "get", "workloadendpoints", "-A", "-o", "wide")
+    assert seen["IPAddress"] not in ctl.weftctl(flat, "get", "workloadendpoints", "-A", "-o", "wide")
     assert f"{seen['IPAddress']} dev" not in flat.netns(NODE).ip("route", "show", "proto", "80")

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from lab import fabric, processes, status, workloads
+from lab import ctl, processes, status, workloads
 from lab.state import Lab, LabError
 from tests.fv.conftest import answers, eventually
 
@@ -80,9 +80,9 @@ def leftovers(lab: Lab) -> list[str]:
             for entry in table
             if "chain" in entry and "/endpoint/" in entry["chain"]["name"]
         ]
-    stored = fabric.weftctl(lab, "get", "workloadendpoints", "-A", "-o", "json")
+    stored = ctl.weftctl(lab, "get", "workloadendpoints", "-A", "-o", "json")
     left += [item["metadata"]["name"] for item in json.loads(stored)["items"]]
-    usage = fabric.weftctl(lab, "ipam", "show", "--show-blocks", "-o", "json")
+    usage = ctl.weftctl(lab, "ipam", "show", "--show-blocks", "-o", "json")
     left += [f"{pool['cidr']}: {pool['inUse']} in use" for pool in json.loads(usage)["pools"] if pool["inUse"]]
     return left
 

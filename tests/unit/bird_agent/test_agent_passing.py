@@ -185,6 +185,34 @@ def test_a_reflector_whose_speaker_is_new_says_that_it_is_done_only_when_it_has_
     assert world.sent(CLIENTS[0]) == [BLOCKS[0], LEARNT, "eor"]
 
 
+def test_clients_that_were_started_at_the_same_time_do_not_wait_for_one_another() -> None:
+    world = reflector(up=False)
+    world.agent.conversation.on_speaker_started()
+    world.speaker.up(CLIENTS[0], world.now, restarting=True)
+    world.speaker.up(CLIENTS[1], world.now)
+    world.step()
+    assert "eor" not in world.sent(CLIENTS[0])  # the other tells everything first
+    world.speaker.tell(events.EndOfRib(ip_address(CLIENTS[1]), "ipv4 unicast"))
+    world.step()
+    assert world.sent(CLIENTS[0]) == [BLOCKS[0], "eor"]
+    assert not world.agent.swept  # what an earlier run left in the kernel stays until the first has told all, too
+
+
+def test_a_client_that_is_asked_again_long_after_its_start_is_waited_for() -> None:
+    world = reflector(up=False)
+    for peer in CLIENTS:
+        world.speaker.up(peer, world.now, restarting=True)
+        world.speaker.tell(events.EndOfRib(ip_address(peer), "ipv4 unicast"))
+    learn(world, CLIENTS[0])
+    world.step()
+    before = len(world.sent(CLIENTS[1]))
+    world.speaker.complete = False
+    world = restarted(world)
+    world.speaker.attach()
+    world.step()
+    assert world.sent(CLIENTS[1])[before:] == []
+
+
 def test_an_absent_client_delays_that_for_a_minute_and_no_longer() -> None:
     world = reflector(up=False)
     world.speaker.up(CLIENTS[0], world.now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_network
 
 import pytest
@@ -71,6 +72,11 @@ RICH = (
             id="hold timer",
         ),
         pytest.param(lines.opened(), SessionOpened(PEER, 100.5, OPEN), id="open"),
+        pytest.param(
+            lines.opened(graceful=lines.GRACEFUL | {"restart-flags": ["forwarding"]}),
+            SessionOpened(PEER, 100.5, replace(OPEN, restarting=True)),
+            id="open of a speaker that has just been started",
+        ),
         pytest.param(lines.end_of_rib(), EndOfRib(PEER, "ipv4 unicast"), id="end-of-RIB"),
         pytest.param(lines.refresh("begin"), RefreshMark(PEER, "ipv4 unicast", True), id="refresh begins"),
         pytest.param(lines.refresh("end"), RefreshMark(PEER, "ipv4 unicast", False), id="refresh ends"),
