@@ -1,5 +1,5 @@
 """The kernel's BGP routes: one table for the usual metrics, and one for each other metric of a family that a priority
-asks for.
+asks for, as long as it has routes.
 
 A prefix is in one of them. When its metric changes, the new route is there before the old one goes; of what an agent
 left that died in between, the one that counts is kept. What writes, retries and repairs is the shared route table, of
@@ -84,8 +84,8 @@ class RouteTables:
             else:
                 if before is None:
                     self._leave(self._usual, prefix, at_once=False)
-                self._metrics[prefix] = wanted
                 self._with((prefix.version, wanted))[0].desire({prefix: target})
+                self._metrics[prefix] = wanted
         self._usual.desire(usual)
 
     def on_notifications(self, notifications: list[Message]) -> None:
@@ -105,6 +105,7 @@ class RouteTables:
                 table.desire({prefix: None})
         for table in {id(table): table for table, _ in leaving}.values():
             failures += table.apply(now_s)
+        self._others = {metric: table for metric, table in self._others.items() if not table.has_nothing}
         return failures
 
     def _leave(self, table: RouteTable, prefix: IPNetwork, at_once: bool) -> None:

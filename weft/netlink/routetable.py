@@ -186,6 +186,11 @@ class RouteTable:
             times.append(self._read_again_at_s)
         return min(times, default=None)
 
+    @property
+    def has_nothing(self) -> bool:
+        """No route is desired, known to be there, or still to be looked at: nothing would be missed without it."""
+        return not (self._must_read or self._desired or self._actual or self._pending)
+
     def actual(self) -> dict[IPNetwork, Target]:
         """Our routes in the kernel as far as known."""
         return {unpack(packed): target for packed, target in self._actual.items()}

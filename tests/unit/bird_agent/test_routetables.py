@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Any
@@ -39,6 +40,10 @@ class Kernel:
     def view_of(self, metric: int) -> FakeRouteKernel:
         (found,) = (view for owner, view in self.views.items() if owner.metric_ipv4 == metric)
         return found
+
+    def reads(self) -> dict[int, int]:
+        """How often the routes of each metric of IPv4 were read."""
+        return {owner.metric_ipv4: view.reads for owner, view in self.views.items()}
 
     def has(self) -> dict[IPNetwork, dict[int, Target]]:
         found: dict[IPNetwork, dict[int, Target]] = {}
@@ -120,6 +125,38 @@ def test_a_priority_that_is_the_usual_metric_needs_no_table_of_its_own() -> None
     tables.apply(0)
     assert set(kernel.views) == {OWNER}
     assert tables.actual() == {PREFIXES[0]: TO[0]}
+
+
+def test_the_table_of_a_metric_goes_with_its_last_route_and_costs_nothing_any_more() -> None:
+    kernel, first = Kernel(), PREFIXES[0]
+    tables = RouteTables(OWNER, kernel.make)
+    for metric in range(500, 520):
+        tables.desire({first: TO[0]}, {first: metric})
+        tables.apply(0)
+    reads = kernel.reads()
+    tables.resync()
+    tables.apply(1)
+    assert {metric for metric, count in kernel.reads().items() if count > reads[metric]} == {USUAL, 519}
+    tables.desire({first: None}, {})
+    tables.apply(2)
+    tables.desire({first: TO[1]}, {first: 519})  # as if it had never been
+    tables.apply(3)
+    assert kernel.has() == {first: {519: TO[1]}}
+
+
+def test_the_table_of_a_route_that_the_kernel_will_not_give_up_stays_until_it_does() -> None:
+    kernel, first = Kernel(), PREFIXES[0]
+    tables = RouteTables(OWNER, kernel.make)
+    tables.desire({first: TO[0]}, {first: 512})
+    tables.apply(0)
+    kernel.view_of(512).refuse[pack(first)] = errno.EBUSY
+    tables.desire({first: TO[0]}, {})
+    tables.apply(1)
+    assert [failure.prefix for failure in tables.failures] == [first]
+    kernel.view_of(512).refuse.clear()
+    tables.apply(60)
+    assert tables.failures == []
+    assert kernel.has() == {first: {USUAL: TO[0]}}
 
 
 def usual(prefix: IPNetwork) -> int:
