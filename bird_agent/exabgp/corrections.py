@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from exabgp.bgp.fsm import FSM
 from exabgp.bgp.message.update import Update
 from exabgp.bgp.message.update.attribute import Attributes
 from exabgp.configuration.configuration import Configuration, _Configuration
@@ -166,6 +167,18 @@ def _notification(self: Any, neighbor: Any, direction: str, code: int, subcode: 
         _original_notification(self, neighbor, direction, code, subcode, data, *headers)
 
 
+# B17: a connection on which our KEEPALIVE is out is closed for another that the peer with the higher identifier made.
+# The peer may have established the first by then: to it the session was lost twice over one restart, and what it had
+# kept of us goes (RFC 4724 4.2). It compares identifiers only when it has our OPEN on both, and here it has not.
+_original_handle_connection: Function = Peer.handle_connection
+
+
+def _handle_connection(self: Any, connection: Any) -> Any:
+    if self.fsm == FSM.OPENCONFIRM:
+        return connection.notification(6, 7, "another connection has been confirmed")
+    return _original_handle_connection(self, connection)
+
+
 CORRECTIONS: tuple[Correction, ...] = (
     Correction(
         "B1 order of changes to one prefix",
@@ -276,6 +289,11 @@ CORRECTIONS: tuple[Correction, ...] = (
         "B16 a bad header ends the session with a traceback",
         {(Processes, "notification"): _notification},
         {"Processes.notification": "b31f1cd5fc2d33d6", "Protocol.read_message": "1266df3f50c763ff"},
+    ),
+    Correction(
+        "B17 a connection that the peer may have established is closed for a later one",
+        {(Peer, "handle_connection"): _handle_connection},
+        {"Peer.handle_connection": "ecb82811d4b5461a", "Peer._establish": "be87f451722046e5"},
     ),
     Correction(
         "nothing: what extensions.py leans on",
