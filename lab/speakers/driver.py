@@ -5,14 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from ipaddress import ip_interface
 from types import TracebackType
 from typing import Self
 
 from lab.netns import NetNs, link
 from lab.speakers import wire
 from lab.speakers.wire import How, Numbers, Script, SessionTotals, Totals
+from weft.model.address import IPAddress, IPNetwork
 
 
 class SpeakersEndedError(Exception):
@@ -27,22 +28,23 @@ class NotInTimeError(AssertionError):
         self.totals = totals
 
 
-def attach(tested: NetNs, speakers: NetNs, subnet: IPv4Network, addresses: IPv4Network, device: str = "scr0") -> None:
+def attach(tested: NetNs, speakers: NetNs, subnet: IPNetwork, addresses: IPNetwork, device: str = "scr0") -> None:
     """Join two namespaces by a link of `subnet` (its first address is the tested one's), behind which the second has
     all of `addresses`: one neighbour, because the kernel's neighbour table is smaller than some of our groups."""
     link(tested, device, speakers, device)
     first, second = subnet[1], subnet[2]
     for end, address in ((tested, first), (speakers, second)):
-        end.ip("address", "add", str(IPv4Interface((address, subnet.prefixlen))), "dev", device)
+        nodad = ["nodad"] if subnet.version == 6 else []
+        end.ip("address", "add", str(ip_interface((address, subnet.prefixlen))), "dev", device, *nodad)
     tested.ip("route", "add", str(addresses), "via", str(second))
     speakers.ip("route", "add", "local", str(addresses), "dev", "lo")
 
 
 def clients(
-    number: int, peer: IPv4Address, addresses: IPv4Network, routes: IPv4Network, each: int = 1, asn: int = 64512
+    number: int, peer: IPAddress, addresses: IPNetwork, routes: IPNetwork, each: int = 1, asn: int = 64512
 ) -> list[Script]:
-    """Sessions of one AS with `peer`, from successive addresses, with `each` successive /26 of `routes`."""
-    blocks = iter(routes.subnets(new_prefix=26))
+    """Sessions of one AS with `peer`, from successive addresses, with `each` successive blocks (of 64) of `routes`."""
+    blocks: Iterator[IPNetwork] = routes.subnets(new_prefix=routes.max_prefixlen - 6)
     return [
         Script(
             local=addresses[1 + one], peer=peer, asn=asn, peer_asn=asn, routes=tuple(next(blocks) for _ in range(each))
@@ -83,10 +85,10 @@ class Speakers:
     def connect(self, sessions: Numbers = None, at_once: int = 100) -> None:
         self._tell(wire.Connect(sessions, at_once))
 
-    def announce(self, sessions: Numbers, prefixes: Iterable[IPv4Network]) -> None:
+    def announce(self, sessions: Numbers, prefixes: Iterable[IPNetwork]) -> None:
         self._tell(wire.Announce(sessions, tuple(prefixes)))
 
-    def withdraw(self, sessions: Numbers, prefixes: Iterable[IPv4Network]) -> None:
+    def withdraw(self, sessions: Numbers, prefixes: Iterable[IPNetwork]) -> None:
         self._tell(wire.Withdraw(sessions, tuple(prefixes)))
 
     def lose(self, sessions: Numbers, how: How = How.RESET, *, again: bool = False) -> None:
@@ -95,7 +97,7 @@ class Speakers:
     def recover(self, sessions: Numbers = None) -> None:
         self._tell(wire.Recover(sessions))
 
-    def expect(self, prefixes: Iterable[IPv4Network] = (), *, mutual: bool = True) -> None:
+    def expect(self, prefixes: Iterable[IPNetwork] = (), *, mutual: bool = True) -> None:
         self._tell(wire.Expect(tuple(prefixes), mutual))
 
     def zero(self) -> None:
@@ -107,7 +109,7 @@ class Speakers:
     def each(self, sessions: Numbers = None) -> list[SessionTotals]:
         return wire.EACH.decode(self._ask(wire.AskEach(sessions)))
 
-    def held(self, session: int) -> list[IPv4Network]:
+    def held(self, session: int) -> list[IPNetwork]:
         return wire.HELD.decode(self._ask(wire.AskHeld(session)))
 
     def wait_established(self, timeout_s: float = 60) -> float:

@@ -24,6 +24,7 @@ from lab.speakers.wire import How
 TICK_S = 0.25
 RETRY_S = 1.0
 RECEIVE = 1 << 18
+IPV6_FREEBIND = 78  # <linux/in6.h>
 
 
 @dataclass(slots=True, eq=False)
@@ -50,7 +51,7 @@ class Speakers:
         self._connecting: Counter[str] = Counter()
         self._at_once = 1
         self._passive: dict[tuple[str, str], int] = {}
-        self._ports: set[int] = set()
+        self._listening: set[tuple[socket.AddressFamily, int]] = set()
         self._commands = b""
         self._running = True
         self._selector.register(sys.stdin.fileno(), selectors.EVENT_READ, None)
@@ -127,13 +128,13 @@ class Speakers:
         for number, script in enumerate(command.scripts, first):
             if script.passive:
                 self._passive[str(script.local), str(script.peer)] = number
-                self._listen(script.port)
+                self._listen(_family(script), script.port)
 
-    def _listen(self, port: int) -> None:
-        if port in self._ports:
+    def _listen(self, family: socket.AddressFamily, port: int) -> None:
+        if (family, port) in self._listening:
             return
-        self._ports.add(port)
-        listener = socket.create_server(("0.0.0.0", port), backlog=4096)
+        self._listening.add((family, port))
+        listener = socket.create_server(("", port), family=family, backlog=4096)
         listener.setblocking(False)
         self._selector.register(listener, selectors.EVENT_READ, listener)
 
@@ -161,8 +162,10 @@ class Speakers:
 
     def _connect(self, number: int) -> None:
         script = self._group.sessions[number].script
-        made = socket.socket()
+        made = socket.socket(_family(script))
         made.setblocking(False)
+        if made.family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)  # what a local route has is not enough to bind to
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         made.bind((str(script.local), 0))
         line = self._lines[number] = Line(number, made, connecting=True, unanswered=True)
@@ -174,7 +177,7 @@ class Speakers:
 
     def _accept(self, listener: socket.socket) -> None:
         """Of a passive session that has no connection yet; anybody else is sent away."""
-        made, (peer, _) = listener.accept()
+        made, (peer, *_) = listener.accept()
         number = self._passive.get((made.getsockname()[0], peer))
         if number is None or number not in self._group.wanted or number in self._lines:
             made.close()
@@ -297,6 +300,10 @@ class Speakers:
 
     def _session(self, line: Line) -> Session:
         return self._group.sessions[line.number]
+
+
+def _family(script: wire.Script) -> socket.AddressFamily:
+    return socket.AF_INET if script.local.version == 4 else socket.AF_INET6
 
 
 def main() -> int:

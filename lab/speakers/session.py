@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address
 
 from lab.speakers import codec
 from lab.speakers.codec import Attributes, Identity, Kind
 from lab.speakers.table import Table
 from lab.speakers.wire import Script
+from weft.model.address import IPNetwork
 
 
 class State(Enum):
@@ -50,7 +51,8 @@ class Session:
         self._keepalive_at: float | None = None
         self._identity = Identity(
             asn=script.asn,
-            router_id=script.router_id or script.local,
+            router_id=script.router_id or IPv4Address(int(script.local) & 0xFFFFFFFF),
+            version=script.local.version,
             hold_time_s=script.hold_time_s,
             restart_time_s=script.restart_time_s,
         )
@@ -90,12 +92,12 @@ class Session:
         self._keepalive_at = now_s + self._keepalive_s
         return codec.KEEPALIVE
 
-    def announce(self, prefixes: tuple[IPv4Network, ...]) -> bytes:
+    def announce(self, prefixes: tuple[IPNetwork, ...]) -> bytes:
         self._routes.update(dict.fromkeys(prefixes))
         self.own = self._table.bits(self._routes)
         return codec.announce(self._attributes, prefixes) if self.state is State.ESTABLISHED else b""
 
-    def withdraw(self, prefixes: tuple[IPv4Network, ...]) -> bytes:
+    def withdraw(self, prefixes: tuple[IPNetwork, ...]) -> bytes:
         for prefix in prefixes:
             self._routes.pop(prefix, None)
         self.own = self._table.bits(self._routes)
@@ -164,4 +166,4 @@ class Session:
                 raise codec.MalformedError(f"message of kind {kind} while {self.state.value}")
 
     def _all_routes(self) -> bytes:
-        return codec.announce(self._attributes, self._routes) + codec.END_OF_RIB
+        return codec.announce(self._attributes, self._routes) + codec.end_of_rib(self._identity.version)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Network
 
 from lab.speakers import codec
+from weft.model.address import IPNetwork
 
 KEPT = 100_000
 """So many UPDATEs are remembered; then it begins anew."""
@@ -31,19 +31,20 @@ class Heard:
 
 class Table:
     def __init__(self) -> None:
-        self._bits: dict[IPv4Network, int] = {}
-        self._prefixes: list[IPv4Network] = []
+        self._bits: dict[IPNetwork, int] = {}
+        self._prefixes: list[IPNetwork] = []
         self.known: dict[bytes, Heard] = {}
         """Whole UPDATEs alone, each with its length: bytes that are in here are one."""
 
-    def bits(self, prefixes: Iterable[IPv4Network]) -> int:
+    def bits(self, prefixes: Iterable[IPNetwork]) -> int:
         found = 0
         for prefix in prefixes:
             found |= 1 << self._bit(prefix)
         return found
 
-    def prefixes(self, bits: int) -> list[IPv4Network]:
-        return sorted(prefix for number, prefix in enumerate(self._prefixes) if bits >> number & 1)
+    def prefixes(self, bits: int) -> list[IPNetwork]:
+        found = (prefix for number, prefix in enumerate(self._prefixes) if bits >> number & 1)
+        return sorted(found, key=lambda prefix: (prefix.version, prefix))
 
     def heard(self, piece: bytes) -> Heard:
         """Of an UPDATE as `codec.split` gives it."""
@@ -58,7 +59,7 @@ class Table:
             self.known[piece] = heard
         return heard
 
-    def _bit(self, prefix: IPv4Network) -> int:
+    def _bit(self, prefix: IPNetwork) -> int:
         number = self._bits.setdefault(prefix, len(self._prefixes))
         if number == len(self._prefixes):
             self._prefixes.append(prefix)

@@ -5,29 +5,33 @@ so they compare with those of any process on the machine."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Any, Final
 
 import msgspec
+
+from weft.model.address import IPAddress, IPNetwork
 
 Numbers = tuple[int, ...] | None
 
 
 class Script(msgspec.Struct, frozen=True, kw_only=True):
-    """One session: who speaks from where to whom, and what it announces once it is established.
+    """One session: who speaks from where to whom, and what it announces once it is established. It carries routes of
+    the family of its addresses; the router id is the (end of the) local address unless given.
 
     `passive`: the other end connects. `restart_time_s`: graceful restart is offered. The next hop is `local` unless
     given; local preference goes to peers of the same AS alone."""
 
-    local: IPv4Address
-    peer: IPv4Address
+    local: IPAddress
+    peer: IPAddress
     asn: int = 64512
     peer_asn: int = 64512
     port: int = 179
     router_id: IPv4Address | None = None
-    next_hop: IPv4Address | None = None
-    routes: tuple[IPv4Network, ...] = ()
+    next_hop: IPAddress | None = None
+    routes: tuple[IPNetwork, ...] = ()
     communities: tuple[tuple[int, int], ...] = ()
     hold_time_s: int = 180
     restart_time_s: int | None = None
@@ -52,12 +56,12 @@ class Announce(msgspec.Struct, frozen=True, tag=True):
     """Beside what is announced already, also when the session begins anew."""
 
     sessions: Numbers
-    prefixes: tuple[IPv4Network, ...]
+    prefixes: tuple[IPNetwork, ...]
 
 
 class Withdraw(msgspec.Struct, frozen=True, tag=True):
     sessions: Numbers
-    prefixes: tuple[IPv4Network, ...]
+    prefixes: tuple[IPNetwork, ...]
 
 
 class How(StrEnum):
@@ -91,7 +95,7 @@ class Expect(msgspec.Struct, frozen=True, tag=True):
     """A session is complete while it holds exactly these prefixes (and, if `mutual`, what the others of this process
     that are to be connected announce), whatever it holds of its own."""
 
-    prefixes: tuple[IPv4Network, ...] = ()
+    prefixes: tuple[IPNetwork, ...] = ()
     mutual: bool = True
 
 
@@ -152,19 +156,27 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _written(value: Any) -> str:
-    if isinstance(value, IPv4Address | IPv4Network):
+    if isinstance(value, (IPAddress, IPNetwork)):
         return str(value)
     raise NotImplementedError
 
 
+_PARSERS: Final[dict[Any, Callable[[str], Any]]] = {
+    IPAddress: ip_address,
+    IPv4Address: IPv4Address,
+    IPNetwork: ip_network,
+}
+
+
 def _parsed(kind: type, value: Any) -> Any:
-    if kind in (IPv4Address, IPv4Network):
-        return kind(value)
-    raise NotImplementedError
+    parse = _PARSERS.get(kind)
+    if parse is None:
+        raise NotImplementedError
+    return parse(value)
 
 
 ENCODER: Final = msgspec.json.Encoder(enc_hook=_written)
 COMMAND: Final = msgspec.json.Decoder(Command, dec_hook=_parsed)
 TOTALS: Final = msgspec.json.Decoder(Totals)
 EACH: Final = msgspec.json.Decoder(list[SessionTotals])
-HELD: Final = msgspec.json.Decoder(list[IPv4Network], dec_hook=_parsed)
+HELD: Final = msgspec.json.Decoder(list[IPNetwork], dec_hook=_parsed)

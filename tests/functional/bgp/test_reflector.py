@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 
 from lab.netns import NetNs
 from lab.speakers.driver import Speakers
+from lab.speakers.driver import clients as scripted_clients
 from lab.speakers.wire import How, Script
 from tests.functional.bgp.fabric import Bird, Store, wait_until
 from tests.functional.bgp.pair import nothing_deleted
@@ -135,6 +136,29 @@ def test_a_client_that_reads_nothing_delays_nobody(reflector: ReflectorNode, net
         slow.expect([IPv4Network(route) for route in [*routes, "10.65.11.0/26", "10.65.12.0/26"]])
         slow.wait_complete()
         assert slow.totals().announced < 4 * len(routes), "what was out of date by then is not told"
+
+
+def test_twenty_clients_over_ipv6_hear_of_one_another_and_of_nobody_who_is_lost(
+    reflector: ReflectorNode, network: Segment, store: Store
+) -> None:
+    addresses, route = IPv6Network("fd02::/64"), IPv6Network("fd66::/122")
+    place = network.host("s20", 20)
+    place.ip("route", "add", "local", str(addresses), "dev", "lo")
+    reflector.netns.ip("route", "add", str(addresses), "via", "fd01::14")
+    scripts = scripted_clients(20, IPv6Address("fd01::1"), addresses, IPv6Network("fd65::/64"), each=2)
+    for number, script in enumerate(scripts):
+        store.peer(f"rr-s{number}", node="rr", peer_ip=str(script.local), as_number=64512)
+    with Speakers(place, scripts) as speakers:
+        speakers.expect()
+        speakers.connect()
+        reflector.start()
+        speakers.wait_complete()
+        speakers.announce((3,), [route])
+        speakers.wait_complete()
+        assert route in speakers.held(19)
+        speakers.lose((3,), How.CEASE)
+        speakers.wait_complete()
+        assert not {route, *scripts[3].routes} & set(speakers.held(19))
 
 
 @pytest.mark.parametrize("clusters", [("1.1.1.1", "1.1.1.1"), ("1.1.1.1", "2.2.2.2")], ids=["one", "two"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 
 import pytest
@@ -12,10 +12,12 @@ from lab.netns import NetNs
 from lab.speakers.driver import Speakers, SpeakersEndedError, attach, clients
 from lab.speakers.wire import How, Script
 from tests.functional.bgp.fabric import Bird, wait_until
+from weft.model.address import IPNetwork
 
 pytestmark = pytest.mark.root
 
 SUBNET, ADDRESSES = IPv4Network("10.99.0.0/30"), IPv4Network("10.99.16.0/24")
+SUBNET6, ADDRESSES6 = IPv6Network("fd99::/64"), IPv6Network("fd99:0:0:10::/64")
 REFLECTOR = """router id 10.99.0.1;
 log stderr all;
 protocol device {}
@@ -23,34 +25,46 @@ protocol bgp clients { local 10.99.0.1 as 64512; neighbor range 10.99.16.0/24 as
   hold time 9; error wait time 1, 2; graceful restart off;
   ipv4 { import all; export all; gateway recursive; }; }
 """
-NEW = IPv4Network("10.66.0.0/26")
+REFLECTOR6 = (
+    REFLECTOR.replace("10.99.0.1 as", "fd99::1 as")
+    .replace("10.99.16.0/24", str(ADDRESSES6))
+    .replace("ipv4 {", "ipv6 {")
+)
+NEW, NEW6 = IPv4Network("10.66.0.0/26"), IPv6Network("fd66::/122")
 
 
 @pytest.fixture
 def place(netns: Callable[[str], NetNs]) -> tuple[NetNs, NetNs]:
     tested, speakers = netns("tested"), netns("speakers")
     attach(tested, speakers, SUBNET, ADDRESSES)
+    attach(tested, speakers, SUBNET6, ADDRESSES6, "scr1")
     return tested, speakers
 
 
+@pytest.mark.parametrize(
+    ("configuration", "scripts", "new"),
+    [
+        pytest.param(REFLECTOR, clients(30, SUBNET[1], ADDRESSES, IPv4Network("10.65.0.0/16"), 3), NEW, id="ipv4"),
+        pytest.param(REFLECTOR6, clients(30, SUBNET6[1], ADDRESSES6, IPv6Network("fd65::/64"), 3), NEW6, id="ipv6"),
+    ],
+)
 def test_thirty_clients_of_a_reflector_get_and_lose_what_they_should(
-    place: tuple[NetNs, NetNs], tmp_path: Path
+    place: tuple[NetNs, NetNs], tmp_path: Path, configuration: str, scripts: list[Script], new: IPNetwork
 ) -> None:
-    bird = Bird(place[0], tmp_path / "bird", REFLECTOR)
+    bird = Bird(place[0], tmp_path / "bird", configuration)
     bird.start()
-    scripts = clients(30, SUBNET[1], ADDRESSES, IPv4Network("10.65.0.0/16"), each=3)
     with Speakers(place[1], scripts) as speakers:
         speakers.expect()
         speakers.connect(at_once=8)
         established, complete = speakers.wait_established(), speakers.wait_complete()
         assert established <= complete
         assert len(speakers.held(0)) in (87, 90), "with or without its own"
-        speakers.announce((0,), [NEW])
+        speakers.announce((0,), [new])
         assert speakers.wait_complete() > complete
-        assert NEW in speakers.held(29)
-        speakers.withdraw((0,), [NEW])
+        assert new in speakers.held(29)
+        speakers.withdraw((0,), [new])
         speakers.wait_complete()
-        assert NEW not in speakers.held(29)
+        assert new not in speakers.held(29)
         speakers.lose((0,), How.RESET)
         speakers.wait_complete()
         assert scripts[0].routes[0] not in speakers.held(29)

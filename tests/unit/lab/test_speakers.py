@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 from exabgp.bgp.message.open import Open
 from exabgp.bgp.message.open.capability import Capability
+from exabgp.protocol.family import AFI, SAFI
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,12 +17,19 @@ from lab.speakers.group import Group
 from lab.speakers.session import Session, State
 from lab.speakers.table import Table
 from lab.speakers.wire import Expect, Script
+from weft.model.address import IPNetwork
 
 ADDRESS = IPv4Address("10.9.0.1")
+ADDRESS6 = IPv6Address("fd09::1")
 prefixes = st.builds(
     lambda address, length: IPv4Network((address, length), strict=False),
     st.integers(0, 2**32 - 1),
     st.integers(0, 32),
+)
+prefixes6 = st.builds(
+    lambda address, length: IPv6Network((address, length), strict=False),
+    st.integers(0, 2**128 - 1),
+    st.integers(0, 128),
 )
 
 
@@ -41,9 +49,10 @@ def updates(stream: bytes) -> list[codec.Update]:
     return [codec.read_update(piece[3:]) for piece in pieces]
 
 
-@given(st.lists(prefixes, max_size=50))
-def test_what_is_announced_and_withdrawn_is_read_again(some: list[IPv4Network]) -> None:
-    attributes = Attributes(next_hop=ADDRESS, as_path=(70000,), communities=((64512, 1),))
+@given(st.one_of(st.lists(prefixes, max_size=50), st.lists(prefixes6, max_size=400)))
+def test_what_is_announced_and_withdrawn_is_read_again(some: list[IPNetwork]) -> None:
+    next_hop = ADDRESS6 if some and some[0].version == 6 else ADDRESS
+    attributes = Attributes(next_hop=next_hop, as_path=(70000,), communities=((64512, 1),))
     announced = [prefix for update in updates(codec.announce(attributes, some)) for prefix in update.announced]
     withdrawn = [prefix for update in updates(codec.withdraw(some)) for prefix in update.withdrawn]
     assert announced == some
@@ -61,7 +70,7 @@ def test_thousands_of_prefixes_are_as_many_messages_as_fit() -> None:
 
 @given(st.lists(prefixes, max_size=8), st.lists(st.integers(1, 40), max_size=60))
 def test_a_stream_reads_the_same_however_it_is_cut(some: list[IPv4Network], cuts: list[int]) -> None:
-    stream = codec.KEEPALIVE + codec.withdraw(some) + codec.END_OF_RIB
+    stream = codec.KEEPALIVE + codec.withdraw(some) + codec.end_of_rib()
     whole, _ = codec.split(stream)
     found, unread, position = [], b"", 0
     for cut in [*cuts, len(stream)]:
@@ -85,7 +94,7 @@ def test_any_update_is_read_or_refused(body: bytes) -> None:
         read = codec.read_update(body)
     except MalformedError:
         return
-    assert all(prefix.prefixlen <= 32 for prefix in read.announced + read.withdrawn)
+    assert all(prefix.prefixlen <= prefix.max_prefixlen for prefix in read.announced + read.withdrawn)
 
 
 def test_its_open_says_what_exabgp_understands() -> None:
@@ -119,6 +128,25 @@ def test_two_of_them_come_up_and_hold_each_others_routes() -> None:
     assert (right.held, right.counts.lost) == (0, 1)
 
 
+def test_a_session_between_ipv6_addresses_carries_ipv6_routes() -> None:
+    table = Table()
+    near, far = IPv6Address("fd09::1"), IPv6Address("fd09::2")
+    routes = tuple(map(IPv6Network, ("fd65::/122", "fd65::40/122")))
+    left = Session(Script(local=near, peer=far, routes=routes), table)
+    right = Session(Script(local=far, peer=near), table)
+    converse(left, right)
+    assert table.prefixes(right.held) == list(routes)
+    assert (left.counts.end_of_ribs, right.counts.end_of_ribs) == (1, 1)
+    right.on_data(left.withdraw(routes[:1]), 1.0)
+    assert table.prefixes(right.held) == [routes[1]]
+
+
+def test_exabgp_reads_in_its_open_that_it_carries_ipv6() -> None:
+    message = codec.open_message(Identity(asn=1, router_id=ADDRESS, version=6))
+    read = Open.unpack_message(message[codec.HEADER :])
+    assert read.capabilities[Capability.CODE.MULTIPROTOCOL] == [(AFI.ipv6, SAFI.unicast)]
+
+
 def test_keepalives_come_three_times_within_the_shorter_hold_time() -> None:
     table = Table()
     left, right = Session(script(1), table), Session(script(2, hold_time_s=9), table)
@@ -148,7 +176,7 @@ def test_a_session_counts_the_same_what_others_have_heard_before(
     stream = b"".join(
         codec.announce(attributes, some) if announced else codec.withdraw(some) for announced, some in said
     )
-    stream += codec.END_OF_RIB + codec.KEEPALIVE
+    stream += codec.end_of_rib() + codec.KEEPALIVE
     first.on_data(stream, 1.0)
     position = 0
     for cut in [*cuts, len(stream)]:
