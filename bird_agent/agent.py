@@ -172,6 +172,15 @@ class Agent:
             elif peer in adjacent and not self.forwarding.is_adjacent(peer):
                 # A link that is switched off takes its networks along, and so does an address that is removed.
                 self._lose(peer, "interface down, or its network was removed")
+        self._lose_who_is_cut_off()
+
+    def _lose_who_is_cut_off(self) -> None:
+        """Also those whose way was gone before anybody looked: the session was found, and believes in it."""
+        sessions = {} if self.peering is None else self.peering.sessions
+        for session in [session for session in self.sessions if session.established and session.peer in sessions]:
+            why = self.forwarding.underlay.cut_off(sessions[session.peer].local, session.peer)
+            if why is not None:
+                self._lose(session.peer, why)
 
     def on_silent(self, neighbour: IPAddress) -> None:
         """The kernel asked for it in vain."""
@@ -284,6 +293,7 @@ class Agent:
         elif isinstance(event, events.SyncEnd):
             for session in list(self.sessions):
                 self._limit(session.peer)
+            self._lose_who_is_cut_off()
 
     def _limit(self, peer: IPAddress) -> None:
         """More prefixes than a peer may announce end its session, and keep it down for a while."""

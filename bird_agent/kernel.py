@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from bird_agent.fib import OWNER
 from bird_agent.nexthops import Underlay, underlay
-from weft.model.address import IPAddress, IPNetwork
+from weft.model.address import IPAddress, IPInterface, IPNetwork
 from weft.netlink.message import AF_INET, AF_INET6, Message
 from weft.netlink.route import (
     MAIN_TABLE,
@@ -44,6 +44,7 @@ from weft.netlink.rtnetlink import (
     decode_address,
     decode_link,
     decode_neighbour,
+    dump_addresses,
     dump_links,
     is_about_bridge_port,
     is_failed_neighbour,
@@ -104,6 +105,7 @@ class KernelView:
         self._links: dict[int, Link] = {}
         self._routes: dict[_Place, Route] = {}
         self._workloads: dict[IPNetwork, int | None] = {}
+        self._addresses: dict[IPInterface, frozenset[int]] = {}
         self._must_read = True
         self._decoder = RouteDecoder()
         self._neighbors: frozenset[IPAddress] = frozenset()
@@ -155,7 +157,7 @@ class KernelView:
         up = [link.index for link in self._links.values() if link.up and link.running]
         names = {link.index: link.name for link in self._links.values() if not link.name.startswith(WORKLOAD_LINKS)}
         routes = [*self._routes.values(), *self._ways_to_neighbors()]
-        below = underlay(routes, up, frozenset({FABRIC_PROTOCOL, OWNER.protocol}), names)
+        below = underlay(routes, up, frozenset({FABRIC_PROTOCOL, OWNER.protocol}), names, self._addresses)
         added = {
             prefix: self.name_of(link)
             for prefix, link in self._workloads.items()
@@ -186,6 +188,7 @@ class KernelView:
             links = {link.index: link for link in map(decode_link, self._requests.dump(dump_links()))}
             routes: dict[_Place, Route] = {}
             workloads: dict[IPNetwork, int | None] = {}
+            addresses = self._addresses_of(links)
             for family in (AF_INET, AF_INET6):
                 for answer in self._routes_of(family):
                     route = self._interesting(answer)
@@ -198,6 +201,18 @@ class KernelView:
         except DumpInterruptedError:
             return  # still to be read, when it is asked for again
         self._links, self._routes, self._workloads, self._must_read = links, routes, workloads, False
+        self._addresses = addresses
+
+    def _addresses_of(self, links: Mapping[int, Link]) -> dict[IPInterface, frozenset[int]]:
+        """This node's, those on workloads' links and link-local ones left out."""
+        found: dict[IPInterface, frozenset[int]] = {}
+        for address in map(decode_address, self._requests.dump(dump_addresses())):
+            if address is None or address.interface.is_link_local:
+                continue
+            link = links.get(address.index)
+            if link is not None and not link.name.startswith(WORKLOAD_LINKS):
+                found[address.interface] = found.get(address.interface, frozenset()) | {address.index}
+        return found
 
     def _interesting(self, answer: Message) -> Route | None:
         """A route of the main table that is neither ours nor link-local; ours are many, and are skipped undecoded."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
 
-from weft.model.address import IPAddress, IPNetwork
+from weft.model.address import IPAddress, IPInterface, IPNetwork
 from weft.netlink.route import RTN_UNICAST, Hop, Route, Target
 
 CONNECTED_COST: Final = 0
@@ -22,13 +22,27 @@ RECURSIVE_COST: Final = 1
 @dataclass(frozen=True, slots=True)
 class Underlay:
     """The routes that are not ours: connected networks by link, and others by prefix, with their metrics; links that
-    carry traffic, and what all links are called."""
+    carry traffic, and what all links are called; the node's addresses with the links that have them (empty: not
+    known)."""
 
     connected: Mapping[IPNetwork, frozenset[int]] = field(default_factory=dict)
     others: Mapping[IPNetwork, Target] = field(default_factory=dict)
     links_up: frozenset[int] = frozenset()
     metrics: Mapping[IPNetwork, int] = field(default_factory=dict)
     names: Mapping[int, str] = field(default_factory=dict)
+    addresses: Mapping[IPInterface, frozenset[int]] = field(default_factory=dict)
+
+    def cut_off(self, local: IPAddress, peer: IPAddress) -> str | None:
+        """Why nothing that is sent from an address of ours reaches a peer; None: nothing speaks against it. A link that
+        is switched off takes its networks along, but not its IPv4 addresses."""
+        if not self.addresses:
+            return None
+        if all(each.ip != local for each in self.addresses):
+            return f"this node no longer has the address {local}"
+        around = [links for each, links in self.addresses.items() if peer in each.network]
+        if around and not any(links & self.links_up for links in around):
+            return "interface down"
+        return None
 
     def name_of(self, links: Iterable[int | None]) -> str:
         """What the first of them is called."""
@@ -152,6 +166,7 @@ def underlay(
     links_up: Iterable[int],
     own_protocols: frozenset[int],
     names: Mapping[int, str] | None = None,
+    addresses: Mapping[IPInterface, frozenset[int]] | None = None,
 ) -> Underlay:
     """Sort the main table's routes. `own_protocols` are the fabric's, which lead to workloads or come of this very
     calculation. Of several routes to a prefix the one with the lowest metric counts."""
@@ -171,6 +186,7 @@ def underlay(
         frozenset(links_up),
         {prefix: metric for prefix, (metric, _) in others.items()},
         names or {},
+        addresses or {},
     )
 
 

@@ -127,6 +127,29 @@ def test_our_own_interface_switched_off_or_without_its_address_withdraws_at_once
     wait_until("the routes are back again", lambda: pair.routes() == FIRST)
 
 
+@pytest.mark.parametrize("ours", [True, False], ids=["our end switched off", "no carrier"])
+def test_a_session_whose_interface_went_down_while_no_agent_ran_is_ended_when_one_starts(
+    pair: Pair, ours: bool
+) -> None:
+    pair.node.kill()
+    (pair.node if ours else pair.bird).netns.ip("link", "set", "up0", "down")
+    assert pair.routes() == (set() if ours else FIRST)  # the kernel takes them along, or does not care
+    pair.node.start()
+    wait_until("the loss is noticed", lambda: ") down: " in pair.node.log())
+    assert "down: interface down" in pair.node.log()  # and not by the hold timer, half a minute later
+    wait_until("no route is left", lambda: pair.routes() == set())
+    (pair.node if ours else pair.bird).netns.ip("link", "set", "up0", "up")
+    wait_until("the routes are back", lambda: pair.routes() == FIRST)
+
+
+def test_a_session_whose_address_was_removed_while_no_agent_ran_is_ended_when_one_starts(pair: Pair) -> None:
+    pair.node.kill()
+    pair.node.netns.ip("address", "del", "10.1.0.1/24", "dev", "up0")
+    pair.node.start()
+    wait_until("the loss is noticed", lambda: ") down: " in pair.node.log())
+    assert "down: this node no longer has the address 10.1.0.1" in pair.node.log()
+
+
 def test_a_neighbour_that_answers_no_arp_is_lost_long_before_its_hold_timer(pair: Pair) -> None:
     for name in ("delay_first_probe_time", "ucast_solicit"):
         pair.node.netns.run(["sysctl", "-qw", f"net.ipv4.neigh.up0.{name}=1"])

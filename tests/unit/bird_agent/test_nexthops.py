@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, ip_address, ip_network
+from ipaddress import IPv4Address, ip_address, ip_interface, ip_network
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ from bird_agent.bestpath import Path, Peer
 from bird_agent.exabgp.events import PathAttributes
 from bird_agent.fib import target_of, targets_of
 from bird_agent.nexthops import NextHops, Reach, Underlay, underlay
-from weft.model.address import IPNetwork
+from weft.model.address import IPInterface, IPNetwork
 from weft.netlink.route import BLACKHOLE, Hop, Route, device, via
 
 PEER = Peer(ip_address("10.0.0.2"), IPv4Address("10.0.0.2"), 65001, False)
@@ -161,3 +161,25 @@ def test_a_link_local_next_hop_goes_with_its_link_and_comes_back_with_it(without
     assert hops.cost(next_hop) is None
     assert hops.set_underlay(with_both) == {next_hop}
     assert hops.reach(next_hop) == Reach(0, (Hop(LINK_LOCAL, 3),))
+
+
+def on(*addresses: tuple[str, int]) -> dict[IPInterface, frozenset[int]]:
+    return {ip_interface(address): frozenset({link}) for address, link in addresses}
+
+
+@pytest.mark.parametrize(
+    ("addresses", "why"),
+    [
+        pytest.param({}, None, id="addresses are not known"),
+        pytest.param(on(("10.0.0.1/24", 2)), None, id="link up"),
+        pytest.param(on(("10.0.0.1/24", 3)), "interface down", id="link down"),
+        pytest.param(on(("10.0.0.1/24", 3), ("10.0.0.7/24", 2)), None, id="another link to the same network is up"),
+        pytest.param(on(("10.0.0.1/32", 3)), None, id="the peer is beyond a hop"),
+        pytest.param(on(("10.0.0.7/24", 2)), "this node no longer has the address 10.0.0.1", id="address removed"),
+    ],
+)
+def test_a_peer_is_cut_off_when_no_link_around_it_is_up_or_our_address_is_gone(
+    addresses: dict[IPInterface, frozenset[int]], why: str | None
+) -> None:
+    below = Underlay(links_up=frozenset({2}), addresses=addresses)
+    assert below.cut_off(ip_address("10.0.0.1"), ip_address("10.0.0.2")) == why
