@@ -29,6 +29,7 @@ from bird_agent.bfd.auth import Cell
 from bird_agent.bfd.engine import Engine, Transmission
 from bird_agent.bfd.sockets import ReceivingPort, Sockets
 from bird_agent.bfd.succession import LOCK_PATIENCE_S, Standby, Successor, hold_lock, succeed
+from bird_agent.bfd.urgency import Urgency
 from bird_agent.bfd.wire import (
     MULTIHOP_PORT,
     Legacy,
@@ -67,7 +68,8 @@ class BfdProcess:
         self._alone_since = time.monotonic()
         self._stopping = False
         self._end_by: float | None = None
-        self._standby = Standby()
+        self._urgency = Urgency()
+        self._standby = Standby(self._urgency)
         self._renew_at: float | None = None
         self._successor: Successor | None = None
         self._succession_asked = False
@@ -103,6 +105,7 @@ class BfdProcess:
 
     def run(self) -> None:
         """Until told to stop, replaced, or alone for too long."""
+        self._urgency.claim()
         while not self._stopping:
             now = time.monotonic()
             next_at = min(self._engine.due, float("inf") if self._renew_at is None else self._renew_at)
@@ -111,6 +114,7 @@ class BfdProcess:
                 key.data()
             self._say(*self._engine.on_time(time.monotonic()))
             self._provide()
+            self._urgency.on_time(now)
             if self._trouble and now >= self._rebind_at:
                 self._follow_sockets()
             if self._end_by is not None and now >= self._end_by:
@@ -144,7 +148,7 @@ class BfdProcess:
         for agent in self._agents:
             agent.close()
         self._agents.clear()
-        self._standby, self._successor, self._end_by = Standby(), None, None
+        self._standby, self._successor, self._end_by = Standby(self._urgency), None, None
         self._engine.resume(self._engine.standings(), time.monotonic())
         self._say(*self._engine.on_time(time.monotonic()))
         if not hold_lock(singleton.lock_path(self._path.parent, self._path.stem)):

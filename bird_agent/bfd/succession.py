@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from bird_agent.bfd.urgency import Urgency
 from weft import singleton
 
 PROGRAM: Final = "bird_agent.bfd.process"
@@ -29,7 +30,8 @@ LOCK_PATIENCE_S: Final = 1.0
 class Standby:
     """At most one at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, urgency: Urgency) -> None:
+        self._urgency = urgency
         self._line: socket.socket | None = None
 
     def renew(self) -> bool:
@@ -44,6 +46,7 @@ class Standby:
         ours.close()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        self._urgency.claim()  # to be there at once
         if theirs.recv(1) == _DISMISSED:
             os._exit(0)
         theirs.close()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,6 +22,7 @@ from tests.bench.result import Result
 from tests.functional.bgp.fabric import wait_until
 
 RUNS = 3
+ATTEMPTS = 4
 BEFORE_S = 0.5
 REPAIRED_MS = 400
 
@@ -56,15 +58,29 @@ class Cost:
 
 
 def run(fabric: Fabric, fault: Fault) -> Cost:
+    """Once, or again where the machine stood still for so long that the routers took each other for dead: then nobody
+    can tell what the fault has cost."""
+    for _ in range(ATTEMPTS):
+        cost, steady = _run(fabric, fault)
+        if steady or fault.goal is not Goal.NOTHING_LOST:
+            return cost
+        print(f"{fault.name}: not counted, the routers lost each other", file=sys.stderr)
+    raise RuntimeError(f"{fault.name}: the routers lost each other in each of {ATTEMPTS} runs")
+
+
+def _run(fabric: Fabric, fault: Fault) -> tuple[Cost, bool]:
+    """What it cost, and whether the routers kept their sessions with each other."""
     wait_until("the fabric is whole", fabric.ready, 90)
     time.sleep(1)  # until BFD has agreed on the short interval
+    before = fabric.between_routers()
     with ExitStack() as stack:
         flows = [stack.enter_context(flow) for flow in _flows(fabric, fault)]
         time.sleep(BEFORE_S)
         mend = fault.strike(fabric)
         time.sleep(fault.watch_s)
     mend()
-    return Cost(flows[0].losses, flows[1].losses if len(flows) > 1 else None)
+    steady = fabric.between_routers() == before
+    return Cost(flows[0].losses, flows[1].losses if len(flows) > 1 else None), steady
 
 
 def _flows(fabric: Fabric, fault: Fault) -> list[Flow]:

@@ -112,6 +112,12 @@ class Fabric(ABC):
             self.hops(self.outside, prefix) == hops for prefix, hops in prefixes.items()
         )
 
+    def between_routers(self) -> list[list[str]]:
+        """The BFD sessions of the routers with each other, and since when each is as it is. No fault of a process on a
+        node has anything to do with them: if one has expired, the machine stood still."""
+        lines = self.routers["outside"].ask("show bfd sessions").splitlines()
+        return [line.split()[:4] for line in lines if line.startswith("10.")]
+
     def hops(self, netns: NetNs, prefix: str) -> int:
         """How many next hops a BGP route has in a namespace's kernel."""
         routes = [one for one in netns.ip_json("route", "show", prefix) if one.get("protocol") in ("bird", "bgp")]

@@ -89,6 +89,10 @@ def bfd_process(node: AgentNode) -> int | None:
     return singleton.holder(singleton.lock_path(node.run_dir, "bfd"))
 
 
+def is_urgent(pid: int | None) -> bool:
+    return pid is not None and bool(os.sched_getscheduler(pid) & os.SCHED_RR)
+
+
 @pytest.fixture
 def switched(node: AgentNode, store: Store, netns: Callable[[str], NetNs]) -> Switched:
     return Switched(node, store, netns)
@@ -147,6 +151,7 @@ def test_bird_hears_neither_of_a_killed_nor_of_a_replaced_nor_of_an_ended_bfd_pr
     with nothing_deleted(node.netns) as deleted:
         for number in (signal.SIGKILL, signal.SIGHUP, signal.SIGTERM, signal.SIGKILL, signal.SIGTERM):
             switched.strike(number)
+            assert is_urgent(switched.bfd_process()), "a busy machine may be late for everything else"
     assert deleted == []
     assert bird.connection() == connection
     assert bird.ask("show bfd sessions") == sessions  # since when each is up, to the millisecond
