@@ -45,12 +45,14 @@ from bird_agent.surroundings import SecretFiles, look_around
 from bird_agent.virtual import VirtualAddresses
 from bird_agent.waiting import is_set_within
 from weft import singleton
+from weft.admin.answering import Answerer
 from weft.admin.server import AdminServer
 from weft.admin.services.bgp import BgpServer
 from weft.admin.services.status import StatusServer
 from weft.config import AgentConfig
 from weft.datastore.etcd import EtcdDatastore
 from weft.datastore.syncer import Syncer, SyncEvent
+from weft.model.keys import Addressee
 from weft.netlink.socket import DumpInterruptedError, NetlinkSocket
 from weft.node.agent import begin, configuration
 
@@ -88,6 +90,9 @@ class Daemon:
         )
         self._bfd = BfdClient(config.run_dir, self._on_bfd, self._agent.paths.on_lost)
         self._inspection = BgpInspection(self._agent, self._kernel, self._tables, self._speaker_text)
+        self._service = BgpServer(self._inspection)
+        addressee, inspection = Addressee("agent", config.node_name), self._inspection
+        self._answerer = Answerer(self._store, addressee, self._service.methods(), lambda: inspection.caught_up)
         self._reporter = Reporter(self._store, config.node_name, self._agent, started_at)
         self._configurator = Configurator(
             self._paths, self._supervisor, self._client, self._status, self._on_written, self._on_taken
@@ -111,7 +116,7 @@ class Daemon:
         self._read_kernel()
         server = AdminServer(
             self._config.run_dir / "bird-agent.sock",
-            [StatusServer(self._status), BgpServer(self._inspection)],
+            [StatusServer(self._status), self._service],
             ready=lambda: self._agent.in_sync,
         )
         try:
@@ -128,6 +133,7 @@ class Daemon:
                         self._reporter.run(),
                         self._reporter.run_node_statuses(),
                         self._publisher.run(),
+                        self._answerer.run(),
                         self._attach(),
                     )
                 ]

@@ -4,7 +4,7 @@ Values from the agent's memory only; nothing is asked of the speaker or the kern
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from bird_agent.agent import Agent
 from bird_agent.bestpath import ORIGIN_NAMES, Rank, Standing, explain
@@ -29,6 +29,13 @@ class BgpInspection:
         self._kernel = kernel
         self._tables = tables
         self._speaker_text = speaker_text
+
+    @property
+    def caught_up(self) -> bool:
+        """An agent that has only just begun has yet to hear of its sessions, and of their routes."""
+        if not self._agent.in_sync or not self._agent.conversation.synced:
+            return False
+        return not any(one.established and one.learning for one in self._agent.sessions)
 
     def peers(self) -> list[PeerReport]:
         found = []
@@ -64,18 +71,20 @@ class BgpInspection:
             )
         return sorted(found, key=lambda each: (each.address.version, int(each.address)))
 
-    def paths(self, view: PathView, peer: IPAddress | None) -> list[PathReport]:
+    def paths(self, view: PathView, peer: IPAddress | None) -> Iterator[list[PathReport]]:
+        adjs = list(self._agent.rib.peers())
         match view:
             case PathView.ADVERTISED:
-                return list(self._advertised(self._known(peer)))
+                return self._advertised(self._known(peer))
             case PathView.RECEIVED:
-                config = self._known(peer)
-                return [one for one in self._all() if one.peer == config.peer]
+                address = self._known(peer).peer
+                adjs = [adj for adj in adjs if adj.peer.address == address]
+                return self._each(adjs, lambda one: one.peer == address)
             case PathView.BEST:
                 used = (Rank.BEST.value, Rank.USED.value)
-                return [one for one in self._all() if one.standing in used]
+                return self._each(adjs, lambda one: one.standing in used)
             case PathView.ALL:
-                return list(self._all())
+                return self._each(adjs, lambda one: True)
 
     def trace(self, destination: IPNetwork) -> TraceReport:
         prefix = self._most_specific(destination)
@@ -119,10 +128,9 @@ class BgpInspection:
             raise NotFoundError(f"BGP peer {peer}")
         return config
 
-    def _all(self) -> Iterator[PathReport]:
-        prefixes = {prefix for adj in self._agent.rib.peers() for prefix in adj.paths}
-        for prefix in sorted_prefixes(prefixes):
-            yield from self._paths_to(prefix)
+    def _each(self, adjs: Sequence[AdjRibIn], wanted: Callable[[PathReport], bool]) -> Iterator[list[PathReport]]:
+        for prefix in sorted_prefixes({prefix for adj in adjs for prefix in adj.paths}):
+            yield [one for one in self._paths_to(prefix) if wanted(one)]
 
     def _paths_to(self, prefix: IPNetwork) -> Iterator[PathReport]:
         candidates = self._agent.rib.candidates(prefix)
@@ -134,10 +142,10 @@ class BgpInspection:
             if prefix in adj.rejected:
                 yield _refused(prefix, adj)
 
-    def _advertised(self, config: SessionConfig) -> Iterator[PathReport]:
-        told = self._agent.announcer.told(config.peer)
-        for prefix in sorted_prefixes(told):
-            yield _told(prefix, config, told[prefix], self._why(config, prefix) or "")
+    def _advertised(self, config: SessionConfig) -> Iterator[list[PathReport]]:
+        for prefix in sorted_prefixes(self._agent.announcer.told(config.peer)):
+            told = self._agent.announcer.told(config.peer).get(prefix)
+            yield [] if told is None else [_told(prefix, config, told, self._why(config, prefix) or "")]
 
     def _announcements_of(self, prefix: IPNetwork) -> Iterator[PathReport]:
         for config in self._configs().values():

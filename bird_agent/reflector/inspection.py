@@ -64,17 +64,16 @@ class ReflectorInspection:
             behind=sum(group.behind(peer) for _, group in tables.groups(peer)),
         )
 
-    def paths(self, view: PathView, peer: IPAddress | None) -> list[PathReport]:
+    def paths(self, view: PathView, peer: IPAddress | None) -> Iterator[list[PathReport]]:
         match view:
             case PathView.ADVERTISED:
-                return list(self._advertised(self._known(peer)))
+                return self._advertised(self._known(peer))
             case PathView.RECEIVED:
-                known = self._known(peer)
-                return list(self._received(known))
+                return self._received(self._known(peer))
             case PathView.BEST:
-                return [one for one in self._all() if one.standing == Rank.BEST.value]
+                return ([one for one in paths if one.standing == Rank.BEST.value] for paths in self._all())
             case PathView.ALL:
-                return list(self._all())
+                return self._all()
 
     def trace(self, destination: IPNetwork) -> TraceReport:
         family = family_of(destination)
@@ -104,20 +103,18 @@ class ReflectorInspection:
             raise NotFoundError(f"BGP peer {peer}")
         return peer
 
-    def _all(self) -> Iterator[PathReport]:
+    def _all(self) -> Iterator[list[PathReport]]:
         for family in FAMILIES:
             refused = self._reflector.tables.rib.refused(family)
             for nlri in _sorted(self._reflector.tables.rib.prefixes(family)):
-                yield from self._paths_to(family, nlri, refused.get(nlri, []))
+                yield list(self._paths_to(family, nlri, refused.get(nlri, [])))
 
-    def _received(self, peer: IPAddress) -> Iterator[PathReport]:
+    def _received(self, peer: IPAddress) -> Iterator[list[PathReport]]:
         for family in FAMILIES:
             adj = self._reflector.tables.rib.adj(peer, family)
             for nlri in _sorted(adj.routes):
                 refused = [adj.refused[nlri]] if nlri in adj.refused else []
-                for one in self._paths_to(family, nlri, refused):
-                    if one.peer == peer:
-                        yield one
+                yield [one for one in self._paths_to(family, nlri, refused) if one.peer == peer]
 
     def _paths_to(self, family: Family, nlri: Nlri, refused: Iterable[Route]) -> Iterator[PathReport]:
         """One path is passed on, so what is as good as the best loses to it by the last tie-breaks."""
@@ -133,10 +130,10 @@ class ReflectorInspection:
             stale = nlri in rib.adj(route.path.peer.address, family).stale
             yield path_report(prefix, route.path, "refused", route.refused, stale)
 
-    def _advertised(self, peer: IPAddress) -> Iterator[PathReport]:
+    def _advertised(self, peer: IPAddress) -> Iterator[list[PathReport]]:
         told = list(self._reflector.tables.told(peer))
         for family, nlri, one in sorted(told, key=lambda each: (each[0], each[1][1:], each[1][0])):
-            yield _told(network_of(family, nlri), peer, one)
+            yield [_told(network_of(family, nlri), peer, one)]
 
     def _announcements(self, family: Family, nlri: Nlri) -> Iterator[PathReport]:
         for peer in sorted(self._reflector.peers, key=lambda each: (each.version, int(each))):

@@ -32,6 +32,7 @@ from bird_agent.reflector.status import ReflectorStatus
 from bird_agent.reflector.watching import Watching
 from bird_agent.session_config import Needs, Surroundings
 from bird_agent.surroundings import SecretFiles, look_around
+from weft.admin.answering import Answerer
 from weft.admin.server import AdminServer
 from weft.admin.services.bgp import BgpServer
 from weft.admin.services.status import StatusServer
@@ -40,6 +41,7 @@ from weft.datastore.base import Datastore
 from weft.datastore.etcd import EtcdDatastore
 from weft.datastore.syncer import Syncer, SyncEvent
 from weft.model.errors import WeftError
+from weft.model.keys import Addressee
 from weft.node.agent import begin, configuration
 
 if TYPE_CHECKING:
@@ -164,16 +166,17 @@ class _Running:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         config = self._given.config
+        service = BgpServer(self._inspection)
         server = AdminServer(
             config.run_dir / f"reflector-{config.node_name}.sock",
-            [StatusServer(self._status), BgpServer(self._inspection)],
+            [StatusServer(self._status), service],
             ready=lambda: self._wanted is not None,
         )
         self._network.start()
         try:
             async with server, asyncio.TaskGroup() as group:
                 works = [self._syncer.run(self._on_datastore), self._follow(), self._tick(), self._register()]
-                works.append(self._watching.run())
+                works += [self._watching.run(), self._answerer(service).run()]
                 if self._given.companion is not None:
                     works.append(self._given.companion.run(self._control()))
                 tasks = [group.create_task(work) for work in works]
@@ -185,6 +188,10 @@ class _Running:
         finally:
             self._network.close()
             await self._given.store.close()
+
+    def _answerer(self, service: BgpServer) -> Answerer:
+        addressee = Addressee("reflector", self._given.config.node_name)
+        return Answerer(self._given.store, addressee, service.methods(), lambda: self._wanted is not None)
 
     def _control(self) -> Control:
         return Control(self._reflector, lambda: self._network.trouble, self._changed.set, self._end)

@@ -29,6 +29,7 @@ from weft.model.errors import (
     CompactedError,
     ConflictError,
     DatastoreUnavailableError,
+    LeaseGoneError,
     NotFoundError,
 )
 
@@ -81,6 +82,8 @@ class MemoryDatastore:
         self._watchers: list[_Watcher] = []
         self._faults: list[_Fault] = []
         self._races: dict[str, bytes | None] = {}
+        self._leases: set[int] = set()
+        self._granted = 0
         self._crash_in: int | None = None
         self._down = False
 
@@ -103,6 +106,12 @@ class MemoryDatastore:
     def items(self, prefix: str = "") -> dict[str, bytes]:
         """Everything stored under a prefix, without counting as a call."""
         return {key: item.value for key, item in sorted(self._items.items()) if key.startswith(prefix)}
+
+    def expire(self, lease: int) -> None:
+        """The time of a lease is over."""
+        self._leases.discard(lease)
+        bound = [key for key, item in self._items.items() if lease and item.lease == lease]
+        self._apply([Delete(key) for key in bound])
 
     def compact(self, revision: int | None = None) -> None:
         """Forget history up to a revision (default: all); watches that need older events fail from now on."""
@@ -174,9 +183,9 @@ class MemoryDatastore:
                 raise CompactedError(revision, self._compacted)
             yield Snapshot(tuple(found[start : start + KEYS_IN_A_PIECE]), revision)
 
-    async def create(self, key: str, value: bytes) -> int:
+    async def create(self, key: str, value: bytes, lease: int = 0) -> int:
         self._called("create", key)
-        if self._attempt((Create(key, value),)) is not None:
+        if self._attempt((Create(key, value, lease),)) is not None:
             raise AlreadyExistsError(key)
         return self.revision
 
@@ -225,6 +234,16 @@ class MemoryDatastore:
         finally:
             self._watchers.remove(watcher)
 
+    async def grant(self, time_s: int) -> int:
+        self._called("grant", str(time_s))
+        self._granted += 1
+        self._leases.add(self._granted)
+        return self._granted
+
+    async def revoke(self, lease: int) -> None:
+        self._called("revoke", str(lease))
+        self.expire(lease)
+
     async def close(self) -> None:
         self.disconnect()
 
@@ -246,6 +265,8 @@ class MemoryDatastore:
         """Do the writes if all comparisons hold; otherwise the key that lost."""
         for write in group:
             self._disturb(write)
+            if isinstance(write, Create) and write.lease and write.lease not in self._leases:
+                raise LeaseGoneError(write.lease)
         for write in group:
             item = self._items.get(write.key)
             actual = item.revision if item else 0
@@ -286,7 +307,7 @@ class MemoryDatastore:
                 if self._items.pop(write.key, None) is not None:
                     yield Removed(write.key, revision)
             else:
-                item = KeyValue(write.key, write.value, revision)
+                item = KeyValue(write.key, write.value, revision, write.lease if isinstance(write, Create) else 0)
                 self._items[write.key] = item
                 yield Changed(item)
 

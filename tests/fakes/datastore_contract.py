@@ -22,7 +22,7 @@ from weft.datastore.base import (
     Update,
     Write,
 )
-from weft.model.errors import AlreadyExistsError, CompactedError, ConflictError, NotFoundError
+from weft.model.errors import AlreadyExistsError, CompactedError, ConflictError, LeaseGoneError, NotFoundError
 
 K = "/calico/test/"
 
@@ -185,6 +185,34 @@ class DatastoreContract:
         assert removal.key == K + "a"
         assert removal.revision > updated
         assert isinstance(creation, Changed)
+
+    async def test_what_is_bound_to_a_lease_goes_with_it_and_is_seen_to_go(self, store: Datastore) -> None:
+        lease, other = await store.grant(60), await store.grant(60)
+        assert lease != other
+        created = await store.create(K + "a", b"1", lease)
+        await store.commit(Plan.of(Create(K + "b", b"1", lease)))
+        await store.create(K + "c", b"1", other)
+        await store.create(K + "d", b"1")
+        found = await store.get(K + "a")
+        assert found is not None
+        assert found.lease == lease
+        following = asyncio.create_task(take(store.watch(K, created), 6))
+        await store.revoke(lease)
+        assert [item.key for item in (await store.list(K)).items] == [K + "c", K + "d"]
+        *_, first, second = await following
+        assert {type(first), type(second)} == {Removed}
+
+    async def test_nothing_can_be_bound_to_a_lease_that_has_ended_and_ending_it_again_is_harmless(
+        self, store: Datastore
+    ) -> None:
+        lease = await store.grant(60)
+        await store.revoke(lease)
+        with pytest.raises(LeaseGoneError):
+            await store.create(K + "a", b"1", lease)
+        with pytest.raises(LeaseGoneError):
+            await store.commit(Plan.of(Create(K + "b", b"1", lease)))
+        assert (await store.list(K)).items == ()
+        await store.revoke(lease)
 
 
 class TransactionalContract(DatastoreContract):

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from weft.admin import api
 from weft.admin.addresses import AddressStore
+from weft.admin.mailbox import Mailbox
+from weft.admin.questions import QuestionAPI
 from weft.admin.reflectors import ReflectorAPI, ReflectorStore
 from weft.admin.store import ResourceStore
 from weft.datastore.base import Datastore
@@ -30,6 +32,7 @@ class DatastoreAPI:
     resources: api.ResourceAPI
     ipam: api.IPAMAPI
     reflectors: ReflectorAPI
+    questions: QuestionAPI
 
 
 def datastore_api(store: Datastore) -> DatastoreAPI:
@@ -42,7 +45,8 @@ def datastore_api(store: Datastore) -> DatastoreAPI:
         await release_pool_affinities(store, ipam, cidr)
 
     resources = ResourceStore(store, remove_node=remove, release_pool=release_pool)
-    return DatastoreAPI(resources, AddressStore(store, ipam.release_addresses), ReflectorStore(store))
+    addresses = AddressStore(store, ipam.release_addresses)
+    return DatastoreAPI(resources, addresses, ReflectorStore(store), Mailbox(store))
 
 
 async def release_pool_affinities(store: Datastore, ipam: IPAMClient, pool: IPNetwork) -> None:

@@ -4,6 +4,7 @@ Only values and the port; how they travel is in services/bgp.py, how they look i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address
@@ -94,12 +95,13 @@ class ConfigReport:
 
 
 class BgpProvider(Protocol):
-    """What the BGP agent implements: answer from memory, at once, on the event loop."""
+    """What the BGP agent implements: answer from memory, on the event loop."""
 
     def peers(self) -> list[PeerReport]: ...
 
-    def paths(self, view: PathView, peer: IPAddress | None) -> list[PathReport]:
-        """Raises NotFoundError where `peer` is no peer."""
+    def paths(self, view: PathView, peer: IPAddress | None) -> Iterator[list[PathReport]]:
+        """Prefix by prefix, those without any included: each as it is when its turn comes, because a large table takes
+        long and the loop has other work. Raises NotFoundError, at once, where `peer` is no peer."""
         ...
 
     def trace(self, destination: IPNetwork) -> TraceReport: ...

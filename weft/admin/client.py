@@ -5,7 +5,7 @@ AgentUnavailableError, which says which."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Self, TypeVar
@@ -14,11 +14,11 @@ import grpc
 
 from weft.admin import api
 from weft.admin.api import AgentUnavailableError
-from weft.admin.bgp import ConfigReport, PathReport, PathView, PeerReport, TraceReport
 from weft.admin.errors import from_rpc_error
 from weft.admin.policy import Counters, Flows
+from weft.admin.questions import LIFETIME_S, QuestionAPI
 from weft.admin.reflectors import ReflectorAPI
-from weft.admin.services.bgp import VIEWS, to_value, trace_value
+from weft.admin.services.bgp import BgpClient
 from weft.admin.services.ipam import STATES
 from weft.admin.services.policy import counters_value, flows_value, key_message
 from weft.admin.services.reflectors import encode, report_value, settings_value
@@ -26,13 +26,13 @@ from weft.admin.services.resources import CHANGE_TYPES
 from weft.admin.services.status import from_message
 from weft.admin.status import NodeStatus
 from weft.admin.v1 import (
-    bgp_pb2,
-    bgp_pb2_grpc,
     health_pb2,
     ipam_pb2,
     ipam_pb2_grpc,
     policy_pb2,
     policy_pb2_grpc,
+    questions_pb2,
+    questions_pb2_grpc,
     reflectors_pb2,
     reflectors_pb2_grpc,
     resources_pb2,
@@ -42,7 +42,7 @@ from weft.admin.v1 import (
 )
 from weft.model.address import IPAddress
 from weft.model.errors import WeftError
-from weft.model.keys import ResourceKey
+from weft.model.keys import Addressee, ResourceKey
 from weft.model.reflectors import ReflectorSettings
 from weft.reflectors.report import ReflectorReport
 
@@ -61,8 +61,9 @@ class AdminClient:
         self.resources: api.ResourceAPI = RemoteResources(self, resources_pb2_grpc.ResourceServiceStub(self._channel))
         self.ipam: api.IPAMAPI = RemoteIPAM(self, ipam_pb2_grpc.IPAMServiceStub(self._channel))
         self.reflectors: ReflectorAPI = RemoteReflectors(self, reflectors_pb2_grpc.ReflectorServiceStub(self._channel))
+        self.questions: QuestionAPI = RemoteQuestions(self, questions_pb2_grpc.QuestionServiceStub(self._channel))
+        self.bgp = BgpClient(self.exchange)
         self._policy = policy_pb2_grpc.PolicyServiceStub(self._channel)
-        self._bgp = bgp_pb2_grpc.BgpServiceStub(self._channel)
         self._status = status_pb2_grpc.StatusServiceStub(self._channel)
 
     async def node_status(self) -> NodeStatus:
@@ -79,25 +80,10 @@ class AdminClient:
         request = policy_pb2.GetFlowsRequest(after=after)
         return flows_value(await self.call(self._policy.GetFlows(request, timeout=self.timeout_s)))
 
-    async def bgp_peers(self) -> list[PeerReport]:
-        """Only the BGP agent answers this and the following."""
-        request = bgp_pb2.ListBgpPeersRequest()
-        found = await self.call(self._bgp.ListBgpPeers(request, timeout=self.timeout_s))
-        return [to_value(PeerReport, one) for one in found.peers]
-
-    async def bgp_paths(self, view: PathView, peer: str = "") -> list[PathReport]:
-        """`peer` for what is received from or advertised to one."""
-        request = bgp_pb2.ListBgpPathsRequest(view=VIEWS[view], peer=peer)
-        found = await self.call(self._bgp.ListBgpPaths(request, timeout=self.timeout_s))
-        return [to_value(PathReport, one) for one in found.paths]
-
-    async def bgp_trace(self, destination: str) -> TraceReport:
-        request = bgp_pb2.TraceBgpRequest(destination=destination)
-        return trace_value(await self.call(self._bgp.TraceBgp(request, timeout=self.timeout_s)))
-
-    async def bgp_config(self) -> ConfigReport:
-        request = bgp_pb2.GetBgpConfigRequest()
-        return to_value(ConfigReport, await self.call(self._bgp.GetBgpConfig(request, timeout=self.timeout_s)))
+    async def exchange(self, method: str, request: bytes) -> bytes:
+        """Call a method by its full name, with its message."""
+        call: Callable[..., Awaitable[bytes]] = self._channel.unary_unary(f"/{method}")
+        return await self.call(call(request, timeout=self.timeout_s))
 
     async def offers(self, service: str) -> bool:
         """Whether the agent serves it (full name), ready or not. Raises AgentUnavailableError."""
@@ -278,6 +264,21 @@ class RemoteReflectors:
         request = reflectors_pb2.ReflectorChanges(json=encode(changes))
         call = self._stub.ConfigureReflectors(request, timeout=self._client.timeout_s)
         return settings_value(await self._client.call(call))
+
+
+class RemoteQuestions:
+    def __init__(self, client: AdminClient, stub: questions_pb2_grpc.QuestionServiceAsyncStub) -> None:
+        self._client = client
+        self._stub = stub
+
+    async def ask(self, addressee: Addressee, method: str, request: bytes, asker: str = "") -> bytes:
+        message = questions_pb2.AskRequest(
+            role=addressee.role, node=addressee.node, method=method, request=request, asker=asker
+        )
+        # Longer than the other side takes, so that it is the one to say what is missing.
+        timeout_s = self._client.timeout_s + LIFETIME_S
+        found: bytes = (await self._client.call(self._stub.Ask(message, timeout=timeout_s))).answer
+        return found
 
 
 def _block(message: ipam_pb2.BlockUsage) -> api.BlockUsage:

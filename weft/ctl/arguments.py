@@ -181,7 +181,7 @@ def _add_drain(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def _add_bgp(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    bgp = commands.add_parser("bgp", help="this node's BGP: sessions, paths, and why they are used or not")
+    bgp = commands.add_parser("bgp", help="a node's BGP: sessions, paths, and why they are used or not")
     actions = bgp.add_subparsers(dest="action", required=True, metavar="ACTION")
     peers = actions.add_parser("peers", help="sessions, with counts")
     routes = actions.add_parser("routes", help="every path of every peer, and why it is used or not")
@@ -195,8 +195,9 @@ def _add_bgp(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     config = actions.add_parser("config", help="what the BGP speaker was given, without passwords")
     for command in (peers, routes, best, received, advertised, trace, config):
         command.add_argument("-o", "--output", default="ps", choices=("ps", "wide", "json", "yaml"))
-        command.add_argument("--socket", type=Path, metavar="PATH", help="ask the agent on this socket")
-        text = "ask the reflector of this machine (of this name, where there are several)"
+        command.add_argument("--node", metavar="NAME", help="of this node, from any machine (default: this machine's)")
+        _add_connection(command)
+        text = "ask the reflector (of this name; default: the one of this machine, or of the node)"
         command.add_argument("--reflector", nargs="?", const="", metavar="NAME", help=text)
     _add_reflectors(actions)
 

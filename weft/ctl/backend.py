@@ -13,6 +13,7 @@ from weft.ctl.errors import CommandError
 if TYPE_CHECKING:
     from weft.admin.api import IPAMAPI, ResourceAPI
     from weft.admin.client import AdminClient
+    from weft.admin.questions import QuestionAPI
     from weft.admin.reflectors import ReflectorAPI
     from weft.ctl.config import Target
 
@@ -31,6 +32,9 @@ class Backend(Protocol):
 
     @property
     def reflectors(self) -> ReflectorAPI: ...
+
+    @property
+    def questions(self) -> QuestionAPI: ...
 
 
 @asynccontextmanager

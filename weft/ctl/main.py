@@ -54,7 +54,7 @@ def _command(arguments: Namespace) -> Coroutine[Any, Any, int]:
     if arguments.command == "bgp" and arguments.action != "reflectors":
         from weft.ctl import bgp
 
-        return bgp.run(arguments, run_dir(os.environ))
+        return bgp.run(arguments, os.environ)
     if arguments.command == "policy":
         from weft.ctl import policy
 

@@ -17,11 +17,12 @@ MAX_GROUP = 100
 
 @dataclass(frozen=True, slots=True)
 class KeyValue:
-    """One stored key; `revision` is that of its last write."""
+    """One stored key; `revision` is that of its last write, `lease` what it goes away with (0: it stays)."""
 
     key: str
     value: bytes
     revision: int
+    lease: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +35,11 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """Write a key that must not exist."""
+    """Write a key that must not exist. `lease`: it goes away with this one (0: it stays)."""
 
     key: str
     value: bytes
+    lease: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +155,8 @@ class Datastore(Protocol):
         `CompactedError` when that revision is gone before the last piece."""
         ...
 
-    async def create(self, key: str, value: bytes) -> int:
-        """Write a new key and return its revision; `AlreadyExistsError` if it is there."""
+    async def create(self, key: str, value: bytes, lease: int = 0) -> int:
+        """Write a new key and return its revision; `AlreadyExistsError` if it is there, `LeaseGoneError`."""
         ...
 
     async def update(self, key: str, value: bytes, revision: int) -> int:
@@ -167,6 +169,7 @@ class Datastore(Protocol):
 
     async def commit(self, plan: Plan) -> CommitResult:
         """Commit group after group. `ConflictError` names the key that lost; earlier groups stay committed.
+        `LeaseGoneError` where a lease of the group has ended.
 
         In a transactional store nothing of the losing group is written, in another the writes before the loser are.
         """
@@ -179,6 +182,16 @@ class Datastore(Protocol):
         (take a fresh snapshot; if its `compacted` is below `requested - 1` the store is older than what was read from
         it, and known revisions mean nothing) or `DatastoreUnavailableError` (watch again from behind the last event).
         """
+        ...
+
+    async def grant(self, time_s: int) -> int:
+        """A new lease: what is bound to it is deleted when it is revoked, or this much later at the latest.
+
+        A store may take more time than asked for."""
+        ...
+
+    async def revoke(self, lease: int) -> None:
+        """End a lease with all that is bound to it; harmless for one that has ended."""
         ...
 
     async def close(self) -> None:

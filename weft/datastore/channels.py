@@ -74,6 +74,7 @@ class Connection:
         else:
             self.channel = grpc.aio.secure_channel(target.name, credentials, options=CHANNEL_OPTIONS)
         self.kv = rpc.KVStub(self.channel)
+        self.lease = rpc.LeaseStub(self.channel)
         self.watch = rpc.WatchStub(self.channel)
         self.auth = rpc.AuthStub(self.channel)
 

@@ -36,6 +36,7 @@ from weft.model.errors import (
     CompactedError,
     ConflictError,
     DatastoreUnavailableError,
+    LeaseGoneError,
     NotFoundError,
 )
 
@@ -49,6 +50,7 @@ _TRY_ELSEWHERE = {
 }
 # How etcd says that a token has expired, was lost in a restart, or predates a change of users and roles.
 _STALE_TOKEN = ("invalid auth token", "revision of auth store is old", "auth revision in header is old")
+_NO_LEASE = "requested lease not found"
 _COMPACTED = "required revision has been compacted"
 _READ_ATTEMPTS = 3
 KEYS_IN_A_PIECE = 5000
@@ -96,8 +98,8 @@ class EtcdDatastore:
                 start = answer.kvs[-1].key + b"\0"
             yield Snapshot(tuple(_key_value(kv) for kv in answer.kvs), revision)
 
-    async def create(self, key: str, value: bytes) -> int:
-        revision, lost = await self._transact((Create(key, value),))
+    async def create(self, key: str, value: bytes, lease: int = 0) -> int:
+        revision, lost = await self._transact((Create(key, value, lease),))
         if lost is not None:
             raise AlreadyExistsError(key)
         return revision
@@ -160,6 +162,18 @@ class EtcdDatastore:
             finally:
                 call.cancel()
 
+    async def grant(self, time_s: int) -> int:
+        answer = await self._write("LeaseGrant", rpc.LeaseGrantRequest(TTL=time_s))
+        lease: int = answer.ID
+        return lease
+
+    async def revoke(self, lease: int) -> None:
+        try:
+            await self._write("LeaseRevoke", rpc.LeaseRevokeRequest(ID=lease))
+        except DatastoreUnavailableError as error:
+            if _NO_LEASE not in str(error):
+                raise
+
     async def close(self) -> None:
         await self._pool.close()
 
@@ -180,7 +194,12 @@ class EtcdDatastore:
             success=[_write_op(write) for write in group],
             failure=[_read_op(key, keys_only=True) for key, _ in expected],
         )
-        answer = await self._write("Txn", request)
+        try:
+            answer = await self._write("Txn", request)
+        except DatastoreUnavailableError as error:
+            if _NO_LEASE in str(error):
+                raise LeaseGoneError(next((lease for write in group if (lease := _lease(write))), 0)) from error
+            raise
         if answer.succeeded:
             return answer.header.revision, None
         for (key, revision), response in zip(expected, answer.responses, strict=True):
@@ -197,13 +216,15 @@ class EtcdDatastore:
         return await self._call(method, request, attempts=1)
 
     async def _call(self, method: str, request: Any, attempts: int) -> Any:
-        """One call on the key-value service, with a fresh login when etcd no longer knows the token."""
+        """One call on the key-value or the lease service, with a fresh login when etcd no longer knows the token."""
         logins = 1
         while True:
             connection = await self._pool.acquire()
             metadata = await self._pool.metadata(connection)
             try:
-                return await getattr(connection.kv, method)(request, timeout=self._config.timeout_s, metadata=metadata)
+                return await getattr(_service(connection, method), method)(
+                    request, timeout=self._config.timeout_s, metadata=metadata
+                )
             except grpc.aio.AioRpcError as error:
                 attempts -= 1
                 if logins and _token_is_stale(error) and self._pool.forget_token(metadata):
@@ -233,6 +254,11 @@ _EQUAL = rpc.Compare.EQUAL
 _DELETE_EVENT = rpc.Event.DELETE
 
 
+def _service(connection: Connection, method: str) -> Any:
+    """The stub that has the method."""
+    return connection.lease if method.startswith("Lease") else connection.kv
+
+
 def prefix_end(prefix: bytes) -> bytes:
     """The first key behind all that start with `prefix` (etcd's range_end); zero byte: no end."""
     stem = prefix.rstrip(b"\xff")
@@ -247,7 +273,12 @@ def _expected(write: Write) -> int | None:
 def _write_op(write: Write) -> Any:
     if isinstance(write, Delete):
         return rpc.RequestOp(request_delete_range=rpc.DeleteRangeRequest(key=write.key.encode()))
-    return rpc.RequestOp(request_put=rpc.PutRequest(key=write.key.encode(), value=write.value))
+    put = rpc.PutRequest(key=write.key.encode(), value=write.value, lease=_lease(write))
+    return rpc.RequestOp(request_put=put)
+
+
+def _lease(write: Write) -> int:
+    return write.lease if isinstance(write, Create) else 0
 
 
 def _read_op(key: str, keys_only: bool) -> Any:
@@ -255,7 +286,7 @@ def _read_op(key: str, keys_only: bool) -> Any:
 
 
 def _key_value(kv: Any) -> KeyValue:
-    return KeyValue(_key(kv), kv.value, kv.mod_revision)
+    return KeyValue(_key(kv), kv.value, kv.mod_revision, kv.lease)
 
 
 def _key(kv: Any) -> str:

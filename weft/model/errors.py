@@ -87,6 +87,14 @@ class CompactedError(WeftError):
         super().__init__(f"revision {requested} was compacted (oldest is {compacted})")
 
 
+class LeaseGoneError(WeftError):
+    """The lease has ended, and what was bound to it is gone: whoever made it no longer wants it."""
+
+    def __init__(self, lease: int) -> None:
+        self.lease = lease
+        super().__init__(f"lease {lease:x} has ended")
+
+
 class NoFreeAddressError(WeftError):
     """No pool that may be used has a free address: only an administrator can help."""
 

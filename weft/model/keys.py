@@ -26,6 +26,10 @@ REFLECTORS: Final = "/calico/weft/v1/reflectors/"
 """Ours; Calico's tools read nothing below it."""
 
 OwnerKind = Literal["host", "virtual"]
+QUESTIONS: Final = "/calico/weft/v1/questions/"
+ANSWERS: Final = "/calico/weft/v1/answers/"
+
+Role = Literal["agent", "reflector"]
 ReflectorSection = Literal["settings", "state", "serving", "attached", "beats"]
 
 
@@ -125,7 +129,33 @@ _OF_A_NODE: Final = {
 }
 _OF_ALL: Final = {"settings": "reflectors/settings", "state": "reflectors/state"}
 
-Key = ResourceKey | BlockKey | AffinityKey | HandleKey | IPAMConfigKey | ReflectorKey
+
+class Addressee(msgspec.Struct, frozen=True, gc=False):
+    """Whom a question is for: the BGP agent of a node, or the reflector of this name."""
+
+    role: Role
+    node: str
+
+    def __post_init__(self) -> None:
+        if self.role not in _ROLES:
+            raise FieldError("role", self.role, " or ".join(_ROLES))
+        _segment("node", self.node)
+
+
+_ROLES: Final = ("agent", "reflector")
+
+
+class QuestionKey(msgspec.Struct, frozen=True, gc=False):
+    """A question that waits for its answer."""
+
+    addressee: Addressee
+    id: str
+
+    def __post_init__(self) -> None:
+        _segment("id", self.id)
+
+
+Key = ResourceKey | BlockKey | AffinityKey | HandleKey | IPAMConfigKey | ReflectorKey | QuestionKey
 
 
 def of(resource: Resource) -> ResourceKey | IPAMConfigKey:
@@ -151,6 +181,8 @@ def path(key: Key) -> str:
             return IPAM_CONFIG
         case ReflectorKey(section, node):
             return WEFT + (_OF_A_NODE[section] + node if node else _OF_ALL[section])
+        case QuestionKey(addressee, question):
+            return questions_prefix(addressee) + question
 
 
 def prefix(kind: str, namespace: str = "") -> str:
@@ -173,6 +205,16 @@ def affinity_prefix(owner: Owner, version: int | None = None) -> str:
 def affinities_prefix(kind: OwnerKind) -> str:
     """What the keys of all affinities of a kind of owner begin with."""
     return f"{IPAM}{kind}/"
+
+
+def questions_prefix(addressee: Addressee) -> str:
+    """What the keys of all questions for somebody begin with."""
+    return f"{QUESTIONS}{addressee.role}/{addressee.node}/"
+
+
+def answers_prefix(question: QuestionKey) -> str:
+    """What the keys of all that is said in answer to a question begin with."""
+    return f"{ANSWERS}{question.addressee.role}/{question.addressee.node}/{question.id}/"
 
 
 def parse(text: str) -> Key | None:
@@ -212,7 +254,7 @@ def _parse_ipam(parts: list[str]) -> Key | None:
     return None
 
 
-def _parse_ours(parts: list[str]) -> ReflectorKey | None:
+def _parse_ours(parts: list[str]) -> ReflectorKey | QuestionKey | None:
     match parts:
         case ["reflectors", "settings"]:
             return ReflectorKey("settings")
@@ -224,6 +266,8 @@ def _parse_ours(parts: list[str]) -> ReflectorKey | None:
             return ReflectorKey("attached", node)
         case ["reflector-beats", node]:
             return ReflectorKey("beats", node)
+        case ["questions", ("agent" | "reflector") as role, node, question]:
+            return QuestionKey(Addressee(role, node), question)
     return None
 
 

@@ -12,10 +12,19 @@ from typing import Any, Final
 
 import msgspec
 
-from weft.model import ipam, keys, reflectors
+from weft.model import ipam, keys, questions, reflectors
 from weft.model.base import API_VERSION, Metadata, Resource, Value
 from weft.model.errors import FieldError, ValidationError
-from weft.model.keys import AffinityKey, BlockKey, HandleKey, IPAMConfigKey, Key, ReflectorKey, ResourceKey
+from weft.model.keys import (
+    AffinityKey,
+    BlockKey,
+    HandleKey,
+    IPAMConfigKey,
+    Key,
+    QuestionKey,
+    ReflectorKey,
+    ResourceKey,
+)
 from weft.model.policy import DEFAULT_TIER
 from weft.model.pool import IPAMConfiguration
 from weft.model.resources import CLASSES
@@ -28,6 +37,7 @@ StoredValue = (
     | ipam.HandleValue
     | ipam.IPAMConfigValue
     | reflectors.ReflectorValue
+    | questions.Question
 )
 
 _ENCODER: Final = msgspec.json.Encoder(enc_hook=enc_hook)
@@ -51,6 +61,8 @@ def class_of(key: Key) -> type[StoredValue]:
             return ipam.IPAMConfigValue
         case ReflectorKey(section):
             return reflectors.CLASSES[section]
+        case QuestionKey():
+            return questions.Question
 
 
 @lru_cache(maxsize=64)

@@ -1,6 +1,7 @@
 """Peers, paths and traces travel as they are."""
 
 import asyncio
+from collections.abc import Iterator
 from ipaddress import IPv4Address, ip_address, ip_network
 
 import pytest
@@ -64,9 +65,9 @@ class Known:
     def peers(self) -> list[PeerReport]:
         return []
 
-    def paths(self, view: PathView, peer: IPAddress | None) -> list[PathReport]:
+    def paths(self, view: PathView, peer: IPAddress | None) -> Iterator[list[PathReport]]:
         self.asked.append((view, peer))
-        return self._paths
+        return ([path] for path in self._paths)
 
     def trace(self, destination: IPNetwork) -> TraceReport:
         self.asked.append(destination)
@@ -106,3 +107,27 @@ def test_what_is_no_address_is_refused_with_what_would_be_right(request_: object
     with pytest.raises(ValidationError) as refused:
         asyncio.run(call(request_, None))
     assert refused.value.field == field
+
+
+async def test_a_large_table_leaves_time_for_other_work_and_a_view_that_nobody_knows_is_refused() -> None:
+    path = PathReport(
+        prefix=ip_network("10.65.0.0/26"), peer=ip_address("10.0.0.1"), next_hop=None, standing="", reason=""
+    )
+    server = BgpServer(Known([path] * 10_000, TraceReport(None)))
+    turns = 0
+
+    async def other_work() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(other_work())
+    found = await server.methods()[f"{server.name}/ListBgpPaths"](b"")
+    other.cancel()
+    assert len(pb.BgpPaths.FromString(found).paths) == 10_000
+    assert turns >= 100
+    unknown = pb.ListBgpPathsRequest()
+    unknown.view = 77  # type: ignore[assignment]  # as from a newer weftctl
+    with pytest.raises(ValidationError):
+        await server.ListBgpPaths(unknown, None)

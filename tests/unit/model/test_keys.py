@@ -14,12 +14,14 @@ from weft.model.errors import FieldError
 from weft.model.keys import (
     REFLECTORS,
     WEFT,
+    Addressee,
     AffinityKey,
     BlockKey,
     HandleKey,
     IPAMConfigKey,
     Key,
     Owner,
+    QuestionKey,
     ReflectorKey,
     ResourceKey,
     affinities_prefix,
@@ -30,6 +32,7 @@ from weft.model.keys import (
     parse_owner,
     path,
     prefix,
+    questions_prefix,
 )
 from weft.model.node import Node
 from weft.model.pool import IPAMConfiguration
@@ -64,6 +67,10 @@ PATHS: dict[str, tuple[Key, str]] = {
     "their state": (ReflectorKey("state"), "/calico/weft/v1/reflectors/state"),
     "a reflector": (ReflectorKey("serving", "n1"), "/calico/weft/v1/reflectors/serving/n1"),
     "a client": (ReflectorKey("attached", "n1"), "/calico/weft/v1/reflectors/attached/n1"),
+    "a question": (
+        QuestionKey(Addressee("agent", "n1"), "0a1b"),
+        "/calico/weft/v1/questions/agent/n1/0a1b",
+    ),
     "a sign of life": (ReflectorKey("beats", "n1"), "/calico/weft/v1/reflector-beats/n1"),
 }
 
@@ -92,6 +99,9 @@ def test_a_key_has_calicos_path(key: Key, text: str) -> None:
         "/calico/ipam/v2/handle/",
         "/calico/ipam/v2/handle/a/b",
         "/calico/felix/v2/no-region/host/n/status",
+        "/calico/weft/v1/questions/felix/n1/0a1b",
+        "/calico/weft/v1/questions/agent/n1/",
+        "/calico/weft/v1/answers/agent/n1/0a1b/1/ending",
         "/weft/anything",
         "",
     ],
@@ -126,6 +136,7 @@ any_key = st.one_of(
     st.builds(HandleKey, segments),
     st.just(IPAMConfigKey()),
     st.sampled_from([ReflectorKey("settings"), ReflectorKey("state")]),
+    st.builds(QuestionKey, st.builds(Addressee, st.sampled_from(["agent", "reflector"]), segments), segments),
     st.builds(ReflectorKey, st.sampled_from(["serving", "attached", "beats"]), segments),
 )
 
@@ -148,6 +159,9 @@ def test_every_key_lies_under_the_prefix_that_lists_its_kind(key: Key) -> None:
             assert path(key).startswith(affinity_prefix(owner, cidr.version))
             assert path(key).startswith(affinity_prefix(owner))
             assert path(key).startswith(affinities_prefix(owner.kind))
+        case QuestionKey(addressee):
+            assert path(key).startswith(questions_prefix(addressee))
+            assert not path(key).startswith(REFLECTORS)
         case ReflectorKey("beats"):
             assert path(key).startswith(WEFT)
             assert not path(key).startswith(REFLECTORS)

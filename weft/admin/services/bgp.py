@@ -5,8 +5,10 @@ converts them all: addresses and prefixes travel as text, and what there is none
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import fields
+from functools import lru_cache
 from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Any, Final, TypeVar
 
@@ -27,14 +29,18 @@ VIEWS: Final = {
     values.PathView.ADVERTISED: pb.ListBgpPathsRequest.ADVERTISED,
 }
 _VIEWS: Final = {code: view for view, code in VIEWS.items()}
+GIVE_WAY_AFTER: Final = 100
+"""Prefixes, of which a thousand take some 50 ms: a reflector has its keepalives to send."""
 OF_ONE_PEER: Final = frozenset({values.PathView.RECEIVED, values.PathView.ADVERTISED})
 
+# Few addresses occur in a large table, each of them often.
+_parse_ip: Final = lru_cache(maxsize=4096)(ip_address)
 _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
-    "address": ip_address,
-    "addresses": ip_address,
-    "local_address": ip_address,
-    "peer": ip_address,
-    "next_hop": ip_address,
+    "address": _parse_ip,
+    "addresses": _parse_ip,
+    "local_address": _parse_ip,
+    "peer": _parse_ip,
+    "next_hop": _parse_ip,
     "router_id": IPv4Address,
     "cluster_id": IPv4Address,
     "originator_id": IPv4Address,
@@ -52,6 +58,15 @@ class BgpServer(pb_grpc.BgpServiceServicer):
     def __init__(self, provider: values.BgpProvider) -> None:
         self._provider = provider
 
+    def methods(self) -> Mapping[str, Callable[[bytes], Awaitable[bytes]]]:
+        """What may be asked from another node, by full name, on serialized messages; every one only reads."""
+        return {
+            f"{self.name}/ListBgpPeers": _serialized(pb.ListBgpPeersRequest, self.ListBgpPeers),
+            f"{self.name}/ListBgpPaths": _serialized(pb.ListBgpPathsRequest, self.ListBgpPaths),
+            f"{self.name}/TraceBgp": _serialized(pb.TraceBgpRequest, self.TraceBgp),
+            f"{self.name}/GetBgpConfig": _serialized(pb.GetBgpConfigRequest, self.GetBgpConfig),
+        }
+
     def register(self, server: grpc.aio.Server) -> None:
         pb_grpc.add_BgpServiceServicer_to_server(self, server)
 
@@ -59,9 +74,16 @@ class BgpServer(pb_grpc.BgpServiceServicer):
         return pb.BgpPeers(peers=[to_message(pb.BgpPeer, one) for one in self._provider.peers()])
 
     async def ListBgpPaths(self, request: pb.ListBgpPathsRequest, context: object) -> pb.BgpPaths:
-        view = _VIEWS[request.view]
+        view = _VIEWS.get(request.view)
+        if view is None:
+            raise ValidationError("", 0, "view", request.view, f"one of {', '.join(map(str, _VIEWS))}")
         peer = _address("peer", request.peer) if view in OF_ONE_PEER else None
-        return pb.BgpPaths(paths=[to_message(pb.BgpPath, one) for one in self._provider.paths(view, peer)])
+        found: list[pb.BgpPath] = []
+        for number, paths in enumerate(self._provider.paths(view, peer), start=1):
+            found += [to_message(pb.BgpPath, one) for one in paths]
+            if number % GIVE_WAY_AFTER == 0:
+                await asyncio.sleep(0)
+        return pb.BgpPaths(paths=found)
 
     async def TraceBgp(self, request: pb.TraceBgpRequest, context: object) -> pb.BgpTrace:
         found = self._provider.trace(_network("destination", request.destination))
@@ -76,10 +98,48 @@ class BgpServer(pb_grpc.BgpServiceServicer):
         return to_message(pb.BgpConfig, self._provider.config())
 
 
+def _serialized(request: Any, method: Callable[[Any, object], Awaitable[Any]]) -> Callable[[bytes], Awaitable[bytes]]:
+    async def call(raw: bytes) -> bytes:
+        answer: bytes = (await method(request.FromString(raw), None)).SerializeToString()
+        return answer
+
+    return call
+
+
+class BgpClient:
+    """Asks a BgpServer. `exchange` takes a method's full name and its message, and brings the answer's message.
+
+    Raises what the other side refuses, and what `exchange` raises."""
+
+    def __init__(self, exchange: Callable[[str, bytes], Awaitable[bytes]]) -> None:
+        self._exchange = exchange
+
+    async def peers(self) -> list[values.PeerReport]:
+        found = pb.BgpPeers.FromString(await self._ask("ListBgpPeers", pb.ListBgpPeersRequest()))
+        return [to_value(values.PeerReport, one) for one in found.peers]
+
+    async def paths(self, view: values.PathView, peer: str = "") -> list[values.PathReport]:
+        """`peer` for what is received from or advertised to one."""
+        request = pb.ListBgpPathsRequest(view=VIEWS[view], peer=peer)
+        found = pb.BgpPaths.FromString(await self._ask("ListBgpPaths", request))
+        return [to_value(values.PathReport, one) for one in found.paths]
+
+    async def trace(self, destination: str) -> values.TraceReport:
+        request = pb.TraceBgpRequest(destination=destination)
+        return trace_value(pb.BgpTrace.FromString(await self._ask("TraceBgp", request)))
+
+    async def config(self) -> values.ConfigReport:
+        found = pb.BgpConfig.FromString(await self._ask("GetBgpConfig", pb.GetBgpConfigRequest()))
+        return to_value(values.ConfigReport, found)
+
+    async def _ask(self, method: str, request: Any) -> bytes:
+        return await self._exchange(f"{BgpServer.name}/{method}", request.SerializeToString())
+
+
 def to_message(cls: Callable[..., T], value: Any) -> T:
     """A value of this module's kinds as its message."""
     present = {field.name: getattr(value, field.name) for field in fields(value)}
-    return cls(**{name: _plain(one) for name, one in present.items() if one is not None})
+    return cls(**{name: _plain(one) for name, one in present.items() if one is not None and one != ""})
 
 
 def to_value(cls: Callable[..., T], message: Any) -> T:

@@ -8,7 +8,7 @@ import pytest
 
 from bird_agent.reflector.inspection import ReflectorInspection
 from tests.unit.bird_agent.reflector.world import CLUSTER, World, attributes, plan, session
-from weft.admin.bgp import PathView
+from weft.admin.bgp import PathReport, PathView
 from weft.model.errors import NotFoundError
 
 A, B, C = "10.0.0.11", "10.0.0.12", "10.0.0.13"
@@ -30,6 +30,11 @@ def inspection(world: World) -> ReflectorInspection:
     return ReflectorInspection(world.reflector, lambda at: at, lambda peer: "")
 
 
+def paths(inspection: ReflectorInspection, view: PathView, peer: str | None = None) -> list[PathReport]:
+    found = inspection.paths(view, None if peer is None else ip_address(peer))
+    return [one for of_a_prefix in found for one in of_a_prefix]
+
+
 def test_peers_with_their_roles_and_counts(inspection: ReflectorInspection) -> None:
     assert [
         (str(one.address), one.state, one.role, one.received, one.accepted, one.announced, one.behind)
@@ -42,19 +47,17 @@ def test_peers_with_their_roles_and_counts(inspection: ReflectorInspection) -> N
 
 
 def test_every_path_says_how_it_fared(inspection: ReflectorInspection) -> None:
-    assert [
-        (str(one.prefix), str(one.peer), one.standing, one.reason) for one in inspection.paths(PathView.ALL, None)
-    ] == [
+    assert [(str(one.prefix), str(one.peer), one.standing, one.reason) for one in paths(inspection, PathView.ALL)] == [
         (P, A, "best", "better local preference"),
         (P, B, "not used", f"local preference 100 against 200 from {A}"),
         (Q, B, "refused", f"cluster list contains our own cluster {CLUSTER}"),
     ]
-    assert [str(one.peer) for one in inspection.paths(PathView.BEST, None)] == [A]
-    assert len(inspection.paths(PathView.RECEIVED, ip_address(B))) == 2
+    assert [str(one.peer) for one in paths(inspection, PathView.BEST)] == [A]
+    assert len(paths(inspection, PathView.RECEIVED, B)) == 2
 
 
 def test_what_a_peer_is_told_and_why_another_is_not(inspection: ReflectorInspection) -> None:
-    (told,) = inspection.paths(PathView.ADVERTISED, ip_address(B))
+    (told,) = paths(inspection, PathView.ADVERTISED, B)
     assert (str(told.prefix), str(told.originator_id), told.local_preference) == (P, A, 200)
     trace = inspection.trace(IPv4Network("10.65.0.7/32"))
     assert str(trace.prefix) == P
