@@ -21,10 +21,10 @@ from weft.model.address import IPAddress
 from weft.model.reflectors import AttachmentRecord, ReflectorState
 from weft.reflectors.changes import Writer, change_mode, replace, welcome_back
 from weft.reflectors.plan import Fabric, Plan, place_in_line, plan
+from weft.reflectors.progress import MESH_PATIENCE_S
 
 ALONE_AFTER_S: Final = 10.0
 STRANGER_AFTER_S: Final = 30.0
-WAITED_AFTER_S: Final = 120.0
 STILL_ATTACHED_S: Final = 10.0
 AGAIN_S: Final = 1.0
 _LINE_STEP_S: Final = 0.02
@@ -137,7 +137,7 @@ class Automatic:
             fresh=self._fresh,
             strangers=self._strangers(shared, now),
             alone=self._is_alone(shared, mesh, reflectors, now),
-            waited=self._waiting.for_s(shared.plan.mode == "mesh" and bool(there), now) >= WAITED_AFTER_S,
+            waited=self._waiting.for_s(shared.plan.mode == "mesh" and bool(there), now) >= MESH_PATIENCE_S,
         )
         decision = decide(self._node, shared, seen)
         self._decision = decision

@@ -17,7 +17,7 @@ from typing import Final
 
 from bird_agent.automatic import loopback
 from bird_agent.automatic.runner import LOCK
-from bird_agent.automatic.serving import LINGER_PART, Tenure, meshed
+from bird_agent.automatic.serving import Tenure, meshed
 from bird_agent.automatic.source import ChosenNode
 from bird_agent.automatic.stored import put
 from bird_agent.reflector.process import Control, ReflectorProcess
@@ -37,6 +37,7 @@ from weft.model.keys import ReflectorKey
 from weft.model.reflectors import ReflectorBeat, ReflectorRecord
 from weft.netlink.socket import DumpInterruptedError
 from weft.node.agent import begin, configuration
+from weft.reflectors.progress import LINGER_PART
 
 log = logging.getLogger("weft-reflector")
 

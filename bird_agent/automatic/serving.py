@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
-from typing import Final
 
 from bird_agent.automatic.decision import Shared
 from bird_agent.bfd.wire import Watch
@@ -24,9 +23,6 @@ from bird_agent.session_config import (
     SessionKind,
 )
 from weft.model.address import IPAddress
-
-LINGER_PART: Final = 0.5
-"""Of the time after which a silent reflector counts as dead: so long one that is no longer chosen waits for clients."""
 
 
 @dataclass(slots=True)

@@ -13,15 +13,17 @@ from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any
 
-from weft.admin.api import Manifest, ResourceAPI, Verb
+from weft.admin.api import Manifest, ResourceAPI, StoredResource, Verb
 from weft.ctl.backend import connect
 from weft.ctl.config import Target
 from weft.ctl.errors import CommandError, UsageError
 from weft.model import drain
-from weft.model.errors import ConflictError
+from weft.model.errors import ConflictError, WeftError
+from weft.model.names import endpoint_prefix
 
 ATTEMPTS = 5
 PATIENCE_S = 60.0
+MOST_NAMED = 5
 
 
 async def run(arguments: Namespace, target: Target) -> int:
@@ -35,6 +37,8 @@ async def run(arguments: Namespace, target: Target) -> int:
         changed = await _wish(backend.resources, arguments.node, wait_s)
         if not changed:
             print(f"{arguments.node}: {'already asked to drain' if draining else 'not asked to drain'}")
+        if draining:
+            await _warn_of_workloads(backend.resources, arguments.node)
         if arguments.no_wait:
             return 0
         return await _follow(backend.resources, arguments.node, draining, timeout_s)
@@ -71,6 +75,32 @@ def _annotations(before: Mapping[str, str], wait_s: float | None) -> dict[str, s
         return {name: text for name, text in before.items() if name != drain.WISH}
     kept = {name: text for name, text in before.items() if name != drain.STATE or drain.WISH in before}
     return kept | {drain.WISH: drain.wait_text(wait_s)}
+
+
+async def _warn_of_workloads(resources: ResourceAPI, node: str) -> None:
+    """Said once the wish is stored: an agent takes it up meanwhile, and withdraws nothing before `--wait`."""
+    try:
+        found = [one for one in (await resources.list("WorkloadEndpoint")).items if _is_on(node, one)]
+    except WeftError as error:
+        print(f"{node}: whether workloads are still on it could not be read: {error}", file=sys.stderr)
+        return
+    if not found:
+        return
+    shown = ", ".join(sorted(f"{one.namespace}/{one.name}" for one in found)[:MOST_NAMED])
+    more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+    what = "1 workload is" if len(found) == 1 else f"{len(found)} workloads are"
+    print(
+        f"{node}: {what} still on it, and out of reach from elsewhere once it is drained: {shown}{more}",
+        file=sys.stderr,
+    )
+
+
+def _is_on(node: str, endpoint: StoredResource) -> bool:
+    # An endpoint's name begins with its node's, but so does that of an endpoint of `n1-a` with `n1`.
+    if not endpoint.name.startswith(endpoint_prefix(node)):
+        return False
+    found: str = json.loads(endpoint.json)["spec"].get("node", "")
+    return found == node
 
 
 async def _follow(resources: ResourceAPI, node: str, draining: bool, timeout_s: float) -> int:

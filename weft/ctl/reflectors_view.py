@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from weft.ctl.tables import columns
 from weft.model.reflectors import ReflectorSettings
+from weft.reflectors.progress import MESH_PATIENCE_S
 from weft.reflectors.report import Effect, ReflectorReport
 
 _HEADINGS = ("DOMAIN", "NODES", "REFLECTORS", "UP", "ATTACHED")
 _REPLACED = ("REPLACED", "DOMAIN", "AT", "BY", "STANDING", "WHY")
+
+_MOST_NAMES = 10
+_UNDER_WAY = (
+    "Sessions are given up only when those that replace them bring the same routes, so that none is lost\n"
+    f"(mesh sessions that do not come up are waited for {MESH_PATIENCE_S:g} s). Awaited:\n"
+)
 
 
 def text(report: ReflectorReport) -> str:
     parts = [_settings(report.settings), f"Fabric: {report.nodes} nodes, {_mode(report.now)}\n"]
     if report.now.mode == "reflectors":
         parts += ["\n", _domains(report.now)]
-    if report.leaving:
-        parts.append(f"\nStill serving, until their last client has left: {', '.join(report.leaving)}\n")
+    if report.awaited:
+        parts += ["\n", _awaited(report)]
     if report.state.replaced:
         rows = [
             (
@@ -36,6 +43,16 @@ def text(report: ReflectorReport) -> str:
         if then.mode == "reflectors":
             parts += ["\n", _domains(then)]
     return "".join(parts)
+
+
+def _awaited(report: ReflectorReport) -> str:
+    """What has yet to come, and why nothing is given up before it."""
+    lines = []
+    for one in report.awaited:
+        shown = ", ".join(one.names[:_MOST_NAMES])
+        more = f" and {len(one.names) - _MOST_NAMES} more" if len(one.names) > _MOST_NAMES else ""
+        lines.append(f"  {one.what}{': ' if shown else ''}{shown}{more}\n")
+    return _UNDER_WAY + "".join(lines)
 
 
 def _settings(settings: ReflectorSettings) -> str:

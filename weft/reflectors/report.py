@@ -12,6 +12,7 @@ import msgspec
 from weft.model.base import Value, written
 from weft.model.reflectors import AttachmentRecord, ReflectorRecord, ReflectorSettings, ReflectorState
 from weft.reflectors.plan import NO_SETTINGS, NO_STATE, Fabric, Plan, plan, wanted_mode
+from weft.reflectors.progress import Awaited, awaited
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,8 @@ class ReflectorReport(Value, frozen=True, kw_only=True):
     now: Effect
     leaving: tuple[str, ...] = ()
     """Reflectors that are no longer chosen and still serve."""
+    awaited: tuple[Awaited, ...] = ()
+    """What a change that is under way still waits for."""
     then: Effect | None = None
     begun: int = 0
     ended: int = 0
@@ -68,6 +71,7 @@ def report(stored: Stored, other: ReflectorSettings | None = None) -> ReflectorR
         state=stored.state,
         nodes=len(made.domain_of),
         now=now,
+        awaited=awaited(stored, made),
         leaving=tuple(sorted(name for name, one in stored.serving.items() if one.up and name not in made.chosen)),
     )
     if other is None:
