@@ -81,9 +81,9 @@ class AdminClient:
         return flows_value(await self.call(self._policy.GetFlows(request, timeout=self.timeout_s)))
 
     async def exchange(self, method: str, request: bytes) -> bytes:
-        """Call a method by its full name, with its message."""
+        """Call a method by its full name, with its message. A large table may take as long as from another node."""
         call: Callable[..., Awaitable[bytes]] = self._channel.unary_unary(f"/{method}")
-        return await self.call(call(request, timeout=self.timeout_s))
+        return await self.call(call(request, timeout=self.timeout_s + LIFETIME_S))
 
     async def offers(self, service: str) -> bool:
         """Whether the agent serves it (full name), ready or not. Raises AgentUnavailableError."""

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
-import os
 import re
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 
+from tests.functional.bgp.asking import weftctl
 from tests.functional.bgp.fabric import AgentNode, Store, segment, wait_until
 from tests.functional.bgp.pair import FIRST, Pair
 from tests.functional.bgp.reflectors import ReflectorNode, Segment, clients, session
 from weft.admin.mailbox import Mailbox
 from weft.admin.v1 import bgp_pb2 as pb
 from weft.config import EtcdConfig
-from weft.ctl.main import main
 from weft.datastore.etcd import EtcdDatastore
 from weft.model import keys
 from weft.model.keys import Addressee
@@ -38,17 +34,6 @@ QUESTIONS = [
     ("trace", "192.0.2.1"),
     ("config",),
 ]
-
-
-def weftctl(run_dir: Path, endpoint: str | None, *arguments: str) -> tuple[int, str, str]:
-    """On a machine with these sockets, and with an etcd if one is named: exit code, output, complaint."""
-    out, err = io.StringIO(), io.StringIO()
-    environ = {"WEFT_RUN_DIR": str(run_dir)} | ({} if endpoint is None else {"ETCD_ENDPOINTS": endpoint})
-    with patch.dict(os.environ, environ), redirect_stdout(out), redirect_stderr(err):
-        if endpoint is None:
-            os.environ.pop("ETCD_ENDPOINTS", None)
-        code = main(["bgp", *arguments])
-    return code, out.getvalue(), err.getvalue()
 
 
 def steady(text: str) -> str:

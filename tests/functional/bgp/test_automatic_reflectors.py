@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from lab import process
 from lab.netns import NetNs, bridge, link
 from lab.traffic import Report, Traffic
+from tests.functional.bgp.asking import weftctl
 from tests.functional.bgp.fabric import AgentNode, Store, wait_until
 from tests.functional.bgp.reflectors import ask_reflector
 from weft import singleton
@@ -129,7 +131,9 @@ def meanwhile(fabric: Fabric, what: Callable[[], None]) -> Report:
     return traffic.report()
 
 
-def test_from_mesh_to_reflectors_over_the_death_of_one_and_back_without_losing_a_packet(fabric: Fabric) -> None:
+def test_from_mesh_to_reflectors_over_the_death_of_one_and_back_without_losing_a_packet(
+    fabric: Fabric, tmp_path: Path
+) -> None:
     """Agents are killed in the middle of the first transition."""
     settings = {"above_nodes": NODES - 2, "replace_after_seconds": 6}
     control = meanwhile(fabric, lambda: time.sleep(1))
@@ -149,6 +153,9 @@ def test_from_mesh_to_reflectors_over_the_death_of_one_and_back_without_losing_a
     turned = meanwhile(fabric, turn)
     assert fabric.routes_are_whole()
     wait_until("BFD is up between every node and every other's reflector", fabric.is_watched)
+    for name in fabric.reflectors():
+        code, shown, _ = weftctl(tmp_path, fabric.store.endpoint, "peers", "--reflector", "--node", name)
+        assert (code, "Established" in shown) == (0, True)
     before = fabric.reflectors()
     dead = min(before.keys() - {"n1", f"n{NODES}"})  # which are chosen, the names decide
     gone = fabric.nodes.pop(dead)
