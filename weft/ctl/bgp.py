@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from weft.model.keys import Addressee
 
 SOCKET = "bird-agent.sock"
+SOON_S = 3.0
 _NAMES = {True: "the BGP agent", False: "the reflector"}
 
 
@@ -67,13 +68,15 @@ async def _of_node(arguments: Namespace, environ: Mapping[str, str]) -> AsyncIte
     from weft.admin.client import AdminClient
     from weft.admin.services.bgp import BgpClient
     from weft.ctl.backend import connect
+    from weft.model.errors import FieldError
     from weft.model.keys import Addressee
 
-    if "/" in arguments.node or "/" in (arguments.reflector or ""):
-        raise UsageError("--node and --reflector take the name of a Node")
-    addressee = Addressee("agent", arguments.node)
-    if arguments.reflector is not None:
-        addressee = Addressee("reflector", arguments.reflector or arguments.node)
+    try:
+        addressee = Addressee("agent", arguments.node)
+        if arguments.reflector is not None:
+            addressee = Addressee("reflector", arguments.reflector or arguments.node)
+    except FieldError as error:
+        raise UsageError(f"--node, --reflector: {error}") from error
     path = await _socket_of(addressee, arguments.socket, run_dir(environ))
     if path is not None:
         async with AdminClient(path) as client:
@@ -98,7 +101,7 @@ async def _socket_of(addressee: Addressee, given: Path | None, directory: Path) 
     from weft.admin.client import AdminClient
     from weft.model.errors import WeftError
 
-    async with AdminClient(path) as client:
+    async with AdminClient(path, timeout_s=SOON_S) as client:
         try:
             status = await client.node_status()
         except WeftError:

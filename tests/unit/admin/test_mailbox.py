@@ -241,6 +241,14 @@ async def test_an_agent_answers_once_it_knows_what_it_is_asked(
         assert await Mailbox(store).ask(AGENT, "echo", b"") == b"said: "
 
 
+async def test_one_who_is_interrupted_leaves_nothing(store: MemoryDatastore) -> None:
+    asked = asyncio.create_task(Mailbox(store).ask(AGENT, "echo", b""))
+    await eventually(lambda: store.items(keys.QUESTIONS))
+    asked.cancel()
+    await asyncio.gather(asked, return_exceptions=True)
+    assert left(store) == {}
+
+
 async def test_an_answer_nobody_waits_for_any_more_is_given_up(store: MemoryDatastore) -> None:
     given_up = asyncio.Event()
 
