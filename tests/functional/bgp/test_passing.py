@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
@@ -12,7 +16,7 @@ import pytest
 
 from lab.netns import NetNs, bridge, link
 from tests.functional.bgp.fabric import AgentNode, Bird, Store, bird_configuration, wait_until
-from weft.model import keys
+from weft.model import drain, keys
 from weft.model.base import Metadata
 from weft.model.node import Node, NodeBGPSpec, NodeSpec
 
@@ -20,7 +24,7 @@ pytestmark = pytest.mark.root
 
 CLUSTER = IPv4Address("244.0.0.1")
 OWN, FIRST, SECOND, FROM_TOR = "10.65.0.0/26", "10.65.1.0/26", "10.65.2.0/26", "10.65.200.0/24"
-BEYOND = "203.0.113.0/24"
+LATER, BEYOND = "10.65.3.0/26", "203.0.113.0/24"
 
 
 @dataclass
@@ -52,9 +56,7 @@ def reflecting(node: AgentNode, store: Store, netns: Callable[[str], NetNs], tmp
         return bird
 
     plug(node.netns, "rr", "10.1.0.9/24")
-    bgp = NodeBGPSpec(ipv4_address=IPv4Interface("10.1.0.9/24"), route_reflector_cluster_id=CLUSTER)
-    resource = Node(metadata=Metadata(name="n1"), spec=NodeSpec(bgp=bgp))
-    store.put(keys.of(resource), resource)
+    _write_node(store)
     store.pool("pool", "10.65.0.0/16")
     store.block("n1", OWN)
     for name, last, asn in (("first", 1, 64512), ("second", 2, 64512), ("tor", 254, 65001)):
@@ -112,7 +114,7 @@ def test_killing_a_reflectors_agent_and_its_speaker_costs_its_clients_no_route(
     withdrawn = _withdrawn(bird)
     node.kill()
     node.start()
-    wait_until("the next agent has learnt all", lambda: "everything has been learnt" in node.log())
+    wait_until("the next agent has learnt all", lambda: learnt_all(node) == 2)
     assert (bird.routes("p0"), bird.connection(), _withdrawn(bird)) == (expected, connection, withdrawn)
     # With its speaker: graceful restart, and the end of the RIB only behind what was learnt again.
     speaker = node.speaker()
@@ -123,11 +125,77 @@ def test_killing_a_reflectors_agent_and_its_speaker_costs_its_clients_no_route(
 
     def learnt() -> bool:
         seen.append(bird.routes("p0"))
-        return "everything has been learnt" in node.log()
+        return learnt_all(node) == 3
 
     wait_until("all is learnt again", learnt)
     wait_until("BIRD has heard that this is all", lambda: "Stale" not in bird.ask("show route protocol p0 all"))
     assert all(routes == expected for routes in [*seen, bird.routes("p0")])
+
+
+def test_a_reflector_whose_agent_is_restarted_while_it_is_drained_says_nothing_until_it_is_undrained(
+    reflecting: Reflecting, store: Store
+) -> None:
+    node, birds = reflecting.node, (reflecting.first, reflecting.second, reflecting.tor)
+    _write_node(store, {drain.WISH: "0s"})
+    wait_until("nothing is announced", lambda: not any(bird.routes("p0") for bird in birds))
+    heard = [(_heard(bird), bird.connection()) for bird in birds]
+    before = learnt_all(node)
+    node.kill()
+    reflecting.first.reconfigure(_with_routes(reflecting.first, [FIRST, BEYOND, LATER]))
+    node.start()
+    wait_until("the next agent has learnt all", lambda: learnt_all(node) > before)
+    wait_until("also what came meanwhile", lambda: LATER in node.routes())
+    time.sleep(1)
+    assert [(_heard(bird), bird.connection()) for bird in birds] == heard
+    _write_node(store)
+    wait_until("all is announced again", lambda: reflecting.second.routes("p0") == {OWN, FIRST, LATER, FROM_TOR})
+    wait_until("to all", lambda: reflecting.tor.routes("p0") == {OWN, FIRST, LATER, SECOND})
+
+
+def test_a_reflector_whose_agent_is_restarted_while_it_leaves_withdraws_nothing_that_it_passes_on(
+    reflecting: Reflecting, store: Store
+) -> None:
+    node, bird = reflecting.node, reflecting.second
+    _write_node(store, {drain.WISH: "300s"})
+
+    def leaves(prefix: str) -> bool:
+        return "(65535,0)" in bird.attributes(prefix, "p0").get("community", "")
+
+    wait_until("it says that it leaves", lambda: all(map(leaves, (OWN, FIRST, FROM_TOR))))
+    withdrawn, connection = _withdrawn(bird), bird.connection()
+    before = learnt_all(node)
+    link = node.link_pid()
+    node.kill()
+    os.kill(link, signal.SIGKILL)  # and with it what peers have said: they are asked again
+    node.start()
+    wait_until("the next agent has learnt all", lambda: learnt_all(node) > before)
+    wait_until("it goes on leaving", lambda: node.log().count("announced with GRACEFUL_SHUTDOWN") == 2)
+    time.sleep(1)
+    assert all(map(leaves, (OWN, FIRST, FROM_TOR)))
+    assert (bird.routes("p0"), bird.connection(), _withdrawn(bird)) == ({OWN, FIRST, FROM_TOR}, connection, withdrawn)
+
+
+def learnt_all(node: AgentNode) -> int:
+    """How many agents have."""
+    return node.log().count("everything has been learnt")
+
+
+def _write_node(store: Store, annotations: Mapping[str, str] | None = None) -> None:
+    bgp = NodeBGPSpec(ipv4_address=IPv4Interface("10.1.0.9/24"), route_reflector_cluster_id=CLUSTER)
+    resource = Node(metadata=Metadata(name="n1", annotations=annotations or {}), spec=NodeSpec(bgp=bgp))
+    store.put(keys.of(resource), resource)
+
+
+def _with_routes(bird: Bird, routes: list[str]) -> str:
+    """Its configuration, with these routes instead."""
+    static = " ".join(f"route {route} blackhole;" for route in routes)
+    return re.sub(r"(protocol static announced \{ ipv4; ).* \}", rf"\g<1>{static} }}", bird.configuration)
+
+
+def _heard(bird: Bird) -> list[str]:
+    """How many routes BIRD was told, and told to forget."""
+    lines = bird.ask("show protocols all p0").splitlines()
+    return [line for line in lines if "Import updates" in line or "Import withdraws" in line]
 
 
 def _withdrawn(bird: Bird) -> str:
