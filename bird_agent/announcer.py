@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 
 from bird_agent.drain import Phase, shaped
 from bird_agent.exabgp import commands
-from bird_agent.exabgp.commands import Announcement, Family
+from bird_agent.exabgp.commands import Announcement, Family, Told
 from bird_agent.policy import Exporter
 from bird_agent.session_config import SessionConfig
 from weft.model.address import IPAddress, IPNetwork
@@ -77,7 +77,7 @@ class Announcer:
         if not (self._compare_all or self._changed or (complete and self._end_of_rib_due)):
             return []
         withdrawals: list[bytes] = []
-        for_peers: dict[str, list[IPAddress]] = {}
+        for_peers: dict[Told, list[IPAddress]] = {}
         for peer, told in self._told.items():
             config = sessions.get(peer)
             if config is None:
@@ -87,11 +87,11 @@ class Announcer:
                 continue
             gone, new = self._difference(config, told, exporter)
             withdrawals.extend(commands.withdraw(peer, gone))
-            for command in commands.announcements(new):
-                for_peers.setdefault(command, []).append(peer)
+            for said in commands.announcements(new):
+                for_peers.setdefault(said, []).append(peer)
         self._compare_all = False
         self._changed.clear()
-        announcements = [line for command, peers in for_peers.items() for line in commands.to(peers, command)]
+        announcements = [line for said, peers in for_peers.items() for line in commands.to(peers, said)]
         ends = self._ends_of_rib(sessions) if complete else []
         return [*withdrawals, *announcements, *ends]
 

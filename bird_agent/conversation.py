@@ -201,6 +201,8 @@ class Conversation:
                 self.drain.on_unsent(event.number, event.peers)
             case events.ReloadReport():
                 pass  # the supervisor's
+            case events.CommandRefused():
+                self.notes.append(f"the speaker refused a command ({event.problem}): {event.command}")
             case events.Unrecognised():
                 self.notes.append(f"the speaker said something unexpected ({event.problem}): {event.line}")
             case _:

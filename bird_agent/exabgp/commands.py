@@ -1,16 +1,18 @@
 """Encode what the agent wants of ExaBGP as process-API lines.
 
-Pure. Routes are batched by attribute set, at most 500 prefixes a line, because ExaBGP's cost is per line. One prefix
-appears at most once in what one call returns. When to announce is decided elsewhere."""
+Pure. Routes are batched by attribute set, at most 500 prefixes a line, as bytes that go from there into UPDATEs
+(bird_agent/exabgp/announced.py). One prefix appears at most once in what one call returns. When to announce is decided
+elsewhere."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from itertools import groupby, islice
-from typing import Final, Literal
+from itertools import groupby
+from typing import Final, Literal, NamedTuple
 
+from bird_agent.exabgp.prefixes import pack
 from weft.model.address import IPAddress, IPNetwork
 
 Family = Literal["ipv4 unicast", "ipv6 unicast"]
@@ -76,44 +78,47 @@ def family_of(address: IPAddress | IPNetwork) -> Family:
     return FAMILIES[address.version]
 
 
-def announcements(routes: Mapping[IPNetwork, Announcement]) -> Iterator[str]:
-    """Announce each prefix with its attributes; `to` says whom it is for."""
+class Told(NamedTuple):
+    """What several peers may be told: one family's prefixes as `weft announce` has them, and their attributes."""
+
+    prefixes: str
+    attributes: str
+
+
+def announcements(routes: Mapping[IPNetwork, Announcement]) -> Iterator[Told]:
+    """Announce each prefix with its attributes; `to` says whom."""
     same: dict[int, tuple[Announcement, list[IPNetwork]]] = {}
     for prefix, attributes in routes.items():  # most share their attributes, and comparing costs more than looking
         found = same.get(id(attributes))
         if found is None:
             found = same[id(attributes)] = attributes, []
         found[1].append(prefix)
-    by_attributes: dict[tuple[Announcement, int], list[IPNetwork]] = {}
+    by_attributes: dict[Announcement, list[IPNetwork]] = {}
     for attributes, prefixes in same.values():
-        for version in (4, 6):
-            of_version = [prefix for prefix in prefixes if prefix.version == version]
-            if of_version:
-                by_attributes.setdefault((attributes, version), []).extend(of_version)
-    for (attributes, _), prefixes in by_attributes.items():
+        by_attributes.setdefault(attributes, []).extend(prefixes)
+    for attributes, prefixes in by_attributes.items():
+        text = attributes.text()
         for part in _parts(prefixes):
-            yield f"announce attributes {attributes.text()} nlri {' '.join(map(str, part))}"
+            yield Told(part, text)
 
 
 def announce(peer: IPAddress, routes: Mapping[IPNetwork, Announcement]) -> Iterator[bytes]:
     """Announce each prefix with its attributes to one peer."""
-    for command in announcements(routes):
-        yield from to([peer], command)
+    for told in announcements(routes):
+        yield from to([peer], told)
 
 
-def to(peers: Sequence[IPAddress], command: str) -> Iterator[bytes]:
+def to(peers: Sequence[IPAddress], told: Told) -> Iterator[bytes]:
     """One command for several peers: ExaBGP reads its prefixes once for all of them."""
     for start in range(0, len(peers), PEERS_PER_COMMAND):
-        whom = " , ".join(f"neighbor {peer}" for peer in peers[start : start + PEERS_PER_COMMAND])
-        yield f"{whom} {command}\n".encode()
+        whom = " ".join(map(str, peers[start : start + PEERS_PER_COMMAND]))
+        yield f"weft announce {told.prefixes} to {whom} with {told.attributes}\n".encode()
 
 
 def withdraw(peer: IPAddress, prefixes: Collection[IPNetwork]) -> Iterator[bytes]:
     """Withdraw prefixes from one peer, whatever their attributes were."""
-    for version, unspecified in ((4, "0.0.0.0"), (6, "::")):
-        for part in _parts([prefix for prefix in prefixes if prefix.version == version]):
-            nlri = " ".join(map(str, part))
-            yield f"neighbor {peer} withdraw attributes next-hop {unspecified} nlri {nlri}\n".encode()
+    for part in _parts(prefixes):
+        yield f"weft withdraw {part} to {peer}\n".encode()
 
 
 def end_of_rib(peer: IPAddress, family: Family) -> bytes:
@@ -146,7 +151,8 @@ def unsent(number: int) -> bytes:
     return f"weft unsent {number}\n".encode()
 
 
-def _parts(prefixes: Sequence[IPNetwork]) -> Iterator[list[IPNetwork]]:
-    remaining = iter(prefixes)
-    while part := list(islice(remaining, PREFIXES_PER_COMMAND)):
-        yield part
+def _parts(prefixes: Iterable[IPNetwork]) -> Iterator[str]:
+    """`200a410000... ipv4`: the prefixes of a family in order, as many as go into a command."""
+    for version, packed in pack(prefixes).items():
+        for start in range(0, len(packed), PREFIXES_PER_COMMAND):
+            yield f"{b''.join(packed[start : start + PREFIXES_PER_COMMAND]).hex()} ipv{version}"

@@ -16,6 +16,7 @@ from bird_agent.exabgp.commands import FAMILIES, Family
 from bird_agent.exabgp.events import (
     AdvertisedReport,
     AsSegment,
+    CommandRefused,
     EndOfRib,
     PathAttributes,
     PeerOpen,
@@ -146,6 +147,7 @@ class _Line(_Raw):
     prefixes: list[str] = msgspec.field(default_factory=list)
     digest: str = ""
     taken: bool = False
+    command: str = ""
     error: str = ""
 
 
@@ -330,6 +332,8 @@ def _own_report(line: _Line) -> SpeakerEvent:
             return SyncEnd(line.digest)
         case "weft-reload":
             return ReloadReport(line.digest, line.taken, line.error)
+        case "weft-refused":
+            return CommandRefused(line.command, line.error)
     raise ValueError(f"a line of type {line.type!r}")
 
 

@@ -158,6 +158,14 @@ class ReloadReport:
 
 
 @dataclass(frozen=True, slots=True)
+class CommandRefused:
+    """A command (its beginning) that could not be read, and why; nothing of it was done. A defect of ours."""
+
+    command: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
 class Unrecognised:
     """A line we cannot use, and why."""
 
@@ -178,5 +186,6 @@ SpeakerEvent = (
     | UnsentReport
     | SyncEnd
     | ReloadReport
+    | CommandRefused
     | Unrecognised
 )

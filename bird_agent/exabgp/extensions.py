@@ -24,6 +24,7 @@ from exabgp.reactor.api.command.command import Command
 from exabgp.reactor.loop import Reactor
 from exabgp.reactor.protocol import Protocol
 
+from bird_agent.exabgp import announced
 from bird_agent.exabgp.configuration import digest_of
 
 SYNC_COMMAND = "weft sync"
@@ -136,6 +137,7 @@ _set_listener_options = listener.set_listener_options
 
 def install() -> None:
     """Add the commands, the report to every reload, and the sharing of ports."""
+    announced.install()
     listener.set_listener_options = _share_port
     Command.register("weft unsent", False)(_unsent)
     _note_sending()

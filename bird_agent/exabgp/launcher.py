@@ -16,6 +16,9 @@ from pathlib import Path
 
 from weft import singleton
 
+API_VERSION = 2
+"""Of what an agent says to a speaker, and hears from it. It is among the arguments, so that an agent takes over no
+speaker, older or newer, that understands it otherwise, but replaces it."""
 EXIT_REFUSED = 64  # not an ExaBGP exit status: starting again will not help
 
 
@@ -79,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     serve.add_argument("--lock", required=True)
     serve.add_argument("--listen", action="append", default=[], help="address to listen on; repeat for several")
     serve.add_argument("--port", type=int, default=179)
+    serve.add_argument("--api", type=int, choices=[API_VERSION], default=API_VERSION, help="what the agent speaks")
     validate = commands.add_parser("validate", help="read a configuration and say what is wrong with it")
     validate.add_argument("configuration")
     options = parser.parse_args(argv)

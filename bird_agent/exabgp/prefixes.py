@@ -6,6 +6,7 @@ for those who ask. Text that is not in the usual form is read, and refused, by t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, ip_network
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ _LENGTHS: Final = {str(length): length for length in range(31)}
 """A /31 and a /32 have methods of their own, which the standard library's constructor gives them."""
 _LONGEST: Final = 30
 _MASKS: Final = [(0xFFFFFFFF << (32 - length)) & 0xFFFFFFFF for length in range(33)]
+_LENGTH_BYTES: Final = [bytes((length,)) for length in range(129)]
 _NETMASKS: Final = [IPv4Address(mask) for mask in _MASKS]
 
 
@@ -93,3 +95,20 @@ def read_packed(data: bytes) -> list[IPNetwork]:
         made._number, made._prefixlen, made._known_hash = number, bits, hash(number ^ mask)
         append(made)
     return found
+
+
+def pack(prefixes: Iterable[IPNetwork]) -> dict[int, list[bytes]]:
+    """By their version, in the order that UPDATEs have them in; each as it stands there (RFC 4271 4.3, RFC 4760 5)."""
+    found: dict[int, list[bytes]] = {}
+    ipv4: list[bytes] = []
+    append = ipv4.append
+    for prefix in prefixes:
+        bits = prefix.prefixlen
+        size = bits + 7 >> 3
+        if prefix.version == 4:
+            append(_LENGTH_BYTES[bits] + number_of(prefix).to_bytes(4, "big")[:size])
+        else:
+            found.setdefault(6, []).append(_LENGTH_BYTES[bits] + number_of(prefix).to_bytes(16, "big")[:size])
+    if ipv4:
+        found[4] = ipv4
+    return {version: sorted(found[version]) for version in sorted(found)}

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bird_agent.exabgp.configuration import digest_of, without_passwords
-from bird_agent.exabgp.launcher import EXIT_REFUSED
+from bird_agent.exabgp.launcher import API_VERSION, EXIT_REFUSED
 from bird_agent.exabgp.spool import DEFAULT_LIMIT_BYTES
 from bird_agent.waiting import is_set_within
 from weft import singleton
@@ -178,7 +178,9 @@ class SpeakerSupervisor:
                 log.info("speaker started as process %d", pid)
                 self._on_running(False)
             elif _arguments_of(pid) != arguments:
-                log.info("the running speaker (process %d) listens elsewhere: replacing it", pid)
+                log.info(
+                    "the running speaker (process %d) listens elsewhere or is of another version: replacing it", pid
+                )
                 await asyncio.to_thread(stop_speaker, self._paths)
                 self._collect(pid)
                 continue
@@ -276,7 +278,7 @@ def _launcher_arguments(paths: SpeakerPaths, listen: Sequence[IPAddress], port: 
     arguments = [sys.executable, "-m", LAUNCHER, "serve", str(paths.configuration), "--lock", str(paths.lock)]
     for address in listen:
         arguments += ["--listen", str(address)]
-    return [*arguments, "--port", str(port)]
+    return [*arguments, "--port", str(port), "--api", str(API_VERSION)]
 
 
 def _arguments_of(pid: int) -> list[str] | None:

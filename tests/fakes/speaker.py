@@ -6,7 +6,7 @@ is up, and a peer that comes up is sent what is remembered for it."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, ip_address, ip_network
 
@@ -15,7 +15,8 @@ from bird_agent.exabgp import events, link
 from bird_agent.exabgp.events import PeerOpen, SpeakerEvent
 from weft.model.address import IPAddress, IPNetwork
 
-_COMMAND = re.compile(r"((?:neighbor \S+ (?:, )?)+)(announce|withdraw) (attributes|eor|route-refresh) (.*)")
+_OF_EXABGP = re.compile(r"neighbor (\S+) announce (eor|route-refresh) ipv[46] unicast")
+_OF_OURS = re.compile(r"weft (announce|withdraw) ([0-9a-f]+) (ipv4|ipv6) to ([0-9a-f.: ]+?)(?: with (.+))?")
 
 
 @dataclass
@@ -102,33 +103,39 @@ class FakeSpeaker:
             self.tell(events.SessionDown(address, 0.0, reason, (6, int(words[1])), sent=True))
 
     def _obey(self, command: bytes) -> None:
-        match = _COMMAND.match(command.decode().strip())
-        if match is None:
+        line = command.decode().strip()
+        ours, exabgps = _OF_OURS.fullmatch(line), _OF_EXABGP.fullmatch(line)
+        if ours is not None:
+            verb, packed, family, whom, attributes = ours.groups()
+            prefixes = unpacked(bytes.fromhex(packed), family)
+            for peer in self._known(whom.split(), command):
+                for prefix in prefixes:
+                    self._change(self.peers[peer], verb, prefix, attributes)
+        elif exabgps is not None:
+            for peer in self._known([exabgps[1]], command):
+                if exabgps[2] == "eor":
+                    self._send(self.peers[peer], "eor")
+                else:
+                    self.refreshed.append(peer)
+        else:
             self.ignored.append(command)
-            return
-        for name in re.findall(r"neighbor (\S+)", match[1]):
-            if ip_address(name) in self.peers:
-                self._obey_for(ip_address(name), match)
+
+    def _known(self, names: list[str], command: bytes) -> Iterator[IPAddress]:
+        for address in map(ip_address, names):
+            if address in self.peers:
+                yield address
             else:
                 self.ignored.append(command)
 
-    def _obey_for(self, address: IPAddress, match: re.Match[str]) -> None:
-        peer = self.peers[address]
-        if match[3] == "route-refresh":
-            self.refreshed.append(address)
-        elif match[3] == "eor":
-            self._send(peer, "eor")
-        else:
-            for text in match[4].partition(" nlri ")[2].split():
-                prefix = ip_network(text)
-                if match[2] == "withdraw":
-                    peer.remembered.discard(prefix)
-                    self._send(peer, f"-{text}")
-                else:
-                    if prefix not in peer.remembered:
-                        self._send(peer, text)
-                    peer.remembered.add(prefix)
-                    peer.attributes[prefix] = match[4].partition(" nlri ")[0]
+    def _change(self, peer: FakePeer, verb: str, prefix: IPNetwork, attributes: str) -> None:
+        if verb == "withdraw":
+            peer.remembered.discard(prefix)
+            self._send(peer, f"-{prefix}")
+            return
+        if prefix not in peer.remembered:
+            self._send(peer, str(prefix))
+        peer.remembered.add(prefix)
+        peer.attributes[prefix] = attributes
 
     @staticmethod
     def _send(peer: FakePeer, what: str) -> None:
@@ -142,6 +149,17 @@ class FakeSpeaker:
             self.agent.on_speaker(events.SessionReport(address, state, 1.0, opened))
             self.agent.on_speaker(events.AdvertisedReport(address, tuple(peer.remembered)))
         self.agent.on_speaker(events.SyncEnd("digest"))
+
+
+def unpacked(data: bytes, family: str) -> list[IPNetwork]:
+    """Prefixes as an UPDATE has them. Raises ValueError."""
+    found: list[IPNetwork] = []
+    while data:
+        size = (data[0] + 7) // 8
+        address = data[1 : 1 + size].ljust(4 if family == "ipv4" else 16, b"\0")
+        found.append(ip_network((address, data[0])))
+        data = data[1 + size :]
+    return found
 
 
 def _opened(peer: IPAddress, families: dict[str, bool] | None) -> PeerOpen:

@@ -6,10 +6,11 @@ import os
 import re
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
-from tests.functional.bgp.fabric import wait_until
+from tests.functional.bgp.fabric import REPOSITORY, wait_until
 from tests.functional.bgp.pair import BLOCK, FIRST, Pair, configuration, nothing_deleted
 
 pytestmark = pytest.mark.root
@@ -89,6 +90,27 @@ def test_agent_and_speaker_killed_together_keep_the_routes_until_all_is_learnt_a
     assert deleted == []
     assert pair.routes() == FIRST
     assert pair.bird.routes("p0") == {BLOCK}
+
+
+def test_a_speaker_of_another_version_is_replaced_and_no_route_goes_on_either_side(pair: Pair) -> None:
+    speaker = pair.node.speaker()
+    assert speaker is not None
+    arguments = Path(f"/proc/{speaker}/cmdline").read_bytes().decode().split("\0")[:-1]
+    older = arguments[: arguments.index("--api")]
+    with nothing_deleted(pair.node.netns) as deleted:
+        pair.node.kill()
+        os.kill(speaker, signal.SIGKILL)
+        wait_until("it is gone", lambda: pair.node.speaker() is None)
+        other = pair.node.netns.popen(older, env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
+        wait_until("the older one is there", lambda: pair.node.speaker() == other.pid)
+        wait_until("and has the session", lambda: pair.bird.established("p0"))
+        pair.node.start()
+        wait_until("it is replaced", lambda: pair.node.speaker() not in (None, other.pid))
+        other.wait()
+        wait_until("the session is back", lambda: pair.bird.established("p0"))
+        wait_until("routes are told", lambda: pair.bird.routes("p0") == {BLOCK})
+    assert deleted == []
+    assert pair.routes() == FIRST
 
 
 def test_a_notification_withdraws_at_once_and_a_lost_connection_does_not(pair: Pair) -> None:

@@ -21,6 +21,8 @@ from bird_agent.exabgp import commands, corrections, launcher
 from bird_agent.exabgp.commands import Announcement
 from bird_agent.exabgp.configuration import Neighbor, UnrenderableSessionError, render
 from bird_agent.exabgp.corrections import Correction, UnknownExaBGPError
+from tests.fakes.speaker import unpacked
+from weft.model.address import IPNetwork
 
 REPOSITORY = Path(__file__).parents[3]
 GOLDEN = Path(__file__).parent / "golden"
@@ -102,12 +104,26 @@ def test_prefixes_with_equal_attributes_share_lines_of_at_most_500() -> None:
         ip_network((0x0A000000 + number, 32)): marked for number in range(1001)
     }
     lines = list(commands.announce(PEER, routes))
-    assert [line.count(b"/32") for line in lines] == [1, 500, 500, 1]
-    assert lines[0] == (b"neighbor 10.1.0.2 announce attributes next-hop 10.1.0.1 origin igp nlri 10.64.0.0/32\n")
+    assert [len(prefixes(line)) for line in lines] == [1, 500, 500, 1]
+    assert lines[0] == b"weft announce 200a400000 ipv4 to 10.1.0.2 with next-hop 10.1.0.1 origin igp\n"
     assert lines[3] == (
-        b"neighbor 10.1.0.2 announce attributes next-hop 10.1.0.1 origin igp local-preference 200 "
-        b"as-path [ 64512 65001 ] community [64512:1] large-community [64512:1:2] nlri 10.0.3.232/32\n"
+        b"weft announce 200a0003e8 ipv4 to 10.1.0.2 with next-hop 10.1.0.1 origin igp local-preference 200 "
+        b"as-path [ 64512 65001 ] community [64512:1] large-community [64512:1:2]\n"
     )
+
+
+def prefixes(line: bytes) -> list[IPNetwork]:
+    _, _, packed, family, *_ = line.decode().split()
+    return unpacked(bytes.fromhex(packed), family)
+
+
+def test_peers_that_are_told_the_same_are_told_in_one_line_whatever_the_order_of_the_routes() -> None:
+    us, nets = Announcement(PEER), [ip_network("10.0.1.0/24"), ip_network("10.0.0.0/24"), ip_network("fd00::/64")]
+    (ipv4, ipv6) = commands.announcements(dict.fromkeys(nets, us))
+    assert [ipv4, ipv6] == list(commands.announcements(dict.fromkeys(reversed(nets), us)))
+    assert list(commands.to([PEER, ip_address("fd00::2")], ipv4)) == [
+        b"weft announce 180a0000180a0001 ipv4 to 10.1.0.2 fd00::2 with next-hop 10.1.0.2 origin igp\n"
+    ]
 
 
 def test_exabgp_sends_what_is_passed_on_as_it_was_said() -> None:
@@ -123,8 +139,10 @@ def test_exabgp_sends_what_is_passed_on_as_it_was_said() -> None:
         extended_communities=(0x0002FC0000000001,),
         others=("atomic-aggregate", "aggregator ( 65001:1.1.1.1 )", "attribute [ 0x63 0xE0 0x0102 ]"),
     )
-    (line,) = commands.announcements({ip_network("10.0.0.0/24"): passed})
-    done = subprocess.run([sys.executable, "-c", PARSE, line], capture_output=True, text=True, check=True, timeout=30)
+    (told,) = commands.announcements({ip_network("10.0.0.0/24"): passed})
+    done = subprocess.run(
+        [sys.executable, "-c", PARSE, told.attributes], capture_output=True, text=True, check=True, timeout=30
+    )
     path, text = done.stdout.strip().splitlines()
     assert path == "SEQUENCE [64512] SET [7, 8] SEQUENCE [65001]"
     assert text == (
@@ -141,37 +159,39 @@ getenv().log.enable = False
 log.init(getenv())
 from exabgp.configuration.configuration import Configuration
 from exabgp.reactor.api import API
+from bird_agent.exabgp import announced
 
 class Reactor:
     configuration = Configuration([])
 
-(change,) = API(Reactor).api_attributes(sys.argv[1], [])
-assert str(change.attributes[1]) == "incomplete"
-print(*(f"{type(each).__name__} {list(map(int, each))}" for each in change.attributes[2].aspath))
-print(str(change.attributes).partition(") med")[2].join(["med", ""]))
+attributes, _ = announced._attributes(API(Reactor), "ipv4", sys.argv[1])
+assert str(attributes[1]) == "incomplete"
+print(*(f"{type(each).__name__} {list(map(int, each))}" for each in attributes[2].aspath))
+print(str(attributes).partition(") med")[2].join(["med", ""]))
 """
 
 
-prefixes = st.integers(0, 2**20).map(lambda number: ip_network((number << 8, 24)))
+networks = st.integers(0, 2**20).map(lambda number: ip_network((number << 8, 24))) | st.integers(0, 2**20).map(
+    lambda number: ip_network((number << 100, 28 + number % 40), strict=False)
+)
 attributes = st.builds(Announcement, st.just(PEER), local_preference=st.none() | st.integers(0, 3))
 
 
-@given(st.dictionaries(prefixes, attributes, max_size=40))
+@given(st.dictionaries(networks, attributes, max_size=40))
 def test_every_prefix_is_announced_once_with_its_attributes(routes: dict[Any, Announcement]) -> None:
-    said: dict[str, str] = {}
+    said: dict[IPNetwork, str] = {}
     for line in commands.announce(PEER, routes):
-        head, _, nlri = line.decode().strip().partition(" nlri ")
-        for prefix in nlri.split():
+        for prefix in prefixes(line):
             assert prefix not in said
-            said[prefix] = head.removeprefix("neighbor 10.1.0.2 announce attributes ")
-    assert said == {str(prefix): announcement.text() for prefix, announcement in routes.items()}
+            said[prefix] = line.decode().strip().partition(" to 10.1.0.2 with ")[2]
+    assert said == {prefix: announcement.text() for prefix, announcement in routes.items()}
 
 
 def test_withdrawals_are_split_by_family() -> None:
-    gone = [ip_network("10.0.0.0/26"), ip_network("fd00::/122")]
+    gone = [ip_network("fd00::/122"), ip_network("10.0.0.0/26")]
     assert list(commands.withdraw(PEER, gone)) == [
-        b"neighbor 10.1.0.2 withdraw attributes next-hop 0.0.0.0 nlri 10.0.0.0/26\n",
-        b"neighbor 10.1.0.2 withdraw attributes next-hop :: nlri fd00::/122\n",
+        b"weft withdraw 1a0a000000 ipv4 to 10.1.0.2\n",
+        b"weft withdraw 7afd000000000000000000000000000000 ipv6 to 10.1.0.2\n",
     ]
 
 
