@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 from typing import Final, NamedTuple
 
+from bird_agent.exabgp.prefixes import number_of, read_route
 from bird_agent.fib import OWNER
 from bird_agent.nexthops import Underlay, underlay
 from weft.model.address import IPAddress, IPInterface, IPNetwork
@@ -55,6 +56,7 @@ FABRIC_PROTOCOL: Final = 80
 WORKLOAD_LINKS: Final = ("cali", "weftdel")  # they come and go with workloads, and no next hop is behind them
 _ANY_PROTOCOL: Final = RouteOwner(protocol=0, metric_ipv4=0, metric_ipv6=0)
 _LINK_LOCAL_IPV4: Final = 0xA9FE  # 169.254.0.0/16
+MOST_AT_ONCE: Final = 500
 _PROTOCOL_OFFSET: Final = 5  # of rtm_protocol in struct rtmsg
 _GROUPS: Final = (
     RTNLGRP_LINK,
@@ -107,7 +109,7 @@ class KernelView:
         self._workloads: dict[IPNetwork, int | None] = {}
         self._addresses: dict[IPInterface, frozenset[int]] = {}
         self._must_read = True
-        self._decoder = RouteDecoder()
+        self._decoder = RouteDecoder(read_route)
         self._neighbors: frozenset[IPAddress] = frozenset()
 
     def set_neighbors(self, workloads: frozenset[IPAddress]) -> bool:
@@ -129,14 +131,20 @@ class KernelView:
         self._monitor.close()
 
     def receive(self) -> KernelChanges:
-        """Take the notifications that are waiting."""
+        """Take notifications that are waiting: so many that others can go on with what they say while the rest is read,
+        but all where they make `read` worth while only once."""
         changes = KernelChanges()
         try:
-            waiting = self._monitor.receive()
+            while waiting := self._monitor.receive(MOST_AT_ONCE):
+                self._take(waiting, changes)
+                if not changes.underlay:
+                    break
         except ResyncNeededError:
             self._must_read = changes.underlay = changes.resync = True
-            return changes
-        for notification in waiting:
+        return changes
+
+    def _take(self, notifications: list[Message], changes: KernelChanges) -> None:
+        for notification in notifications:
             if notification.kind in (RTM_NEWROUTE, RTM_DELROUTE):
                 self._on_route(notification, changes)
             elif notification.kind in (RTM_NEWLINK, RTM_DELLINK) and not is_about_bridge_port(notification):
@@ -147,7 +155,6 @@ class KernelView:
                     changes.silent.append(neighbour.address)
             elif notification.kind in (RTM_NEWADDR, RTM_DELADDR) and self._is_underlay_address(notification):
                 self._must_read = changes.underlay = changes.resync = True
-        return changes
 
     def read(self) -> KernelState:
         """What is below BGP, and what changed with the workloads. Raises OSError, DumpInterruptedError."""
@@ -240,7 +247,7 @@ class KernelView:
 
     def _on_workload(self, route: Route, exists: bool, changes: KernelChanges) -> None:
         prefix = route.destination
-        if prefix.network_address in self._neighbors:
+        if self._neighbors and prefix.network_address in self._neighbors:
             changes.underlay = True
         if exists and _leads_to_workload(route):
             self._workloads[prefix] = link = _link_of(route)
@@ -275,7 +282,7 @@ class KernelView:
 
 
 def _is_link_local(prefix: IPNetwork) -> bool:
-    if prefix.version == 4 and int(prefix.network_address) >> 16 != _LINK_LOCAL_IPV4:
+    if prefix.version == 4 and number_of(prefix) >> 16 != _LINK_LOCAL_IPV4:
         return False  # what the standard library says, at a tenth of the time
     return prefix.is_link_local
 

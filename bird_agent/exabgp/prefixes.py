@@ -1,4 +1,5 @@
-"""Read prefixes fast: a hundred thousand of them come in one table, and each is looked up a dozen times.
+"""Read prefixes fast, from text, UPDATEs and the kernel: a hundred thousand come in one table, and each is looked up a
+dozen times.
 
 What comes out is an ordinary IPv4Network or IPv6Network, equal to any other of the same prefix. An IPv4 one is a number
 and a length: it remembers its hash, which the standard library calculates anew each time, and makes its addresses only
@@ -7,15 +8,15 @@ for those who ask. Text that is not in the usual form is read, and refused, by t
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from typing import Any, Final
 
 from weft.model.address import IPNetwork
 
 _OCTETS: Final = {str(number): number for number in range(256)}
-_LENGTHS: Final = {str(length): length for length in range(31)}
-"""A /31 and a /32 have methods of their own, which the standard library's constructor gives them."""
+_LENGTHS: Final = {str(length): length for length in range(33)}
 _LONGEST: Final = 30
+"""A /31 and a /32 have hosts of their own, with which the standard library's constructor provides them."""
 _MASKS: Final = [(0xFFFFFFFF << (32 - length)) & 0xFFFFFFFF for length in range(33)]
 _LENGTH_BYTES: Final = [bytes((length,)) for length in range(129)]
 _NETMASKS: Final = [IPv4Address(mask) for mask in _MASKS]
@@ -44,17 +45,31 @@ class _Prefix(IPv4Network):
         return self._known_hash
 
     def __eq__(self, other: object) -> bool:
-        if type(other) is _Prefix:
+        if isinstance(other, _Prefix):
             return self._number == other._number and self._prefixlen == other._prefixlen
         return super().__eq__(other)
+
+
+class _Narrow(_Prefix):
+    """A /31 or a /32."""
+
+    def hosts(self) -> Any:
+        return [self.network_address] if self._prefixlen == 32 else iter(self)
 
 
 _new: Final = object.__new__
 
 
+def _made(number: int, bits: int) -> IPv4Network:
+    """Nothing may be set behind its length."""
+    made: _Prefix = _new(_Prefix if bits <= _LONGEST else _Narrow)
+    made._number, made._prefixlen, made._known_hash = number, bits, hash(number ^ _MASKS[bits])
+    return made
+
+
 def number_of(prefix: IPNetwork) -> int:
     """Its first address as a number, without making an address of it."""
-    return prefix._number if type(prefix) is _Prefix else int(prefix.network_address)
+    return prefix._number if isinstance(prefix, _Prefix) else int(prefix.network_address)
 
 
 def read_prefix(text: str) -> IPNetwork:
@@ -66,12 +81,20 @@ def read_prefix(text: str) -> IPNetwork:
         bits = _LENGTHS[length]
     except (KeyError, ValueError):
         return ip_network(text)
-    mask = _MASKS[bits]
-    if number & ~mask:
+    if number & ~_MASKS[bits]:
         return ip_network(text)  # which refuses it
-    made: _Prefix = _new(_Prefix)
-    made._number, made._prefixlen, made._known_hash = number, bits, hash(number ^ mask)
-    return made
+    return _made(number, bits)
+
+
+def read_route(packed: bytes) -> IPNetwork:
+    """As the kernel's routes have it: an address's bytes and a length. Raises ValueError."""
+    bits = packed[-1]
+    if len(packed) != 5 or bits > 32:
+        return IPv6Network((packed[:-1], bits))
+    number = int.from_bytes(packed[:4], "big")
+    if number & ~_MASKS[bits]:
+        raise ValueError(f"bits behind the length in {packed.hex()}")
+    return _made(number, bits)
 
 
 def read_packed(data: bytes) -> list[IPNetwork]:
@@ -88,12 +111,7 @@ def read_packed(data: bytes) -> list[IPNetwork]:
             raise ValueError(f"a prefix of {bits} bits in {size - begin} bytes")
         mask = _MASKS[bits]
         number = int.from_bytes(data[begin:position], "big") << (32 - (position - begin) * 8) & mask
-        if bits > _LONGEST:
-            append(IPv4Network((number, bits)))
-            continue
-        made: _Prefix = _new(_Prefix)
-        made._number, made._prefixlen, made._known_hash = number, bits, hash(number ^ mask)
-        append(made)
+        append(_made(number, bits))
     return found
 
 

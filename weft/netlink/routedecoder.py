@@ -4,10 +4,11 @@ What is not the destination is decoded once and remembered by its bytes. The res
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from weft.netlink.message import Message
-from weft.netlink.route import Route, decode_route, unpack
+from weft.netlink.route import IPNetwork, PackedPrefix, Route, decode_route, unpack
 
 _MOST_KNOWN: Final = 4096
 
@@ -15,7 +16,9 @@ _MOST_KNOWN: Final = 4096
 class RouteDecoder:
     """See the module. Kept for as long as somebody follows the kernel's routes."""
 
-    def __init__(self) -> None:
+    def __init__(self, make: Callable[[PackedPrefix], IPNetwork] = unpack) -> None:
+        """`make` gives destinations their form."""
+        self._make = make
         self._known: dict[bytes, Route] = {}
 
     def decode(self, answer: Message) -> Route | None:
@@ -36,4 +39,4 @@ class RouteDecoder:
                     self._known.clear()
                 self._known[rest] = route
             return route
-        return Route(unpack(packed), known.target, known.protocol, known.metric, known.table)
+        return Route(self._make(packed), known.target, known.protocol, known.metric, known.table)

@@ -9,7 +9,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from bird_agent.fib import kernel_tables
-from bird_agent.kernel import KernelChanges, KernelView
+from bird_agent.kernel import MOST_AT_ONCE, KernelChanges, KernelView
 from bird_agent.nexthops import Underlay
 from lab.netns import NetNs
 from tests.functional.bgp.fabric import segment, wait_until
@@ -61,6 +61,29 @@ def test_connected_networks_other_routes_and_workloads_are_told_apart(
     assert dict(below.others) == {ip_network("192.0.2.0/24"): via(Hop(ip_address("10.1.0.2"), up0))}
     here.ip("route", "delete", "10.65.0.5/32", "proto", "80")
     assert received(view).removed == {ip_network("10.65.0.5/32")}
+
+
+def add_addresses(here: NetNs, count: int) -> None:
+    first = int(ip_network("10.65.128.0/32").network_address)
+    lines = "".join(f"route add {ip_address(first + number)}/32 dev lo proto 80\n" for number in range(count))
+    here.run(["ip", "-batch", "-"], stdin=lines)
+
+
+def test_many_addresses_come_in_parts_so_that_the_first_are_announced_while_others_are_read(
+    pair: tuple[NetNs, NetNs], view: KernelView
+) -> None:
+    add_addresses(pair[0], 2 * MOST_AT_ONCE + 3)
+    parts = [received(view).added for _ in range(4)]
+    assert [len(part) for part in parts] == [MOST_AT_ONCE, MOST_AT_ONCE, 3, 0]
+    assert len({prefix for part in parts for prefix in part}) == 2 * MOST_AT_ONCE + 3
+
+
+def test_what_has_to_be_read_as_a_whole_is_asked_for_once(pair: tuple[NetNs, NetNs], view: KernelView) -> None:
+    pair[0].ip("route", "add", "192.0.2.0/24", "via", "10.1.0.2")
+    add_addresses(pair[0], 2 * MOST_AT_ONCE)
+    changes = received(view)
+    assert (changes.underlay, len(changes.added)) == (True, 2 * MOST_AT_ONCE)
+    assert not received(view)
 
 
 def test_what_may_stand_where_a_route_of_ours_was_is_told_whatever_its_metric(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bird_agent.exabgp.prefixes import number_of, read_packed, read_prefix
+from bird_agent.exabgp.prefixes import number_of, read_packed, read_prefix, read_route
 
 networks = st.builds(
     lambda number, length: ip_network((number, length), strict=False), st.integers(0, (1 << 32) - 1), st.integers(0, 32)
@@ -42,6 +42,21 @@ def test_a_prefix_is_what_the_standard_library_makes_of_it(one: Any, other: Any)
         assert set(made.subnets()) == set(one.subnets())
     assert {copy.copy(made), copy.deepcopy(made), pickle.loads(pickle.dumps(made))} == {one}
     assert next(iter(made.hosts())) == next(iter(one.hosts()))
+    if made.num_addresses <= 4:
+        assert list(made.hosts()) == list(one.hosts())
+        assert list(made) == list(one)
+
+
+@given(networks)
+def test_a_route_of_the_kernel_is_read_alike(one: Any) -> None:
+    made = read_route(one.network_address.packed + bytes((one.prefixlen,)))
+    assert (made, hash(made), str(made)) == (one, hash(one), str(one))
+
+
+@pytest.mark.parametrize("packed", ["0a00000118", "0a00000021", "0a0000", "fd00" + "00" * 13 + "0140"])
+def test_a_route_that_no_kernel_has_is_refused(packed: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        read_route(bytes.fromhex(packed))
 
 
 @given(st.text(alphabet="0123456789./:af", max_size=20))
