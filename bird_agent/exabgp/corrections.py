@@ -33,7 +33,7 @@ from exabgp.rib.cache import Cache
 from exabgp.rib.change import Change
 from exabgp.rib.outgoing import OutgoingRIB
 
-from bird_agent.exabgp import families, gtsm, received, turns
+from bird_agent.exabgp import families, grouping, gtsm, received, turns
 
 KNOWN_VERSION = "5.0.15"
 COMMANDS_PER_TURN = 500
@@ -253,6 +253,11 @@ CORRECTIONS: tuple[Correction, ...] = (
         {(Processes, "notification"): _notification},
         {"Processes.notification": "b31f1cd5fc2d33d6", "Protocol.read_message": "1266df3f50c763ff"},
     ),
+    Correction(
+        "B18 an UPDATE for each IPv6 prefix, and for each that is asked for again",
+        {(OutgoingRIB, "updates"): grouping.updates},
+        {"OutgoingRIB.updates": "49a023385063c86e", "Update._mp_messages": "0e161c5b317afa63"},
+    ),
     # What ExaBGP's own commands get wrong or do slowly is not corrected, but avoided (docs/adr/0190).
     Correction(
         "nothing: what announced.py leans on, or does in place of",
@@ -260,7 +265,6 @@ CORRECTIONS: tuple[Correction, ...] = (
         {
             "OutgoingRIB.add_to_rib": "fe7ea3a347789c4e",
             "OutgoingRIB._update_rib": "3c013bdc1a033977",
-            "OutgoingRIB.updates": "49a023385063c86e",
             "OutgoingRIB.__init__": "5ce2b083fca71589",
             "Cache.in_cache": "2400365c916f5e9f",
             "Cache.update_cache": "9fa33d6bd3d12dec",

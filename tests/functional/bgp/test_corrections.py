@@ -181,6 +181,27 @@ def test_the_last_of_several_changes_to_a_prefix_is_what_the_peer_has(
         assert f"10.8.{number}.0/24" not in bird.routes("p0")
 
 
+def test_two_thousand_ipv6_routes_are_told_asked_for_again_and_withdrawn(
+    speaker: Speaker, netns: Callable[[str], NetNs], tmp_path: Path
+) -> None:
+    tor = netns("tor")
+    segment(speaker.netns, tor, "up0", "10.1.0.1/24", "10.1.0.254/24")
+    speaker.configure([str(TOR)], versions=(4, 6))
+    body = f"local {TOR} as 64512; neighbor 10.1.0.1 as 64512; hold time 9; ipv4 {{ import all; }};"
+    bird = Bird(tor, tmp_path / "bird", bird_configuration(str(TOR), [body], [], channel="ipv6"))
+    bird.start()
+    speaker.start()
+    wait_until("established", lambda: bird.established("p0"))
+    nets = [ip_network((0xFD65 << 112 | number, 128)) for number in range(2000)]
+    told = dict.fromkeys(nets, Announcement(ip_address("fd00::1")))
+    speaker.say(*(line.decode().rstrip() for line in commands.announce(TOR, told)))
+    wait_until("all arrive", lambda: len(bird.routes("p0")) == 2000)
+    bird.ask("reload in p0")
+    speaker.say(*(line.decode().rstrip() for line in commands.withdraw(TOR, nets[1:])))
+    wait_until("all but one are gone", lambda: bird.routes("p0") == {"fd65::/128"})
+    assert bird.established("p0")
+
+
 def test_a_command_that_cannot_be_read_is_refused_and_those_around_it_are_carried_out(
     speaker: Speaker, bird: Bird
 ) -> None:

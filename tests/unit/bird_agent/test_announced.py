@@ -12,6 +12,7 @@ import pytest
 from exabgp.bgp.message import Action
 from exabgp.bgp.message.direction import Direction
 from exabgp.bgp.message.open.asn import ASN
+from exabgp.bgp.message.refresh import RouteRefresh
 from exabgp.bgp.message.update import Update
 from exabgp.bgp.message.update.nlri.inet import INET
 from exabgp.configuration.configuration import Configuration, _Configuration
@@ -25,7 +26,7 @@ from exabgp.rib.outgoing import OutgoingRIB
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bird_agent.exabgp import announced, commands, prefixes
+from bird_agent.exabgp import announced, commands, grouping, prefixes
 from bird_agent.exabgp.commands import Announcement
 from bird_agent.exabgp.decoder import Decoder
 from bird_agent.exabgp.events import CommandRefused
@@ -95,14 +96,18 @@ def negotiated(addpath: bool = False) -> Any:
 class Peer:
     """Reads UPDATEs with ExaBGP's own decoder, and has the table that they leave."""
 
-    def __init__(self) -> None:
+    def __init__(self, updates: Callable[..., Any] = grouping.updates) -> None:
         self.table: dict[IPNetwork, tuple[str, str]] = {}
-        self.updates = 0
+        self.take = updates
+        self.updates = self.marks = 0
 
     def hear(self, rib: Any) -> None:
         """Everything that waits to be sent."""
         session = negotiated()
-        for update in rib.updates(True):
+        for update in self.take(rib, True):
+            if isinstance(update, RouteRefresh):
+                self.marks += 1
+                continue
             for message in update.messages(session, True):
                 self.updates += 1
                 heard = Update.unpack_message(message[19:], Direction.IN, session)
@@ -262,6 +267,38 @@ def test_a_word_of_exabgps_own_in_a_command_makes_it_no_other_command() -> None:
     assert not [
         name for name in before for line in lines if f"{name} " in line.decode() and name not in announced.COMMANDS
     ]
+
+
+@pytest.mark.parametrize(
+    "updates", [grouping.updates, pytest.param(OutgoingRIB.updates, marks=UNCORRECTED)], ids=["ours", "ExaBGP's"]
+)
+@pytest.mark.parametrize("again", [False, True], ids=["at first", "asked for again"])
+def test_many_prefixes_are_few_messages(updates: Callable[..., Any], again: bool) -> None:
+    speaker, peer = Speaker(), Peer(updates)
+    nets = {ip_network((0xFD << 120 | number, 128)) for number in range(1000)}
+    nets |= {ip_network((0x0A000000 | number, 32)) for number in range(1000)}
+    preferred = [Announcement(HOPS[6][0], local_preference=number) for number in range(2)]
+    told = {net: preferred[int(net.network_address) % 2] for net in nets}
+    speaker.take(*commands.announce(PEER, told))
+    if again:
+        list(speaker.rib().updates(True))
+        speaker.rib().resend(enhanced_refresh=True)
+    peer.hear(speaker.rib())
+    assert {net: preference for net, (_, preference) in peer.table.items()} == {
+        net: str(one.local_preference) for net, one in told.items()
+    }
+    assert (peer.updates <= 14, peer.marks) == (True, 4 * again)
+    speaker.take(*commands.withdraw(PEER, nets))
+    peer.hear(speaker.rib())
+    assert (peer.table, peer.updates <= 24) == ({}, True)
+
+
+def test_prefixes_of_which_the_attributes_differ_or_the_families_stay_apart() -> None:
+    speaker, peer = Speaker(), Peer()
+    for number, net in enumerate([*NETWORKS, *NETWORKS[:1]]):
+        speaker.take(*commands.announce(PEER, {net: Announcement(HOPS[6][0], local_preference=number % 2)}))
+    peer.hear(speaker.rib())
+    assert peer.updates == 4
 
 
 # What ExaBGP's own commands do, which ours do not.
