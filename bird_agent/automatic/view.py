@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from bird_agent.session_config import Problem
 from weft.model import keys
-from weft.model.keys import ReflectorKey
+from weft.model.keys import ReflectorKey, ReflectorSection
 from weft.model.reflectors import AttachmentRecord, ReflectorRecord, ReflectorSettings, ReflectorState
 from weft.reflectors.plan import NO_SETTINGS, NO_STATE
 
@@ -20,12 +20,12 @@ class RecordsView:
         self.state_revision = 0
         self.attached: dict[str, AttachmentRecord] = {}
         self.serving: dict[str, ReflectorRecord] = {}
-        self._unreadable: dict[str, str] = {}
+        self._unreadable: dict[ReflectorSection, str] = {}
 
     @property
     def problems(self) -> list[Problem]:
         return [
-            Problem(keys.path(ReflectorKey(section)), f"{why}: what was there before stays in force")  # type: ignore[arg-type]
+            Problem(keys.path(ReflectorKey(section)), f"{why}: what was there before stays in force")
             for section, why in self._unreadable.items()
         ]
 

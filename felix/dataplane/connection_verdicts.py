@@ -9,7 +9,7 @@ from ipaddress import ip_address
 
 from msgspec import Struct
 
-from felix.rules.statements import PROTOCOLS_WITH_PORTS
+from felix.rules.matches import PROTOCOLS_WITH_PORTS
 from weft.netlink.conntrack import ICMP, ICMPV6, Seen
 from weft.policy.matching import Flow, Membership, address_mismatch, mismatch, packet_mismatch
 from weft.policy.values import Action, Direction, EndpointPolicy, Entity, Policies, Rule

@@ -17,9 +17,9 @@ from msgspec import Struct
 from felix.calc.delta import ANY_INTERFACE, LocalEndpoint, LocalHostEndpoint, NodeDelta, Settings
 from felix.calc.ip_sets import Member, SetChange
 from felix.dataplane.connection_verdicts import Verdicts
+from felix.rules.matches import UDP
 from felix.rules.render_base import ICMPV6_TO_ROUTER, IPIP
 from felix.rules.render_host import LOOPBACK
-from felix.rules.statements import UDP
 from weft.model.address import IPAddress, IPNetwork
 from weft.model.keys import ResourceKey
 from weft.netlink.conntrack import ICMPV6, Seen

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from msgspec import Struct, field
 
+from felix.dataplane.nft_blame import culprits, parts_behind
 from felix.dataplane.nft_counters import Counters
 from felix.dataplane.nft_plan import Batch, NeedsRewriteError
 from felix.dataplane.nft_stand_ins import fail_closed, without_counters
@@ -143,23 +144,8 @@ class NftDriver:
             return [self._last_problem or "changed by somebody else"]
         if not self._blocked:
             return []
-        found: list[str] = []
-        verdicts = [entries[interface] for entries in self._maps.values() if interface in entries]
-        names = [f"entry {interface} of {name}" for name in self._maps]
-        waiting = [verdict.chain for verdict in verdicts if isinstance(verdict, (v.Jump, v.Goto))]
-        seen: set[str] = set()
-        while waiting:
-            name = waiting.pop()
-            if name in seen:
-                continue
-            seen.add(name)
-            names.append(name)
-            chain = self._chains.get(name)
-            if chain is not None:
-                names += [f"set {looked_up}" for looked_up in chain.lookups()]
-                waiting += chain.jumps()
-        found += [f"{name}: {self._blocked[name]}" for name in names if name in self._blocked]
-        return found
+        parts = parts_behind(interface, self._chains, self._maps)
+        return [f"{name}: {self._blocked[name]}" for name in parts if name in self._blocked]
 
     def sizes(self) -> tuple[int, int]:
         """How many sets there should be, and how many members they have together."""
@@ -357,36 +343,8 @@ class NftDriver:
         first = next(iter(refusals))
         for refusal in refusals:
             if refusal.errno == first.errno:
-                for name in self._culprits(refusal.operation):
+                for name in culprits(refusal.operation, self._chains, self._maps):
                     self._blocked[name] = refusal.text
-
-    def _culprits(self, operation: op.Operation | None) -> list[str]:
-        match operation:
-            case op.AddRule(chain) | op.CreateChain(chain):
-                return [chain]
-            case op.CreateCounter(name):
-                return [f"counter {name}"]
-            case op.CreateSet(name) | op.AddElements(name) | op.RemoveElements(name):
-                return [f"set {name}"]
-            case op.DeleteSet(name):
-                return [chain.name for chain in self._chains.values() if name in chain.lookups()]
-            case op.DeleteChain(name):
-                jumping = [chain.name for chain in self._chains.values() if name in chain.jumps()]
-                return jumping + self._entries_to(name)
-            case op.AddEntries():
-                return self._entries_to(None)
-            case _:
-                return []
-
-    def _entries_to(self, chain: str | None) -> list[str]:
-        """Entries of maps that go to this chain, or with None to any that should not be there."""
-        return [
-            f"entry {interface} of {name}"
-            for name, entries in self._maps.items()
-            for interface, verdict in entries.items()
-            if isinstance(verdict, (v.Jump, v.Goto))
-            and (verdict.chain == chain if chain else verdict.chain not in self._chains)
-        ]
 
     def _settle(self, now_s: float) -> None:
         if self._blocked:

@@ -8,9 +8,9 @@ from typing import assert_never
 
 from felix.rules import operations as op
 from felix.rules import values as v
+from felix.rules.actions import LIMIT_UNITS
 from felix.rules.compiler import LAYOUTS
 from felix.rules.members import is_interval, network_intervals, port_intervals, prefix_length
-from felix.rules.statements import LIMIT_UNITS
 from felix.rules.writer import TABLE
 
 _TYPES = {

@@ -1,11 +1,10 @@
-"""What a rule of the table `inet weft` is made of, as frozen values: verdicts, matches and actions.
+"""What a rule of the table `inet weft` looks at in a packet, as frozen values.
 
-Part of `values`, which names everything here, too. A statement that the kernel would refuse by itself cannot be built;
+Part of `values`, which names everything here, too. A match that the kernel would refuse by itself cannot be built;
 whether statements go together is for `values.Rule` to say.
 
 Source of the terms: nft(8)."""
 
-import re
 from enum import Enum
 from ipaddress import IPv4Network
 from typing import Literal
@@ -13,34 +12,13 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
-from weft.model.address import IPAddress, IPNetwork
+from felix.rules.required import require, require_interface, require_masked, require_name
+from weft.model.address import IPNetwork
 
 IPVersion = Literal[4, 6]
 
 ICMP, TCP, UDP, DCCP, ICMPV6, SCTP, UDPLITE = 1, 6, 17, 33, 58, 132, 136
 PROTOCOLS_WITH_PORTS = frozenset({TCP, UDP, DCCP, SCTP, UDPLITE})
-
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9/\-_.]{0,199}\Z")
-_INTERFACE = re.compile(r"[^\s/*\"]{1,15}\Z")
-PRINTABLE = re.compile(r"[^\"\\\x00-\x1f]*\Z")
-
-
-class InvalidValueError(ValueError):
-    """The kernel or nft would refuse this: the renderer that built it has a defect."""
-
-
-def require(condition: bool, problem: str) -> None:
-    if not condition:
-        raise InvalidValueError(problem)
-
-
-def require_name(name: str) -> None:
-    require(_NAME.match(name) is not None, f"not a name nft accepts: {name!r}")
-
-
-def require_interface(name: str, wildcard: bool) -> None:
-    plain = name[:-1] if wildcard and name.endswith("*") else name
-    require(_INTERFACE.match(plain) is not None, f"not an interface name: {name!r}")
 
 
 class Side(Enum):
@@ -55,41 +33,6 @@ class Way(Enum):
 
     IN = "iif"
     OUT = "oif"
-
-
-# --- verdicts -------------------------------------------------------------------------------------------------
-
-
-class Accept(Struct, frozen=True):
-    """Ends this base chain; the other base chains of the hook still see the packet."""
-
-
-class Drop(Struct, frozen=True):
-    pass
-
-
-class Return(Struct, frozen=True):
-    pass
-
-
-class Jump(Struct, frozen=True):
-    chain: str
-
-    def __post_init__(self) -> None:
-        require_name(self.chain)
-
-
-class Goto(Struct, frozen=True):
-    chain: str
-
-    def __post_init__(self) -> None:
-        require_name(self.chain)
-
-
-Verdict = Accept | Drop | Return | Jump | Goto
-
-
-# --- matches --------------------------------------------------------------------------------------------------
 
 
 class Interface(Struct, frozen=True):
@@ -237,7 +180,7 @@ class Mark(Struct, frozen=True):
     negated: bool = False
 
     def __post_init__(self) -> None:
-        _require_masked(self.value, self.mask)
+        require_masked(self.value, self.mask)
 
 
 class ConntrackMark(Struct, frozen=True):
@@ -248,12 +191,7 @@ class ConntrackMark(Struct, frozen=True):
     negated: bool = False
 
     def __post_init__(self) -> None:
-        _require_masked(self.value, self.mask)
-
-
-def _require_masked(value: int, mask: int) -> None:
-    require(0 < mask <= 0xFFFFFFFF, f"not a mark's mask: {mask:#x}")
-    require(value & ~mask == 0 and value >= 0, f"mark {value:#x} has bits outside its mask {mask:#x}")
+        require_masked(self.value, self.mask)
 
 
 class ReversePath(Struct, frozen=True):
@@ -287,118 +225,3 @@ Match = (
     | ReversePath
     | AddressType
 )
-
-
-# --- actions --------------------------------------------------------------------------------------------------
-
-
-class Counter(Struct, frozen=True):
-    """Counts what reaches it. A chain that is rewritten counts from zero again."""
-
-
-class CountIn(Struct, frozen=True):
-    """Counts what reaches it in the named counter, which several rules may share and which outlives them."""
-
-    counter: str
-
-    def __post_init__(self) -> None:
-        require_name(self.counter)
-
-
-LIMIT_UNITS = {1: "second", 60: "minute", 3600: "hour", 86400: "day"}
-
-
-class Limit(Struct, frozen=True):
-    """Goes on with so many packets in so many seconds (one, a minute, an hour, a day), and with `burst` at once;
-    the rule ends for the others."""
-
-    packets: int
-    burst: int
-    seconds: int = 1
-
-    def __post_init__(self) -> None:
-        require(0 < self.packets < 1 << 32, f"not a rate: {self.packets}")
-        require(self.seconds in LIMIT_UNITS, f"not a unit of a rate: {self.seconds} s")
-        require(0 < self.burst < 1 << 32, f"not a burst: {self.burst}")
-
-
-class Log(Struct, frozen=True):
-    """To the kernel log, or to an nflog group: there `snap_bytes` of a packet, None: all of it."""
-
-    prefix: str = ""
-    group: int | None = None
-    snap_bytes: int | None = None
-
-    def __post_init__(self) -> None:
-        require(len(self.prefix.encode()) <= 127, f"log prefix of more than 127 bytes: {self.prefix!r}")
-        require(PRINTABLE.match(self.prefix) is not None, f"log prefix with a quote or backslash: {self.prefix!r}")
-        require(self.group is None or 0 <= self.group <= 65535, f"not an nflog group: {self.group}")
-        require(self.snap_bytes is None or self.group is not None, "the kernel log takes no part of a packet")
-        require(self.snap_bytes is None or 0 < self.snap_bytes <= 65535, f"not a length: {self.snap_bytes}")
-
-
-class SetMark(Struct, frozen=True):
-    """`meta mark set (mark and not mask) or value`."""
-
-    value: int
-    mask: int = 0xFFFFFFFF
-
-    def __post_init__(self) -> None:
-        _require_masked(self.value, self.mask)
-
-
-class SetConntrackMark(Struct, frozen=True):
-    value: int
-    mask: int = 0xFFFFFFFF
-
-    def __post_init__(self) -> None:
-        _require_masked(self.value, self.mask)
-
-
-class Masquerade(Struct, frozen=True):
-    """Ends the rule. Only in nat chains of postrouting."""
-
-    fully_random: bool = False
-
-
-class SourceNat(Struct, frozen=True):
-    """`snat to address`. Ends the rule. Only in nat chains of postrouting."""
-
-    address: IPAddress
-
-
-class NoTrack(Struct, frozen=True):
-    """Only in chains of priority raw."""
-
-
-class Reject(Struct, frozen=True):
-    """`reject with icmpx admin-prohibited`, or a TCP reset (needs L4Protocol TCP before it). Ends the rule."""
-
-    tcp_reset: bool = False
-
-
-class InterfaceVerdict(Struct, frozen=True):
-    """`iifname vmap @map`: the verdict the map has for the interface; goes on if it has none."""
-
-    way: Way
-    map: str
-
-    def __post_init__(self) -> None:
-        require_name(self.map)
-
-
-Action = (
-    Counter
-    | CountIn
-    | Limit
-    | Log
-    | SetMark
-    | SetConntrackMark
-    | Masquerade
-    | SourceNat
-    | NoTrack
-    | Reject
-    | InterfaceVerdict
-)
-Statement = Match | Action | Verdict
-FINAL = (Accept, Drop, Return, Jump, Goto, Masquerade, SourceNat, Reject, InterfaceVerdict)
