@@ -6,6 +6,7 @@ that was agreed on (RFC 5883). Nothing of a packet counts before its authenticat
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
@@ -54,6 +55,9 @@ class Engine:
         self._next_discriminator = discriminator
         self._held: dict[_Key, _Held] = {}
         self._by_discriminator: dict[int, _Key] = {}
+        self._times: list[tuple[float, int]] = []
+        """A heap of when sessions are due, by discriminator. Those that `_due` says otherwise of are out of date."""
+        self._due: dict[int, float] = {}
         self.discarded = 0
         self._changed = False
 
@@ -70,6 +74,8 @@ class Engine:
         """Go on with the sessions of a process that has ended."""
         self._held.clear()
         self._by_discriminator.clear()
+        self._times.clear()
+        self._due.clear()
         for wanted, standing in standings:
             session = BfdSession(wanted.settings, standing.discriminator, self._jitter, now)
             session.resume(standing, now)
@@ -79,11 +85,15 @@ class Engine:
             key = (wanted.peer, wanted.multihop)
             self._held[key] = _Held(wanted, session, standing, guard)
             self._by_discriminator[standing.discriminator] = key
+            self._schedule(self._held[key])
         self._changed = True
 
     @property
     def due(self) -> float:
-        return min((one.session.due for one in self._held.values()), default=float("inf"))
+        """When `on_time` wants to be called next."""
+        while self._times and self._due.get(self._times[0][1]) != self._times[0][0]:
+            heapq.heappop(self._times)
+        return self._times[0][0] if self._times else float("inf")
 
     @property
     def wanted(self) -> list[Wanted]:
@@ -102,17 +112,21 @@ class Engine:
             new = desired.get(key)
             if new is None or new.local != held.wanted.local:
                 said.append(_transmission(held, held.session.close()))
-                del self._held[key], self._by_discriminator[held.session.discriminator]
+                number = held.session.discriminator
+                del self._held[key], self._by_discriminator[number]
+                self._due.pop(number, None)
             else:
                 held.session.set(new.settings, now)
                 self._set_guard(held, new)
                 held.wanted = new
+                self._schedule(held)
         for key, one in desired.items():
             if key not in self._held:
                 number = self._discriminator()
                 session = BfdSession(one.settings, number, self._jitter, now)
                 self._held[key] = _Held(one, session, session.standing, self._guard(one))
                 self._by_discriminator[number] = key
+                self._schedule(self._held[key])
         return said
 
     def close(self) -> list[Transmission]:
@@ -140,6 +154,7 @@ class Engine:
         held.refused = ""
         done = held.session.on_packet(packet, now)
         self._compare(held)
+        self._schedule(held)
         sent, reports = _said(held, done)
         return sent, reports or _accepted(held)
 
@@ -151,13 +166,28 @@ class Engine:
     def on_time(self, now: float) -> tuple[list[Transmission], list[Report]]:
         transmissions: list[Transmission] = []
         reports: list[Report] = []
-        for held in self._held.values():
-            if held.session.due <= now:
-                sent, changed = _said(held, held.session.on_time(now))
-                self._compare(held)
-                transmissions += sent
-                reports += changed
+        for held in self._take_due(now):
+            sent, changed = _said(held, held.session.on_time(now))
+            self._compare(held)
+            self._schedule(held)
+            transmissions += sent
+            reports += changed
         return transmissions, reports
+
+    def _take_due(self, now: float) -> list[_Held]:
+        found = []
+        while self.due <= now:
+            _, number = heapq.heappop(self._times)
+            del self._due[number]
+            found.append(self._held[self._by_discriminator[number]])
+        return found
+
+    def _schedule(self, held: _Held) -> None:
+        """After anything that may have changed when it is due: a packet or a tick costs the same with many sessions."""
+        number, due = held.session.discriminator, held.session.due
+        if due != self._due.get(number):
+            self._due[number] = due
+            heapq.heappush(self._times, (due, number))
 
     def _addressee(self, packet: Packet, source: IPAddress, multihop: bool) -> _Held | None:
         """By our discriminator, or before the other side knows it by its address; never another address's."""

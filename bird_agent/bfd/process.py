@@ -14,6 +14,7 @@ import logging
 import mmap
 import os
 import random
+import resource
 import selectors
 import signal
 import socket
@@ -281,6 +282,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"weft-bfd runs already, as process {singleton.holder(lock)}", file=sys.stderr)
         return singleton.EXIT_ALREADY_RUNNING
     process = BfdProcess(options.socket, legacy)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each session has a socket
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # a standby that was dismissed is nobody's business
     signal.signal(signal.SIGHUP, process.replace)
     signal.signal(signal.SIGINT, process.stop)

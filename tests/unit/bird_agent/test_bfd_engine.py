@@ -69,6 +69,28 @@ def test_a_session_comes_up_and_says_so() -> None:
     assert reports == [Report(TOR, State.DOWN, Diagnostic.DETECTION_TIME_EXPIRED)]
 
 
+def test_of_many_sessions_each_is_served_when_it_is_due_and_one_that_is_gone_never_again() -> None:
+    peers = [ip_address(f"10.2.0.{number}") for number in range(1, 51)]
+    wanted = [Wanted(peer, HERE, False, BfdSettings(100_000, 3)) for peer in peers]
+    made = engine(*wanted)
+    made.on_time(0.0)
+    now, last = 0.0, dict.fromkeys(wanted, 0.0)
+    for one in range(400):
+        if one == 200:
+            made.set_wanted(wanted[:20], now)
+        elif one % 5 == 0:
+            made.on_datagram(heard(), peers[one % 50], 255, False, now + 0.001)
+        now = made.due
+        sent, changed = made.on_time(now)
+        assert sent or changed or one % 5 == 0  # the end of a silence may have nothing to say
+        assert made.due > now
+        for each in sent:
+            assert now - last[each.session] <= 1.0
+            last[each.session] = now
+        assert one <= 200 or {each.session for each in sent} <= set(wanted[:20])
+    assert all(now - last[each] <= 1.0 for each in wanted[:20])
+
+
 @given(st.lists(st.sampled_from(["here", "there"]), max_size=4), st.integers(0, 60))
 def test_whoever_goes_on_for_a_process_in_the_middle_of_anything_is_not_noticed(ends: list[str], steps: int) -> None:
     """Two processes on a good line, in steps of 20 ms; now and then one of them is replaced by its successor."""
