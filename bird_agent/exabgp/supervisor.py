@@ -75,6 +75,12 @@ class SpeakerPaths:
         return [sys.executable, "-I", "-S", str(script), str(self.socket), str(self.spool_bytes)]
 
 
+def pause_s(last_s: float, lived_s: float) -> float:
+    """Before a speaker is started again that has lived for so long: none for one that was well, more each time for one
+    that keeps ending. `last_s` is what it was the last time."""
+    return 0.0 if lived_s > HEALTHY_AFTER_S else min(LONGEST_PAUSE_S, last_s * 2 + 0.1)
+
+
 def stop_speaker(paths: SpeakerPaths) -> bool:
     """End the speaker, if there is one. Sessions close without NOTIFICATION: peers keep routes for the restart time."""
     pid = singleton.holder(paths.lock)
@@ -191,15 +197,15 @@ class SpeakerSupervisor:
             ended = await self._ended_or_changed(pid, arguments)
             if not ended:
                 continue
-            self._after_end(pid)
-            pause = 0.0 if time.monotonic() - began > HEALTHY_AFTER_S else min(LONGEST_PAUSE_S, pause * 2 + 0.1)
+            pause = pause_s(pause, time.monotonic() - began)
+            self._after_end(pid, pause)
             await asyncio.sleep(pause)
 
-    def _after_end(self, pid: int) -> None:
+    def _after_end(self, pid: int, pause: float) -> None:
         self.restarts += 1
         if self._collect(pid) == EXIT_REFUSED:
             raise SpeakerRefusedError(self._log_tail())
-        log.error("%s; starting it again", self.last_error)
+        log.error("%s; starting it again%s", self.last_error, f" in {pause:.1f} s" if pause else "")
 
     def _collect(self, pid: int) -> int | None:
         """What a speaker that has ended leaves behind; its exit status if it was our child."""
