@@ -13,7 +13,7 @@ from bird_agent.exabgp import events
 from bird_agent.exabgp.events import PathAttributes
 from bird_agent.nexthops import Underlay
 from tests.fakes.speaker import FakeSpeaker
-from tests.unit.bird_agent.test_agent import BLOCKS, POOL, UNDERLAY, World, block, block_key
+from tests.unit.bird_agent.agent_world import BLOCKS, POOL, UNDERLAY, World, block, block_key
 from tests.unit.bird_agent.test_agent_passing import CLIENTS, REFLECTORS, member, stored
 from weft.datastore.syncer import Deleted, InSync
 

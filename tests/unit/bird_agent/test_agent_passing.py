@@ -9,7 +9,7 @@ import pytest
 from bird_agent.exabgp import events
 from bird_agent.exabgp.events import PathAttributes
 from bird_agent.passing import Area
-from tests.unit.bird_agent.test_agent import BLOCKS, POOL, World, block
+from tests.unit.bird_agent.agent_world import BLOCKS, POOL, World, block
 from weft.datastore.syncer import Deleted, InSync, Upserted
 from weft.model import keys
 from weft.model.base import Metadata

@@ -13,7 +13,7 @@ from bird_agent.exabgp import commands, events
 from bird_agent.exabgp.commands import Announcement
 from bird_agent.exabgp.decoder import Decoder
 from bird_agent.exabgp.events import PathAttributes
-from tests.unit.bird_agent.test_agent import BLOCKS, node, running
+from tests.unit.bird_agent.agent_world import BLOCKS, node, running
 from tests.unit.bird_agent.test_policy import session
 from weft.datastore.syncer import Upserted
 from weft.model import drain

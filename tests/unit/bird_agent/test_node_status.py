@@ -15,7 +15,7 @@ from bird_agent.exports import Source
 from bird_agent.node_status import MOST_ROUTES, PEER_TYPES, SESSION_STATES, SOURCES, Daemon, Schedule, status_of
 from bird_agent.session_config import SessionKind
 from bird_agent.sessions import STATE_NAMES
-from tests.unit.bird_agent.test_agent import BORROWED, World, running
+from tests.unit.bird_agent.agent_world import BORROWED, World, running
 from weft.model import codec
 from weft.model.base import Metadata
 from weft.model.errors import ValidationError

@@ -15,7 +15,7 @@ from bird_agent.exabgp import supervisor
 from bird_agent.exabgp.configuration import render
 from bird_agent.exabgp.supervisor import LONGEST_PAUSE_S, SpeakerPaths, SpeakerSupervisor, pause_s
 from bird_agent.sessions import RESYNC_TIMEOUT_S
-from tests.unit.bird_agent.test_agent import LEARNT, running
+from tests.unit.bird_agent.agent_world import LEARNT, running
 
 
 def test_twenty_ends_in_a_row_come_ever_more_slowly_and_one_of_a_speaker_that_was_well_costs_nothing() -> None:

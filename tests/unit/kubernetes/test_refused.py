@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tests.unit.kubernetes.documents import (
     Tree,
@@ -19,10 +16,22 @@ from tests.unit.kubernetes.documents import (
     namespace,
     pod,
     policy,
-    read,
+)
+from tests.unit.kubernetes.pieces import (
+    ADMIN,
+    ALL,
+    CLUSTER,
+    admin_rule,
+    at,
+    block,
+    cluster_rule,
+    expression,
+    let_in,
+    selecting,
+    serving,
+    without,
 )
 from weft.kubernetes import decode_manifests
-from weft.model.base import Resource
 from weft.model.errors import ValidationError
 
 
@@ -32,34 +41,17 @@ def refused(tree: Any) -> ValidationError:
     return caught.value
 
 
-def selecting(**selector: Any) -> Tree:
-    return policy({"podSelector": selector})
-
-
-def expression(**fields: Any) -> Tree:
-    return selecting(matchExpressions=[fields])
-
-
-def let_in(*peers: Any, ports: Any = None) -> Tree:
-    return policy({"ingress": [{"from": list(peers)} | ({"ports": ports} if ports is not None else {})]})
-
-
-def at(*ports: Any) -> Tree:
-    return policy({"egress": [{"ports": list(ports)}]})
-
-
-def block(cidr: Any, *holes: Any) -> Tree:
-    return let_in({"ipBlock": {"cidr": cidr} | ({"except": list(holes)} if holes else {})})
-
-
-def serving(**port: Any) -> Tree:
-    return pod("a", spec={"containers": [{"name": "c", "ports": [port]}]})
-
-
 BLOCK = "spec.ingress[0].from[0].ipBlock"
+
+
 PORT = "spec.egress[0].ports[0]"
+
+
 KEY = "spec.podSelector.matchExpressions[0]"
+
+
 CONTAINER_PORT = "spec.containers[0].ports[0]"
+
 
 POLICIES: dict[str, tuple[Tree, str, str]] = {
     "no name": (policy({}, name=""), "metadata.name", "a name"),
@@ -168,6 +160,8 @@ POLICIES: dict[str, tuple[Tree, str, str]] = {
         "1 to 65535",
     ),
 }
+
+
 OBJECTS: dict[str, tuple[Tree, str, str]] = {
     "an unknown kind": (document("v1", "Service", "s"), "kind", "one of Namespace, ServiceAccount, Pod"),
     "a misspelt kind": (document("v1", "Namespaces", "s"), "kind", "did you mean Namespace?"),
@@ -228,21 +222,6 @@ OBJECTS: dict[str, tuple[Tree, str, str]] = {
         "1 to 65535",
     ),
 }
-ALL: Tree = {"namespaces": {}}
-CLUSTER = {"tier": "Admin", "priority": 1, "subject": ALL}
-ADMIN = {"priority": 1, "subject": ALL}
-
-
-def cluster_rule(**fields: Any) -> Tree:
-    return cluster_policy(CLUSTER | {"egress": [{"action": "Accept", "to": [ALL]} | fields]})
-
-
-def admin_rule(**fields: Any) -> Tree:
-    return admin_policy(ADMIN | {"ingress": [{"action": "Allow", "from": [ALL]} | fields]})
-
-
-def without(spec: Tree, field: str) -> Tree:
-    return {name: value for name, value in spec.items() if name != field}
 
 
 OF_THE_CLUSTER: dict[str, tuple[Tree, str, str]] = {
@@ -363,6 +342,8 @@ OF_THE_CLUSTER: dict[str, tuple[Tree, str, str]] = {
         admin_rule(ports=[{"namedPort": "Web"}]), "spec.ingress[0].ports[0].namedPort", "lower case"
     ),
 }  # fmt: skip
+
+
 EVERYTHING_WRONG = {**POLICIES, **OBJECTS, **{f"cluster: {name}": case for name, case in OF_THE_CLUSTER.items()}}
 
 
@@ -379,64 +360,3 @@ def test_the_field_that_is_wrong_is_named_with_what_would_be_right(tree: Tree, f
 def test_inside_a_list_the_item_is_named_too(tree: Tree, field: str, expected: str) -> None:
     error = refused({"apiVersion": "v1", "kind": "List", "items": [namespace("a"), tree]})
     assert error.field == f"items[1].{field}"
-
-
-GOOD: list[Tree] = [
-    policy(
-        {
-            "podSelector": {
-                "matchLabels": {"a": "b"},
-                "matchExpressions": [{"key": "k", "operator": "In", "values": ["v"]}],
-            },
-            "policyTypes": ["Ingress", "Egress"],
-            "ingress": [
-                {
-                    "from": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}, {"podSelector": {}}],
-                    "ports": [{"protocol": "TCP", "port": 80, "endPort": 90}, {"port": "web"}],
-                }
-            ],
-            "egress": [{"to": [{"namespaceSelector": {"matchLabels": {"x": ""}}}]}],
-        }
-    ),
-    pod("a", "shop", "10.0.0.1", spec={"containers": [{"name": "c", "ports": [{"containerPort": 80, "name": "web"}]}]}),
-    cluster_rule(protocols=[{"tcp": {"destinationPort": {"range": {"start": 1, "end": 2}}}}]),
-    admin_rule(ports=[{"portNumber": {"port": 1}}]),
-]  # fmt: skip
-junk = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(-1, 70000), st.floats(), st.text(max_size=5)),
-    lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(st.text(max_size=4), inner, max_size=2)),
-    max_leaves=4,
-)
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.data(), st.sampled_from(GOOD), junk)
-def test_whatever_stands_in_a_field_is_read_or_refused_and_never_a_crash(
-    data: st.DataObject, tree: Tree, new: Any
-) -> None:
-    tree = copy.deepcopy(tree)
-    place: Any = tree
-    while True:
-        choices = list(place) if isinstance(place, dict) else list(range(len(place)))
-        step = data.draw(st.sampled_from(choices))
-        if not place[step] or not isinstance(place[step], dict | list) or data.draw(st.booleans()):
-            place[step] = new
-            break
-        place = place[step]
-    outcome = outcome_of(yaml.safe_dump(tree, allow_unicode=True))
-    if isinstance(outcome, ValidationError):
-        assert outcome.field
-        assert outcome.expected
-    else:
-        assert all(isinstance(resource, Resource) for resource in outcome)
-
-
-def outcome_of(text: str) -> ValidationError | list[Resource]:
-    try:
-        return decode_manifests(text, "k8s.yaml")
-    except ValidationError as error:
-        return error
-
-
-def test_good_documents_are_read() -> None:
-    assert len(read(*GOOD)) == len(GOOD)

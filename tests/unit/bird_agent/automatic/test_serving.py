@@ -11,7 +11,7 @@ from bird_agent.bfd.session import BfdSettings
 from bird_agent.bfd.wire import Watch
 from bird_agent.peering import peering
 from bird_agent.survey import BgpResources
-from tests.unit.bird_agent.test_peering import node
+from tests.unit.bird_agent.peering_cases import node
 from weft.model.address import IPAddress
 from weft.model.base import Metadata
 from weft.model.bgp import BGPConfiguration, BGPConfigurationSpec

@@ -1,57 +1,41 @@
-"""The reflector as a whole, without sockets: who is told what and when, what a change costs, what outlives a loss."""
+"""The reflector as a whole, without sockets: who is told what and when, and what a change costs."""
 
 from __future__ import annotations
 
 import tracemalloc
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, ip_address
 
 import pytest
 
 from bird_agent.exabgp.events import AsSegment, PathAttributes
-from bird_agent.reflector.framing import Message, framed
+from bird_agent.reflector.framing import Message
 from bird_agent.reflector.groups import Pieces
-from bird_agent.reflector.outputs import EndOfRib, Updates
-from bird_agent.reflector.plan import ReflectorPlan
-from bird_agent.reflector.prefixes import IPV4, Nlri, nlri_of
-from bird_agent.reflector.reflector import COME_BACK_S
-from bird_agent.reflector.standing import STALLED_S
+from bird_agent.reflector.outputs import EndOfRib
+from bird_agent.reflector.prefixes import IPV4
 from bird_agent.session_config import Password
-from tests.unit.bird_agent.reflector.world import CLUSTER, LOCAL_AS, OURS, Script, World, attributes, plan, raw, session
-from weft.model.base import Metadata
+from tests.unit.bird_agent.reflector.reflecting import (
+    A,
+    B,
+    C,
+    P,
+    Q,
+    R,
+    X,
+    a_filter,
+    nlri,
+    prefixes,
+    three,
+    updates,
+    words,
+)
+from tests.unit.bird_agent.reflector.world import CLUSTER, LOCAL_AS, OURS, World, attributes, plan, raw, session
 from weft.model.bgp import (
     AddCommunity,
-    BGPFilter,
     BGPFilterRuleV4,
-    BGPFilterSpec,
     FilterOperation,
     PrependAsPath,
 )
-
-A, B, C, X = "10.0.0.11", "10.0.0.12", "10.0.0.13", "10.0.0.31"
-P, Q, R = "10.65.0.0/26", "10.65.1.0/26", "10.66.0.0/24"
-
-
-def nlri(prefix: str) -> Nlri:
-    return nlri_of(ip_network(prefix))
-
-
-def three(**fields: object) -> ReflectorPlan:
-    return plan(session(A), session(B), session(C), **fields)
-
-
-def prefixes(script: Script) -> set[str]:
-    return {f"{ip_address(each[1:].ljust(4, bytes(1)))}/{each[0]}" for each in script.prefixes()}
-
-
-def updates(script: Script) -> list[Updates]:
-    return [each for each in script.heard if isinstance(each, Updates)]
-
-
-def a_filter(name: str, **rules: BGPFilterRuleV4) -> BGPFilter:
-    spec = BGPFilterSpec(**{direction: (rule,) for direction, rule in rules.items()})
-    return BGPFilter(metadata=Metadata(name=name), spec=spec)
-
 
 # What is told.
 
@@ -255,161 +239,6 @@ def test_a_peer_that_is_no_longer_wanted_takes_its_routes_along() -> None:
     assert not prefixes(b)
 
 
-def words(script: Script) -> list[tuple[Message, bytes]]:
-    return [each for each in script.heard if isinstance(each, tuple)]
-
-
-# Losses and restarts.
-
-
-def test_a_lost_peer_that_may_restart_keeps_its_routes_until_it_is_back_and_has_told_all() -> None:
-    world = World(three())
-    a, b, _ = world.start()
-    world.announce(a, [P, Q])
-    world.lose(a)
-    assert prefixes(b) == {P, Q}
-    back = world.connect(A, restarting=True)
-    world.announce(back, [P])
-    assert prefixes(b) == {P, Q}
-    world.end_of_rib(back)
-    assert prefixes(b) == {P}
-
-
-def test_a_peer_that_is_back_and_did_not_keep_forwarding_loses_its_routes() -> None:
-    world = World(three())
-    a, b, _ = world.start()
-    world.announce(a, [P])
-    world.lose(a)
-    world.connect(A, restarting=False)
-    assert not prefixes(b)
-
-
-def test_its_routes_go_when_its_time_is_over() -> None:
-    world = World(three())
-    a, b, _ = world.start()
-    world.announce(a, [P])
-    world.lose(a)
-    world.wait(110)
-    assert prefixes(b) == {P}
-    world.wait(20)
-    assert not prefixes(b)
-
-
-def test_a_peer_that_cannot_restart_loses_its_routes_with_the_connection() -> None:
-    world = World(three())
-    a, b, _ = world.start(graceful=False)
-    world.announce(a, [P])
-    world.lose(a)
-    assert not prefixes(b)
-
-
-def test_a_path_that_bfd_finds_dead_takes_the_session_and_every_route_at_once() -> None:
-    world = World(three())
-    a, b, _ = world.start()
-    world.announce(a, [P])
-    assert prefixes(b) == {P}
-    world.reflector.on_path_lost(a.address, "BFD: the path is dead", world.now)
-    world.settle()
-    assert not prefixes(b)
-    assert a.closed
-    assert a.heard[-1] == (Message.NOTIFICATION, bytes((6, 10)))
-    assert any("BFD: the path is dead" in note for note in world.notes)
-    world.reflector.on_path_lost(a.address, "BFD: the path is dead", world.now)  # it is down already
-    world.settle()
-    assert a.heard.count((Message.NOTIFICATION, bytes((6, 10)))) == 1
-
-
-def test_nobody_is_told_anything_before_all_peers_have_told_everything() -> None:
-    world = World(three())
-    a, b, c = world.connect_all()
-    world.announce(a, [P])
-    world.end_of_rib(a)
-    world.end_of_rib(b)
-    assert not b.heard
-    assert world.reflector.deferring
-    world.end_of_rib(c)
-    assert prefixes(b) == {P}
-    assert isinstance(b.heard[-1], EndOfRib)
-
-
-def test_a_peer_that_does_not_come_back_is_waited_for_a_moment_only() -> None:
-    world = World(three())
-    a, b = world.connect(A), world.connect(B)
-    world.announce(a, [P])
-    world.end_of_rib(a)
-    world.end_of_rib(b)
-    assert not b.heard
-    world.wait(COME_BACK_S + 1)
-    assert prefixes(b) == {P}
-
-
-def test_two_that_were_restarted_do_not_wait_for_each_other() -> None:
-    world = World(three())
-    a, b = world.connect(A), world.connect(B)
-    world.connect(C, restarting=True)
-    world.announce(a, [P])
-    world.end_of_rib(a)
-    world.end_of_rib(b)
-    assert prefixes(b) == {P}
-
-
-# Back-pressure and refresh.
-
-
-def test_a_peer_that_reads_nothing_delays_nobody_and_catches_up_with_what_is_true_then() -> None:
-    world = World(three())
-    a, b, c = world.start()
-    b.reads = False
-    for round_number in range(50):
-        world.announce(a, [P, Q], attributes(world.sets, local_preference=100, med=round_number))
-    world.withdraw(a, [Q])
-    assert prefixes(c) == {P}
-    assert sum(map(len, b.unread)) < 200, "one message waits in the socket, the rest is a position"
-    before = len(updates(b))
-    world.read(b)
-    assert prefixes(b) == {P}
-    assert b.table[IPV4, nlri(P)][0].path.med == 49
-    assert len(updates(b)) - before <= 4
-
-
-def test_a_peer_that_takes_nothing_for_too_long_is_given_up() -> None:
-    world = World(three())
-    a, b, c = world.start()
-    b.reads = False
-    world.announce(a, [P])
-    world.wait(STALLED_S - 30)
-    assert not b.closed
-    world.wait(60)
-    assert b.closed
-    assert not c.closed
-    world.wait(60)
-    assert len([note for note in world.notes if "taken nothing" in note]) == 1
-    assert not world.connect(B).closed
-
-
-def test_a_peer_that_was_lost_while_it_took_nothing_is_not_given_up_later() -> None:
-    world = World(three())
-    _, b, _ = world.start()
-    b.reads = False
-    world.announce(world.peers[ip_address(A)], [P])
-    world.lose(b)
-    world.wait(STALLED_S + 30)
-    assert not [note for note in world.notes if "taken nothing" in note]
-
-
-def test_a_peer_that_is_wrong_in_ever_new_ways_does_not_fill_the_log() -> None:
-    world = World(three())
-    a, _, _ = world.start()
-    world.announce(a, [P])
-    for number in range(1000):
-        body = b"\0\0\0\7" + bytes((0x40, 1, 1, 3 + number % 250, 0x40, 2, 0)) + nlri(P)
-        world.send(a, framed(Message.UPDATE, body))
-    assert len([note for note in world.notes if "ORIGIN" in note]) == 1
-    world.wait(20)
-    world.send(a, framed(Message.UPDATE, body))
-    assert "999 more" in world.notes[-1]
-
-
 @pytest.mark.parametrize("enhanced", [True, False], ids=["enhanced", "plain"])
 def test_a_refresh_tells_everything_again(enhanced: bool) -> None:
     world = World(three())
@@ -434,41 +263,6 @@ def test_a_peers_own_refresh_sweeps_what_it_does_not_say_again() -> None:
     assert prefixes(b) == {P, Q}
     world.send(a, write_refresh(IPV4, 2))
     assert prefixes(b) == {P}
-
-
-# Limits.
-
-
-def test_too_many_prefixes_end_the_session_and_keep_it_down_for_a_while() -> None:
-    world = World(plan(session(A, max_prefixes=2), session(B)))
-    a, b = world.start()
-    world.announce(a, [P, Q])
-    assert prefixes(b) == {P, Q}
-    world.announce(a, [R])
-    assert a.closed
-    assert (Message.NOTIFICATION, bytes((6, 1))) in [(kind, body[:2]) for kind, body in words(a)]
-    assert not prefixes(b)
-    assert any("held down" in problem.text for problem in world.reflector.problems(world.now))
-    assert world.reflector.peers[a.address].session.state.value == "Idle"
-    world.wait(310)
-    assert world.reflector.peers[a.address].session.state.value != "Idle"
-
-
-def test_a_higher_limit_ends_the_time_that_a_session_is_held_down() -> None:
-    world = World(plan(session(A, max_prefixes=1), session(B)))
-    a, _ = world.start()
-    world.announce(a, [P, Q])
-    assert a.closed
-    world.configure(plan(session(A, max_prefixes=2), session(B)))
-    assert world.reflector.peers[a.address].session.state.value != "Idle"
-
-
-def test_a_line_in_the_log_says_why_a_session_ended() -> None:
-    world = World(three())
-    a, _, _ = world.start()
-    world.announce(a, [P])
-    world.lose(a)
-    assert any("10.0.0.11" in note and "lost" in note and "1 routes are kept" in note for note in world.notes)
 
 
 def test_clients_of_another_cluster_are_told_with_both_clusters_and_ours_not_again() -> None:
