@@ -204,7 +204,8 @@ class Agent:
             text = f"is not watched: BFD refuses what comes from there: {report.refused}"
             self.conversation.note(report.peer, text)
         if why is not None and session is not None and session.established:
-            self.conversation.on_path_lost(report.peer, why, commands.cease(report.peer, BFD_DOWN))
+            self.conversation.on_path_lost(report.peer, why, commands.cease(report.peer, BFD_DOWN), silent=True)
+            self.automatic.on_session()
 
     def _on_records(self) -> None:
         """What is said about automatic reflectors has changed; sessions follow in their own time."""

@@ -19,7 +19,7 @@ from bird_agent.exabgp.commands import FAMILIES, Family
 from bird_agent.exabgp.events import SpeakerEvent
 from bird_agent.rib import Rib
 from bird_agent.session_config import Peering, SessionConfig
-from bird_agent.sessions import DropAll, DropStale, MarkStale, Session, Sessions
+from bird_agent.sessions import DropAll, DropStale, FallSilent, MarkStale, Session, Sessions
 from weft.model.address import IPAddress
 
 SETTLE_TIMEOUT_S = 120.0  # as long as peers keep our routes
@@ -109,7 +109,8 @@ class Conversation:
         self.peering = peering
         sessions = {} if peering is None else peering.sessions
         families = {peer: tuple(FAMILIES[each] for each in one.versions) for peer, one in sessions.items()}
-        self._do(self.sessions.configure(families))
+        dies_with = {peer: one.dies_with for peer, one in sessions.items() if one.dies_with is not None}
+        self._do(self.sessions.configure(families, dies_with))
         self._announcer.on_sessions_changed()
 
     def name_peers(self) -> None:
@@ -117,12 +118,13 @@ class Conversation:
         for session in self.sessions:
             self._name_peer(session)
 
-    def on_path_lost(self, peer: IPAddress, why: str, farewell: bytes) -> None:
-        """The way to an established peer is gone: its routes go, and the speaker is told to end the session."""
-        self._do(self.sessions.on_path_lost(peer, self.now, why))
+    def on_path_lost(self, peer: IPAddress, why: str, farewell: bytes, silent: bool = False) -> None:
+        """The way to an established peer is gone: its routes go, and the speaker is told to end the session. `silent`:
+        BFD alone says so, so those of a peer that forwards nothing stay."""
+        self._do(self.sessions.on_path_lost(peer, self.now, why, silent))
         self._announcer.on_down(peer)
         self.commands.append(farewell)
-        self.note(peer, f"down: {why}")
+        self.note(peer, f"down: {why}{self._kept_text(peer)}")
 
     def on_attached(self, hello: link.Hello) -> None:
         is_new = self._speaker_pid is not None and hello.speaker_pid != self._speaker_pid
@@ -216,6 +218,7 @@ class Conversation:
 
     def _on_up(self, peer: IPAddress, at: float) -> None:
         self.sessions.on_up(peer, at)
+        self._rib.end_silence(peer)
         self._announcer.on_up(peer, self.carried(peer))
         self.note(peer, "up")
         if self._attachment is not None and self._attachment.live:
@@ -227,10 +230,15 @@ class Conversation:
         self._do(self.sessions.on_down(down))
         self._announcer.on_down(down.peer)
         if session is not None and was_up:
-            kept = (
-                f"; its {self._rib.received(down.peer)} routes are kept while it restarts" if session.restarting else ""
-            )
-            self.note(down.peer, f"down: {session_states.explain(down)}{kept}")
+            self.note(down.peer, f"down: {session_states.explain(down)}{self._kept_text(down.peer)}")
+
+    def _kept_text(self, peer: IPAddress) -> str:
+        """What becomes of the routes of a peer that has just been lost."""
+        session = self.sessions.get(peer)
+        if session is None or not session.restarting:
+            return ""
+        how_long = "until others bring them" if session.silent else "while it restarts"
+        return f"; its {self._rib.received(peer)} routes are kept {how_long}"
 
     def _name_peer(self, session: Session) -> None:
         config = self.config_of(session.peer)
@@ -294,6 +302,8 @@ class Conversation:
                         self._rib.remove_peer(action.peer)
                     else:
                         self._rib.drop(action.peer)
+                case FallSilent():
+                    self._rib.fall_silent(action.peer, action.dead)
                 case _:
                     assert_never(action)
 

@@ -249,9 +249,11 @@ class _Planner:
 
     def _with_reflector(self, name: str, addresses: Iterable[IPAddress], options: Options) -> Iterator[_Planned]:
         """The reflector on a node, perhaps this one, has addresses of its own: behind those of the node."""
-        behind = addresses_of(self._nodes[name]) if name in self._nodes and name != self._own.name else ()
+        behind = tuple(addresses_of(self._nodes[name])) if name in self._nodes and name != self._own.name else ()
         ways = {each.version: each for each in behind}
-        options = replace(options, bfd=watch_of_reflector(options.bfd, name == self._own.name))
+        options = replace(
+            options, bfd=watch_of_reflector(options.bfd, name == self._own.name), dies_with=frozenset(behind)
+        )
         for address in (each for each in addresses if each.version in self._local):
             via, cause = replace(options, gateway=ways.get(address.version)), (SessionKind.REFLECTOR, f"Node/{name}")
             yield from self._session(PeerAddress(address, DEFAULT_PORT), self._survey.as_of(self._own), cause, via)
@@ -294,6 +296,7 @@ class _Planner:
                 filters=options.filters,
                 max_prefixes=options.max_prefixes,
                 bfd=options.bfd,
+                dies_with=options.dies_with,
                 versions=tuple(sorted(options.versions | {peer.version})),
                 other_local=self._local.get(6 if peer.version == 4 else 4),
                 client=asn == local_as and own_cluster is not None and options.peer_cluster != own_cluster,

@@ -3,7 +3,8 @@
 Pure and synchronous: what the peers say goes in, and `take_changes` gives the prefixes whose best paths differ from
 the last time. The result depends on the state, never on the order in which it came. Routes of a peer that is
 restarting stay, marked stale, until the peer has sent everything again or `drop_stale` says that its time is over;
-how long that is, is not decided here (bird_agent/sessions.py)."""
+how long that is, is not decided here (bird_agent/sessions.py). Those of a silent peer go as soon as another peer brings
+the same prefix, and do not come back when that peer takes it back."""
 
 from __future__ import annotations
 
@@ -72,6 +73,8 @@ class Rib:
         self._alone: tuple[Path, ...] = ()
         self._best: dict[IPNetwork, Best] = {}
         self._dirty: set[IPNetwork] = set()
+        self._silent: dict[IPAddress, frozenset[IPAddress]] = {}
+        """Peers whose routes count only where nobody else brings any, with the next hops that are dead like them."""
 
     def set_peer(self, peer: Peer) -> None:
         """The peer of a session that came up. Routes it left behind stay; they are judged anew if it changed."""
@@ -128,6 +131,8 @@ class Rib:
                 self._candidates[prefix] = self._only(judged)
             else:
                 self._candidates[prefix] = (*_without(known, adj.peer.address), judged)
+            if self._silent and adj.peer.address not in self._silent:
+                self._supersede(prefix)
         self._dirty.add(prefix)
 
     def _only(self, path: Path) -> tuple[Path, ...]:
@@ -160,6 +165,34 @@ class Rib:
             self._remove(adj, prefix)
         return len(gone)
 
+    def fall_silent(self, address: IPAddress, dead: frozenset[IPAddress]) -> int:
+        """Of the routes of this peer stay those that nobody else brings, and that do not lead to what is `dead`, like
+        the next hops that were said of other silent ones; until `end_silence`. How many went."""
+        self._silent[address] = dead
+        dead = dead.union(*self._silent.values())
+        count = 0
+        for adj in [self._peers[silent] for silent in self._silent if silent in self._peers]:
+            gone = [prefix for prefix, path in adj.paths.items() if path.next_hop in dead or self._is_brought(prefix)]
+            count += len(gone)
+            for prefix in gone:
+                self._remove(adj, prefix)
+        return count
+
+    def end_silence(self, address: IPAddress) -> None:
+        """The peer says something again."""
+        self._silent.pop(address, None)
+
+    def _is_brought(self, prefix: IPNetwork) -> bool:
+        """By a peer that is not silent."""
+        return any(path.peer.address not in self._silent for path in self._candidates.get(prefix, ()))
+
+    def _supersede(self, prefix: IPNetwork) -> None:
+        """A peer that is not silent brings it."""
+        for silent in self._silent:
+            adj = self._peers.get(silent)
+            if adj is not None and prefix in adj.paths:
+                self._remove(adj, prefix)
+
     def drop(self, address: IPAddress, family: Family | None = None) -> int:
         """Remove all that a peer said; how many routes that were."""
         adj = self._peers.get(address)
@@ -174,6 +207,7 @@ class Rib:
         """The session is no longer configured."""
         self.drop(address)
         self._peers.pop(address, None)
+        self._silent.pop(address, None)
 
     def set_import(self, accept: Import, concerned: Iterable[IPNetwork]) -> None:
         """A new import policy, which judges differently only about the prefixes that are `concerned`."""

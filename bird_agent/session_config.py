@@ -80,7 +80,8 @@ class SessionConfig:
     `allowed_own_as`: how often the local AS number may be in a received path. `gateway`: a host route to the peer leads
     there. `max_prefixes`: more end the session; None: no limit. `bfd`: the path is watched. `client`: of this node as a
     reflector (RFC 4456). `versions`: of the prefixes that are told, 4 and 6; `other_local`: this node's address of the
-    family that is not the session's own. `passive`: the peer connects."""
+    family that is not the session's own. `passive`: the peer connects. `dies_with`: of a peer
+    that forwards nothing itself, the next hops that are dead when it is; None: all that it says is."""
 
     peer: IPAddress
     peer_as: int
@@ -103,6 +104,7 @@ class SessionConfig:
     versions: tuple[int, ...] = ()
     other_local: IPAddress | None = None
     passive: bool = False
+    dies_with: frozenset[IPAddress] | None = None
 
     def __post_init__(self) -> None:
         if not self.versions:

@@ -39,6 +39,7 @@ class Options:
     bfd: Watch | None = None
     peer_cluster: IPv4Address | None = None
     versions: frozenset[int] = frozenset()
+    dies_with: frozenset[IPAddress] | None = None
 
 
 def restart_time_s(wanted: timedelta | None) -> int:

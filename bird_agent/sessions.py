@@ -3,12 +3,16 @@
 Pure: events and the time go in, actions on the RIB come out. A connection lost without a NOTIFICATION keeps the
 peer's routes for the families and the time it advertised; a NOTIFICATION in either direction (a hold timer that
 expired sends one), an interface that went down, or a session we end withdraws at once. After the session is back
-what was not heard again goes at the end-of-RIB, or when the time is over. It never talks to a peer."""
+what was not heard again goes at the end-of-RIB, or when the time is over. It never talks to a peer.
+
+A peer through which no route leads (`dies_with`) says nothing about its routes by falling silent: when the hold timer
+or BFD ends its session they stay as well, as long as nobody else brings them (docs/adr/0196)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final
 
 from bird_agent.exabgp.commands import Family, family_of
@@ -35,6 +39,7 @@ _WE_RESTART: Final = {
     "stop, message [removed]": "session settings changed",
     "stop, message [shutting down]": "our own speaker was restarted",
 }
+HOLD_TIMER_EXPIRED: Final = 4
 CEASE: Final = 6
 CEASE_SUBCODES: Final[Mapping[int, str]] = {
     1: "maximum number of prefixes reached",
@@ -79,13 +84,22 @@ class DropAll:
     why: str
 
 
-Action = MarkStale | DropStale | DropAll
+@dataclass(frozen=True, slots=True)
+class FallSilent:
+    """Remove of the peer's routes those that lead to `dead` and those that another peer brings, now or later."""
+
+    peer: IPAddress
+    dead: frozenset[IPAddress]
+    why: str
+
+
+Action = MarkStale | DropStale | DropAll | FallSilent
 
 
 @dataclass(slots=True)
 class Session:
     """One session as the agent knows it. `families` are those it may carry; `learning` until the peer has told
-    everything of all that it does carry once."""
+    everything of all that it does carry once. `silent`: the hold timer or BFD ended it, and it is not back yet."""
 
     peer: IPAddress
     families: tuple[Family, ...] = ()
@@ -107,6 +121,8 @@ class Session:
     stale_until: dict[Family, float] = field(default_factory=dict)
     deadline: float | None = None
     we_restarted: bool = False
+    dies_with: frozenset[IPAddress] | None = None
+    silent: bool = False
 
     def __post_init__(self) -> None:
         self.families = self.families or (family_of(self.peer),)
@@ -148,7 +164,7 @@ def explain(down: SessionDown) -> str:
         text = f"cease: {CEASE_SUBCODES.get(subcode, f'subcode {subcode}')}"
     elif subcode:
         text = f"{text}, subcode {subcode}"
-    if code == 4 and down.sent:
+    if code == HOLD_TIMER_EXPIRED and down.sent:
         return "hold timer expired"
     return f"{text} ({'sent to' if down.sent else 'received from'} the peer)"
 
@@ -159,15 +175,20 @@ class Sessions:
     def __init__(self) -> None:
         self._sessions: dict[IPAddress, Session] = {}
 
-    def configure(self, peers: Mapping[IPAddress, tuple[Family, ...]]) -> list[Action]:
+    def configure(
+        self,
+        peers: Mapping[IPAddress, tuple[Family, ...]],
+        dies_with: Mapping[IPAddress, frozenset[IPAddress]] = MappingProxyType({}),
+    ) -> list[Action]:
         """The peers that should be, and what families they may carry; what those that are no longer wanted have said
-        goes."""
+        goes. `dies_with`: of those that forward nothing."""
         actions: list[Action] = []
         for peer in self._sessions.keys() - peers.keys():
             del self._sessions[peer]
             actions.append(DropAll(peer, "no longer configured"))
         for peer, families in peers.items():
-            self._sessions.setdefault(peer, Session(peer)).families = families
+            session = self._sessions.setdefault(peer, Session(peer))
+            session.families, session.dies_with = families, dies_with.get(peer)
         return actions
 
     def get(self, peer: IPAddress) -> Session | None:
@@ -197,7 +218,7 @@ class Sessions:
             return
         session.state, session.since, session.up_at = "established", at, at
         session.last_error = ""
-        session.awaited, session.we_restarted = set(session.carried), False
+        session.awaited, session.we_restarted, session.silent = set(session.carried), False, False
         session.waits_for_us = session.opened is not None and session.opened.restarting
         session.ends_in_silence = not _sends_end_of_rib(session.opened)
         session.deadline = at + (QUIET_S if session.ends_in_silence else RESYNC_TIMEOUT_S)
@@ -257,18 +278,36 @@ class Sessions:
         session.flaps += 1
         if down.reason in _WE_RESTART:
             return self._keep_over_our_restart(session, down.at)
-        kept = self._kept_families(session, down)
-        if not kept:
+        if down.sent and down.notification is not None and down.notification[0] == HOLD_TIMER_EXPIRED:
+            return self._fall_silent(session, down.at, why)
+        if down.notification is None and down.reason.startswith(_LOST):
+            return self._keep(session, down.at, why)
+        session.stale_until.clear()
+        return [DropAll(down.peer, why)]
+
+    @staticmethod
+    def _keep(session: Session, at: float, why: str) -> list[Action]:
+        """For the families and the time that the peer has asked for; nothing, where it has not."""
+        opened, peer = session.opened, session.peer
+        agreed = {} if opened is None or not opened.restart_time_s else opened.restart_families or {}
+        kept = [family for family in session.carried if family in agreed]
+        if opened is None or not kept:
             session.stale_until.clear()
-            return [DropAll(down.peer, why)]
-        assert session.opened is not None
+            return [DropAll(peer, why)]
         # What is still stale from an earlier loss is not kept a second time (RFC 4724 4.2).
         actions: list[Action] = [
-            DropStale(down.peer, family, "lost again before it was announced again") for family in session.stale_until
+            DropStale(peer, family, "lost again before it was announced again") for family in session.stale_until
         ]
-        until = down.at + session.opened.restart_time_s
-        session.stale_until = dict.fromkeys(kept, until)
-        return actions + [MarkStale(down.peer, family) for family in kept]
+        session.stale_until = dict.fromkeys(kept, at + opened.restart_time_s)
+        return actions + [MarkStale(peer, family) for family in kept]
+
+    def _fall_silent(self, session: Session, at: float, why: str) -> list[Action]:
+        """What it said is as dead as the peer, unless it forwards nothing."""
+        session.silent = True
+        if session.dies_with is None:
+            session.stale_until.clear()
+            return [DropAll(session.peer, why)]
+        return [*self._keep(session, at, why), FallSilent(session.peer, session.dies_with, why)]
 
     def on_speaker_lost(self, at: float) -> list[Action]:
         """Our own speaker died with all its sessions: we are the restarting one, and the peers go on forwarding."""
@@ -296,7 +335,7 @@ class Sessions:
         if not complete:
             return []
         counts = session.counts_before_replay or (session.flaps, session.updates)
-        self._sessions[peer] = Session(peer, session.families, counts_before_replay=counts)
+        self._sessions[peer] = Session(peer, session.families, counts_before_replay=counts, dies_with=session.dies_with)
         return [DropAll(peer, "its history is told again")]
 
     def on_replay_over(self) -> None:
@@ -306,15 +345,19 @@ class Sessions:
                 session.flaps, session.updates = session.counts_before_replay
                 session.counts_before_replay = None
 
-    def on_path_lost(self, peer: IPAddress, at: float, why: str) -> list[Action]:
-        """The way to the peer is gone: its routes lead nowhere, whatever the session still believes."""
+    def on_path_lost(self, peer: IPAddress, at: float, why: str, silent: bool = False) -> list[Action]:
+        """The way to the peer is gone: its routes lead nowhere, whatever the session still believes. `silent`: nothing
+        is known but that the peer does not answer."""
         session = self._sessions.get(peer)
         if session is None or not (session.established or session.stale_until):
             return []
-        session.flaps += session.established
+        was_up = session.established
+        session.flaps += was_up
         session.state, session.since, session.last_error = "active", at, why
-        session.stale_until.clear()
         session.deadline = None
+        if silent and was_up:
+            return self._fall_silent(session, at, why)
+        session.stale_until.clear()
         return [DropAll(peer, why)]
 
     def on_connecting(self, peer: IPAddress) -> None:
@@ -334,15 +377,6 @@ class Sessions:
                 del session.stale_until[family]
                 actions.append(DropStale(session.peer, family, "its restart time is over"))
         return actions
-
-    @staticmethod
-    def _kept_families(session: Session, down: SessionDown) -> list[Family]:
-        opened = session.opened
-        if down.notification is not None or opened is None or opened.restart_families is None:
-            return []
-        if not down.reason.startswith(_LOST) or opened.restart_time_s == 0:
-            return []
-        return [family for family in session.carried if family in opened.restart_families]
 
 
 def _sends_end_of_rib(opened: PeerOpen | None) -> bool:

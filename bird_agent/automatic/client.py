@@ -201,12 +201,13 @@ class Automatic:
         return frozenset(name for name, since in self._recordless.items() if now - since >= STRANGER_AFTER_S)
 
     def _is_alone(self, shared: Shared, mesh: Group, reflectors: Group, now: float) -> bool:
-        """A node of a mesh that is turning still has the mesh: its reflectors may take their time."""
-        ours, own = shared.plan.reflectors_for(self._node), shared.attached.get(self._node)
+        """A node of a mesh that is turning still has the mesh: its reflectors may take their time. So may others,
+        which are restarted; but when all have fallen silent, they are dead."""
+        ours, own = frozenset(shared.plan.reflectors_for(self._node)), shared.attached.get(self._node)
         said = own is not None and own.epoch == shared.plan.epoch and own.complete
         relies = self._fresh or said or not mesh.established
-        alone = relies and bool(ours) and not reflectors.established & set(ours)
-        return self._alone.for_s(alone, now) >= ALONE_AFTER_S
+        alone = relies and bool(ours) and not reflectors.established & ours
+        return self._alone.for_s(alone, now) >= ALONE_AFTER_S or (alone and ours <= reflectors.silent)
 
     def _with_lately_attached(self, decision: Decision, now: float) -> AttachmentRecord | None:
         """A session that is back in a moment is no news for a thousand nodes."""

@@ -6,8 +6,8 @@ to those that should be its clients, so that neither end waits for the other, an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Set
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 
 from bird_agent.automatic.decision import Shared
@@ -80,7 +80,7 @@ def other_reflectors(node: str, shared: Shared, before: Addresses, holding: Set[
     return {**kept, **said}
 
 
-def reflector_plan(identity: Identity, shared: Shared, members: Iterable[Member], others: Addresses) -> ReflectorPlan:
+def reflector_plan(identity: Identity, shared: Shared, members: Collection[Member], others: Addresses) -> ReflectorPlan:
     """What the reflector on this node should be. All reflectors of the fabric are clusters of their own: which one a
     client uses may differ, and a client that uses two must not lose routes to a cluster list."""
     sessions: dict[IPAddress, ReflectorSession] = {}
@@ -91,10 +91,12 @@ def reflector_plan(identity: Identity, shared: Shared, members: Iterable[Member]
             if peer.version in local:
                 config = _session(identity, local[peer.version], peer, f"Node/{member.name}", member.port)
                 sessions[peer] = ReflectorSession(config, client=True, passive=not ours)
+    nodes = {member.name: frozenset(member.addresses) for member in members}
     for name, addresses in others.items():
         for peer in addresses:
             if peer.version in local:
                 config = _session(identity, local[peer.version], peer, f"Node/{name}")
+                config = replace(config, dies_with=nodes.get(name, frozenset()))
                 sessions[peer] = ReflectorSession(config, client=False)
     return ReflectorPlan(
         name=identity.node,

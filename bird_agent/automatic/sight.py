@@ -22,12 +22,14 @@ _NODE: Final = "Node/"
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The sessions of one kind, by the other node's name. A node with two addresses counts when both sessions do."""
+    """The sessions of one kind, by the other node's name. A node with two addresses counts when both sessions do.
+    `silent`: the hold timer or BFD ended them, and they are not back."""
 
     there: Set[str] = frozenset()
     established: Set[str] = frozenset()
     settled: Set[str] = frozenset()
     learnt: Mapping[str, Set[IPNetwork]] = field(default_factory=dict)
+    silent: Set[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,8 @@ class Eyes:
         settled = {name for name in up if all(self._is_settled(peer, now) for peer in peers[name])}
         routes = {adj.peer.address: adj for adj in self.rib.peers()}
         learnt = {name: self._learnt(routes[peer] for peer in each if peer in routes) for name, each in peers.items()}
-        return Group(frozenset(peers), frozenset(up), frozenset(settled), learnt)
+        silent = frozenset(name for name, each in peers.items() if all(map(self._is_silent, each)))
+        return Group(frozenset(peers), frozenset(up), frozenset(settled), learnt, silent)
 
     def _peers_of(self, kind: SessionKind) -> dict[str, list[IPAddress]]:
         found: dict[str, list[IPAddress]] = {}
@@ -60,6 +63,10 @@ class Eyes:
     def _is_established(self, peer: IPAddress) -> bool:
         session = self.sessions.get(peer)
         return session is not None and session.established
+
+    def _is_silent(self, peer: IPAddress) -> bool:
+        session = self.sessions.get(peer)
+        return session is not None and session.silent
 
     def _is_settled(self, peer: IPAddress, now: float) -> bool:
         session = self.sessions.get(peer)

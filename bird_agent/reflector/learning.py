@@ -12,7 +12,7 @@ from typing import Final
 
 from bird_agent.exabgp.commands import Family
 from bird_agent.reflector.negotiation import Negotiated
-from bird_agent.sessions import Action, DropAll, DropStale, MarkStale
+from bird_agent.sessions import Action, DropAll, DropStale, FallSilent, MarkStale
 from weft.model.address import IPAddress
 
 RESYNC_TIMEOUT_S: Final = 120.0
@@ -65,6 +65,13 @@ class Learning:
         """Everything is about to be announced again (RFC 7313)."""
         self.stale_until[family] = now + RESYNC_TIMEOUT_S
         return [MarkStale(self.peer, family)]
+
+    def on_silence(
+        self, negotiated: Negotiated, dies_with: frozenset[IPAddress] | None, why: str, now: float
+    ) -> list[Action]:
+        """The hold timer or BFD ended the session that was up. `dies_with`: as in SessionConfig."""
+        kept = self.on_down(negotiated, dies_with is not None, why, now)
+        return kept if dies_with is None else [*kept, FallSilent(self.peer, dies_with, why)]
 
     def on_down(self, negotiated: Negotiated, graceful: bool, why: str, now: float) -> list[Action]:
         """The session that was up is gone."""

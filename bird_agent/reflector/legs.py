@@ -84,6 +84,7 @@ def down(leg: Leg, cause: Cause) -> Down:
         sent=leg.told is not None,
         graceful=leg.before is State.ESTABLISHED and _keeps_routes(leg.negotiated, cause),
         was_up=leg.before is State.ESTABLISHED,
+        silent=cause.event is Event.HOLD_TIMER_EXPIRES or cause.stop is Stop.BFD_DOWN,
     )
 
 

@@ -59,13 +59,14 @@ class Down:
     """The end of a session that was up, or of an attempt that reached an OPEN (`was_up` tells).
 
     `graceful`: its routes are to be kept as stale for the time of the peer's OPEN (RFC 4724, RFC 8538), otherwise they
-    go at once. `sent`: the NOTIFICATION was ours."""
+    go at once. `sent`: the NOTIFICATION was ours. `silent`: the hold timer or BFD ended it."""
 
     why: str
     notification: Notification | None = None
     sent: bool = False
     graceful: bool = False
     was_up: bool = True
+    silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ class ReflectorSession:
             max_prefixes=None,
             bfd=None,
             client=False,
+            dies_with=None,
         )
         return ReflectorSession(config, client=False, passive=self.passive)
 

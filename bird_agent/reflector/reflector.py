@@ -180,7 +180,8 @@ class Reflector:
             standing.stalled_since = None
 
     def on_path_lost(self, peer: IPAddress, why: str, now: float) -> None:
-        """Its session ends at once, and nothing of it is kept: what is dead cannot be restarting."""
+        """Its session ends at once, and nothing of it is kept: what is dead cannot be restarting. But what leads
+        elsewhere (`SessionConfig.dies_with`) is."""
         if (standing := self.peers.get(peer)) is not None and standing.established:
             self._note(peer, why)
             standing.session.on_stop(now, Stop.BFD_DOWN)
@@ -240,6 +241,7 @@ class Reflector:
         negotiated = up.negotiated
         standing.conn, standing.negotiated, standing.since, standing.last_error = up.conn, negotiated, now, ""
         self._apply(peer, standing.learning.on_up(negotiated, now))
+        self.tables.rib.end_silence(peer)
         self._name(peer, standing)
         self.tables.join(peer, negotiated)
         self._hungry.add(peer)
@@ -266,9 +268,13 @@ class Reflector:
         self.tables.leave(peer)
         standing.conn, standing.since, standing.stalled_since = None, now, None
         standing.flaps += 1
-        self._apply(peer, standing.learning.on_down(negotiated, down.graceful, down.why, now))
-        received = self.tables.rib.received(peer)
-        kept = f"; its {received} routes are kept while it restarts" if standing.restarting else ""
+        learning, dies_with = standing.learning, standing.wanted.config.dies_with
+        if down.silent:
+            self._apply(peer, learning.on_silence(negotiated, dies_with, down.why, now))
+        else:
+            self._apply(peer, learning.on_down(negotiated, down.graceful, down.why, now))
+        how_long = "until others bring them" if down.silent else "while it restarts"
+        kept = f"; its {self.tables.rib.received(peer)} routes are kept {how_long}" if standing.restarting else ""
         self._note(peer, f"down: {down.why}{kept}")
 
     def _on_updates(self, peer: IPAddress, standing: Standing, heard: outputs.Updates, now: float) -> None:

@@ -56,6 +56,8 @@ class Rib:
         self._candidates: dict[Family, dict[Nlri, dict[IPAddress, Route]]] = {family: {} for family in FAMILIES}
         self._best: dict[Family, dict[Nlri, Route]] = {family: {} for family in FAMILIES}
         self._dirty: dict[Family, set[Nlri]] = {family: set() for family in FAMILIES}
+        self._silent: dict[IPAddress, frozenset[IPAddress]] = {}
+        """As in bird_agent/rib.py."""
 
     def set_peer(self, peer: Peer) -> None:
         """The peer of a session that came up. Routes it left behind stay, as those of the peer it is now."""
@@ -106,6 +108,8 @@ class Rib:
             else:
                 adj.refused.pop(nlri, None)
                 candidates.setdefault(nlri, {})[peer] = considered
+                if self._silent and peer not in self._silent:
+                    self._supersede(family, nlri)
         self._dirty[family].update(nlris)
 
     @staticmethod
@@ -139,6 +143,33 @@ class Rib:
             self._remove(peer, family, adj, nlri)
         return len(gone)
 
+    def fall_silent(self, peer: IPAddress, dead: frozenset[IPAddress]) -> int:
+        """Of this peer's routes stay those that nobody else brings, and that do not lead to what is `dead`, like the
+        next hops that were said of other silent ones; until `end_silence`. How many went."""
+        self._silent[peer] = dead
+        dead = dead.union(*self._silent.values())
+        gone = 0
+        for silent in self._silent:
+            for family, adj in self._of(silent):
+                candidates = self._candidates[family]
+                for nlri, route in list(adj.routes.items()):
+                    brought = candidates.get(nlri, {}).keys() - self._silent.keys()
+                    if brought or route.path.next_hop in dead:
+                        self._remove(silent, family, adj, nlri)
+                        gone += 1
+        return gone
+
+    def end_silence(self, peer: IPAddress) -> None:
+        """The peer says something again."""
+        self._silent.pop(peer, None)
+
+    def _supersede(self, family: Family, nlri: Nlri) -> None:
+        """A peer that is not silent brings it."""
+        for silent in self._silent:
+            adj = self._adjs.get((silent, family))
+            if adj is not None:
+                self._remove(silent, family, adj, nlri)
+
     def drop(self, peer: IPAddress) -> int:
         """Remove all that a peer said; how many routes that were."""
         gone = 0
@@ -152,6 +183,7 @@ class Rib:
         """It is no peer any more."""
         self.drop(peer)
         self._peers.pop(peer, None)
+        self._silent.pop(peer, None)
         for family in FAMILIES:
             self._adjs.pop((peer, family), None)
 

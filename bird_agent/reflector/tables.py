@@ -33,7 +33,7 @@ from bird_agent.reflector.reflection import (
 )
 from bird_agent.reflector.remembered import Remembered
 from bird_agent.reflector.rib import Rib, Route
-from bird_agent.sessions import Action, DropAll, DropStale, MarkStale
+from bird_agent.sessions import Action, DropAll, DropStale, FallSilent, MarkStale
 from weft.model.address import IPAddress
 
 _Key = tuple[object, Audience, Family]
@@ -162,6 +162,8 @@ class Tables:
                     gone += self.rib.drop_stale(action.peer, action.family)
                 case DropAll():
                     gone += self.rib.drop(action.peer)
+                case FallSilent():
+                    gone += self.rib.fall_silent(action.peer, action.dead)
                 case _:
                     assert_never(action)
         return gone

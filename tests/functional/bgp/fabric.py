@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_network
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lab.netns import CommandError, NetNs, link
@@ -78,6 +79,8 @@ class Store:
         asn: int | None = None,
         address6: str | None = None,
         cluster_id: str | None = None,
+        labels: Mapping[str, str] = MappingProxyType({}),
+        annotations: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """One with a cluster id is a route reflector, and has the label `reflector`."""
         bgp = NodeBGPSpec(
@@ -86,8 +89,9 @@ class Store:
             as_number=None if asn is None else AsNumber(asn),
             route_reflector_cluster_id=None if cluster_id is None else IPv4Address(cluster_id),
         )
-        labels = {} if cluster_id is None else {"reflector": ""}
-        self._resource(Node(metadata=Metadata(name=name, labels=labels), spec=NodeSpec(bgp=bgp)))
+        all_labels = {**labels, **({} if cluster_id is None else {"reflector": ""})}
+        metadata = Metadata(name=name, labels=all_labels, annotations=annotations)
+        self._resource(Node(metadata=metadata, spec=NodeSpec(bgp=bgp)))
 
     def configuration(self, annotations: Mapping[str, str] | None = None, **spec: Any) -> None:
         metadata = Metadata(name="default", annotations=annotations or {})

@@ -20,8 +20,13 @@ CLUSTER = "1.1.1.1"
 
 def ask_reflector(run_dir: Path, name: str, *arguments: str) -> Any:
     """What weftctl prints as JSON; None where nobody answers."""
+    return ask_agent(run_dir, *arguments, "--reflector", name)
+
+
+def ask_agent(run_dir: Path, *arguments: str) -> Any:
+    """What weftctl prints as JSON; None where nobody answers."""
     done = subprocess.run(
-        [sys.executable, "-m", "weft.ctl.main", "bgp", *arguments, "--reflector", name, "-o", "json"],
+        [sys.executable, "-m", "weft.ctl.main", "bgp", *arguments, "-o", "json"],
         cwd=REPOSITORY,
         env={"PATH": "/usr/bin:/bin", "WEFT_RUN_DIR": str(run_dir)},
         capture_output=True,

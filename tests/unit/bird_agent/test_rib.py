@@ -249,6 +249,44 @@ def test_next_hops_that_are_reached_otherwise_are_compared_again() -> None:
     assert table.take_changes() == {P1: (path(2),), P2: ()}
 
 
+DEAD = path(9).next_hop
+
+
+def test_of_a_silent_peer_stay_the_routes_that_nobody_else_brings_and_that_lead_to_the_living() -> None:
+    table = rib()
+    tell(table, path(1), P1, P2)
+    table.update(path(1).peer.address, path(1).attributes, [(P3, DEAD)], [])
+    tell(table, path(2), P2)
+    table.take_changes()
+    assert table.fall_silent(path(1).peer.address, frozenset([DEAD])) == 2
+    assert table.take_changes() == {P2: (path(2),), P3: ()}
+    tell(table, path(2, as_path=sequence(1, 2, 3)), P1)  # a worse one that lives
+    assert table.take_changes() == {P1: (path(2, as_path=sequence(1, 2, 3)),)}
+    table.update(path(2).peer.address, PathAttributes(), [], [P1])
+    assert table.take_changes() == {P1: ()}
+
+
+def test_what_leads_to_the_node_of_one_silent_peer_is_kept_of_no_other() -> None:
+    one, other = path(1), path(2)
+    for silent in ((one, other), (other, one)):
+        table = rib()
+        for each in (one, other):
+            table.set_peer(each.peer)
+            table.update(each.peer.address, each.attributes, [(P1, DEAD), (P2, path(3).next_hop)], [])
+        for each in silent:
+            table.fall_silent(each.peer.address, frozenset([DEAD] if each is one else []))
+        assert set(table.take_changes()) == {P2}
+
+
+def test_a_peer_that_is_heard_again_has_its_say_as_every_other() -> None:
+    table = rib()
+    tell(table, path(1), P1)
+    table.fall_silent(path(1).peer.address, frozenset())
+    table.end_silence(path(1).peer.address)
+    tell(table, path(2), P1)
+    assert table.take_changes() == {P1: (path(1), path(2))}
+
+
 PEERS = [path(1), path(2, True), path(3, med=4)]
 peers = st.sampled_from(PEERS)
 prefixes = st.sampled_from(PREFIXES)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bird_agent.exabgp.events import PeerOpen, SessionDown
-from bird_agent.sessions import DropAll, DropStale, MarkStale, Sessions, explain
+from bird_agent.sessions import DropAll, DropStale, FallSilent, MarkStale, Sessions, explain
 
 PEER = ip_address("10.1.0.2")
 V4 = "ipv4 unicast"
@@ -209,3 +209,63 @@ def test_a_session_of_two_families_has_told_all_when_it_has_told_both() -> None:
     lost = sessions.on_down(SessionDown(PEER, 103.0, "closing connection", None))
     assert MarkStale(PEER, "ipv6 unicast") in lost
     assert MarkStale(PEER, "ipv4 unicast") not in lost
+
+
+NODE = frozenset([ip_address("10.1.0.3")])
+
+
+def of_a_reflector(restart: dict[str, bool] | None = None) -> Sessions:
+    sessions = Sessions()
+    sessions.configure({PEER: (V4,)}, {PEER: NODE})
+    sessions.on_open(PEER, opened(restart))
+    sessions.on_up(PEER, 10)
+    sessions.on_end_of_rib(PEER, V4)
+    return sessions
+
+
+HOLD = down("x", notification=(4, 0), sent=True)
+
+
+@pytest.mark.parametrize("by", ["hold timer", "BFD"])
+def test_routes_of_a_silent_peer_that_forwards_nothing_stay_for_its_restart_time(by: str) -> None:
+    sessions = of_a_reflector({V4: True})
+    why = "hold timer expired" if by == "hold timer" else "BFD: the path is dead"
+    said = sessions.on_down(HOLD) if by == "hold timer" else sessions.on_path_lost(PEER, 100, why, silent=True)
+    assert said == [*KEPT, FallSilent(PEER, NODE, why)]
+    session = sessions.get(PEER)
+    assert session is not None
+    assert (session.silent, session.restarting) == (True, True)
+    assert sessions.on_tick(189) == []
+    assert sessions.on_tick(190) == [DropStale(PEER, V4, "its restart time is over")]
+    assert session.silent
+    sessions.on_up(PEER, 200)
+    assert not session.silent
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        pytest.param(down("x", notification=(6, 3)), id="it said so"),
+        pytest.param(down("x", notification=(4, 0)), id="it does not hear us"),
+        pytest.param(None, id="interface down"),
+    ],
+)
+def test_in_any_other_way_such_a_peer_loses_its_routes_as_every_peer(event: SessionDown | None) -> None:
+    sessions = of_a_reflector({V4: True})
+    lost = sessions.on_path_lost(PEER, 100, "interface down") if event is None else sessions.on_down(event)
+    assert lost == [DropAll(PEER, "interface down" if event is None else explain(event))]
+    session = sessions.get(PEER)
+    assert session is not None
+    assert not session.silent
+
+
+def test_any_other_peer_that_falls_silent_loses_its_routes_at_once() -> None:
+    assert established({V4: True}).on_path_lost(PEER, 100, "BFD", silent=True) == [DropAll(PEER, "BFD")]
+
+
+def test_what_a_silent_peer_has_not_announced_again_since_an_earlier_loss_goes() -> None:
+    sessions = of_a_reflector({V4: True})
+    sessions.on_down(down())
+    sessions.on_open(PEER, opened({V4: True}))
+    sessions.on_up(PEER, 110)
+    assert sessions.on_down(HOLD)[0] == DropStale(PEER, V4, "lost again before it was announced again")

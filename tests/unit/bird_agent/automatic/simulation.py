@@ -1,7 +1,10 @@
 """A fabric as values: nodes that decide for themselves on what they have heard so far, and what that does to sessions.
 
 A session is up when both ends want it and it has had its turn to come up; it is down as soon as one end does not want
-it. Routes spread at once. Each node has one prefix. What the datastore holds reaches each node in order, but late."""
+it. Routes spread at once. Each node has one prefix. What the datastore holds reaches each node in order, but late.
+
+Nodes that lose power say nothing any more. Whoever had a session with one notices that in its own time, and keeps of
+the routes of a reflector what nobody else brings."""
 
 from __future__ import annotations
 
@@ -77,7 +80,11 @@ class World:
         self.log: list[tuple[tuple[str, str], Stored]] = []
         self.actors: dict[str, Actor] = {}
         self.up: set[Session] = set()
-        self.connected: set[frozenset[str]] = set()
+        self.connected: set[tuple[str, str]] = set()
+        """Who has had a path to whom."""
+        self.dead: set[str] = set()
+        self.left: dict[Session, set[str]] = {}
+        """Of a session with a dead reflector, (CLIENT or PEER, who has it, reflector): whose routes are kept."""
         self.silent: set[str] = set()
         """Nodes that announce nothing."""
         self.write("settings", "", settings)
@@ -102,6 +109,46 @@ class World:
         for key, value in self.log[view.heard : view.heard + count]:
             view.values[key] = value
         view.heard = min(len(self.log), view.heard + count)
+
+    def lose_power(self, names: set[str]) -> None:
+        """Without a word: sessions stay until they are missed."""
+        left: dict[Session, set[str]] = {}
+        for name in names - self.dead:
+            for kind, one, other in self.up:
+                if kind == CLIENT and other == name:
+                    left[CLIENT, one, name] = self.behind(name) - {one}
+                elif kind == PEER and name in (one, other):
+                    left[PEER, other if one == name else one, name] = self._clients(name)
+        self.dead |= names
+        self.left = {key: each - self.dead for key, each in (self.left | left).items() if key[1] not in self.dead}
+        self.up = {each for each in self.up if not {*each[1:]} <= self.dead}
+        self.connected = {pair for pair in self.connected if not self.dead & {*pair}}
+
+    def miss(self, number: int) -> None:
+        """Somebody notices that a session with a dead node is none."""
+        missed = self.up_to_dead()
+        if missed:
+            self.up.discard(missed[number % len(missed)])
+
+    def up_to_dead(self) -> list[Session]:
+        """Sessions with dead nodes that nobody misses yet."""
+        return sorted(each for each in self.up if self.dead & {*each[1:]})
+
+    def restart_times_are_over(self) -> None:
+        """Nothing is kept any longer."""
+        self.left.clear()
+
+    def replace_dead(self) -> None:
+        """By the node that is the first to; what they said of themselves goes with it."""
+        latest = self.latest()
+        chosen = plan(latest.fabric(), latest.settings(), latest.state()).chosen
+        dead = dict.fromkeys(sorted(chosen & self.dead), "silent")
+        writer = Writer("somebody", datetime(2026, 1, 31, tzinfo=UTC))
+        changed = replace(latest.fabric(), latest.settings(), latest.state(), dead, writer) if dead else None
+        if changed is not None:
+            self.write("state", "", changed)
+        for name in sorted(self.dead & latest.of("serving").keys()):
+            self.write("serving", name, None)
 
     def turn(self, name: str) -> None:
         """The node changes the mode if it thinks that it should be another, and has heard of the last change."""
@@ -154,13 +201,14 @@ class World:
             self._write_own(actor, "attached", record)
         self._serve(actor, shared)
         self.up = {session for session in self.up if self._is_wanted(session)}
+        self.left = {key: each for key, each in self.left.items() if self._is_kept(key)}
 
     def _serve(self, actor: Actor, shared: Shared) -> None:
         name = actor.name
         actor.clock += LINGER_S
         clients = sum(kind == CLIENT and there == name for kind, _, there in self.up)
         if actor.tenure.on_tick(actor.clock, name in shared.plan.chosen, clients, LINGER_S):
-            answering = {other for other in actor.known_reflectors if (PEER, *_pair(name, other)) in self.up}
+            answering = {other for other in actor.known_reflectors if self._holds(name, other)}
             actor.known_reflectors = answering | {one for one in shared.serving if one != name and shared.is_up(one)}
             actor.clients = set(shared.plan.domain_of)
             meshed = tuple(sorted(other for other in actor.known_reflectors if (PEER, *_pair(name, other)) in self.up))
@@ -179,6 +227,8 @@ class World:
         name = actor.name
         mesh = {other for other in actor.mesh if (MESH, *_pair(name, other)) in self.up}
         reflectors = {there for kind, here, there in self.up if kind == CLIENT and here == name}
+        kept = {there: each for (kind, here, there), each in self.left.items() if (kind, here) == (CLIENT, name)}
+        brought = {there: kept.get(there, set()) if there in self.dead else self.behind(there) for there in reflectors}
         return Seen(
             mesh=frozenset(actor.mesh),
             mesh_settled=frozenset(mesh),
@@ -186,9 +236,18 @@ class World:
             established=frozenset(reflectors),
             settled=frozenset(reflectors),
             by_mesh={other: self._prefixes({other}) for other in mesh},
-            by_reflector={there: self._prefixes(self.behind(there) - {name}) for there in reflectors},
+            by_reflector={there: self._prefixes(each - {name}) for there, each in (kept | brought).items()},
             fresh=bool(actor.fresh),
+            alone=self._is_alone(actor, mesh, reflectors),
         )
+
+    def _is_alone(self, actor: Actor, mesh: set[str], established: set[str]) -> bool:
+        """As in bird_agent/automatic/client.py; what is dead and has no session is silent."""
+        shared = actor.view.shared()
+        own, ours = shared.attached.get(actor.name), shared.plan.reflectors_for(actor.name)
+        said = own is not None and own.epoch == shared.plan.epoch and own.complete
+        relies = actor.fresh or said or not mesh
+        return bool(relies and ours) and {*ours} <= self.dead - established
 
     def _prefixes(self, names: set[str]) -> set[IPNetwork]:
         return {prefix(name) for name in names - self.silent}
@@ -203,6 +262,8 @@ class World:
                 if name < other:
                     found += [(MESH, name, other), (PEER, name, other)]
                 for session in found:
+                    if self.dead & {*session[1:]}:
+                        continue
                     if session not in self.up and self._is_wanted(session):
                         yield session
 
@@ -223,22 +284,58 @@ class World:
             return other in here.decision.reflectors and one in there.clients
         return other in here.known_reflectors and one in there.known_reflectors
 
+    def _is_kept(self, key: Session) -> bool:
+        kind, holder, reflector = key
+        actor = self.actors[holder]
+        return reflector in (actor.decision.reflectors if kind == CLIENT else actor.known_reflectors)
+
+    def _holds(self, name: str, other: str) -> bool:
+        """A reflector has a session with another, or routes of it."""
+        return (PEER, *_pair(name, other)) in self.up or bool(self.left.get((PEER, name, other)))
+
+    def _clients(self, reflector: str) -> set[str]:
+        return {one for kind, one, there in self.up if kind == CLIENT and there == reflector}
+
     def behind(self, reflector: str) -> set[str]:
-        """The clients whose routes it has."""
-        near = [reflector, *(name for name in self.actors if (PEER, *_pair(reflector, name)) in self.up)]
-        return {one for kind, one, there in self.up if kind == CLIENT and there in near}
+        """The nodes whose routes it has."""
+        found = self._clients(reflector)
+        for name in self.actors:
+            if name not in self.dead and (PEER, *_pair(reflector, name)) in self.up:
+                found |= self._clients(name)
+        kept = [each for (kind, holder, _), each in self.left.items() if (kind, holder) == (PEER, reflector)]
+        return found.union(*kept)
+
+    def _brought(self, kind: str, name: str) -> set[str]:
+        """Whose routes a client, or a reflector, has by sessions that it believes in."""
+        found: set[str] = set()
+        if kind == CLIENT:
+            for there in {there for kind, one, there in self.up if kind == CLIENT and one == name} - self.dead:
+                found |= self.behind(there)
+        else:
+            found |= self._clients(name)
+            for other in self.actors:
+                if other not in self.dead and (PEER, *_pair(name, other)) in self.up:
+                    found |= self._clients(other)
+        return found.union(*(self.left[key] for key in self.left if key[:2] == (kind, name) and not self._missed(key)))
+
+    def _missed(self, key: Session) -> bool:
+        kind, holder, reflector = key
+        session = key if kind == CLIENT else (PEER, *_pair(holder, reflector))
+        return session not in self.up
 
     def check(self) -> None:
         """Nobody who has had a path to somebody is without one."""
+        for key in self.left:
+            if self._missed(key):
+                self.left[key] -= self._brought(*key[:2])
         paths = set()
-        for name in self.actors:
+        for name in self.actors.keys() - self.dead:
             reached = {other for other in self.actors if (MESH, *_pair(name, other)) in self.up}
-            for kind, one, there in self.up:
-                if kind == CLIENT and one == name:
-                    reached |= self.behind(there)
-            paths |= {frozenset((name, other)) for other in reached - {name}}
+            reached |= self._brought(CLIENT, name)
+            reached = reached.union(*(self.left[key] for key in self.left if key[:2] == (CLIENT, name)))
+            paths |= {(name, other) for other in reached - {name} - self.dead}
         lost = self.connected - paths
-        assert not lost, f"{sorted(map(sorted, lost))} have lost all paths"
+        assert not lost, f"{sorted(lost)} have lost all paths"
         self.connected = paths
 
     # Until nothing moves any more.
@@ -247,7 +344,7 @@ class World:
         quiet = 0
         for _ in range(40):
             before = (len(self.log), frozenset(self.up))
-            for name in sorted(self.actors):
+            for name in sorted(self.actors.keys() - self.dead):
                 self.deliver(name, len(self.log))
                 self.turn(name)
                 self.step(name)

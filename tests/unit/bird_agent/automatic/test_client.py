@@ -111,6 +111,22 @@ def test_without_an_answer_from_its_own_reflectors_a_node_asks_those_of_the_next
     assert set(made.sessions.reflectors) == {*own, *reserve}
 
 
+def test_a_node_whose_reflectors_have_all_fallen_silent_asks_the_next_domain_at_once() -> None:
+    for silent, asks in ((2, True), (1, False)):
+        made = Automatic("n1", fresh=True)
+        made.records.put(ReflectorKey("settings"), SETTINGS, 1)
+        made.records.put(ReflectorKey("state"), ON, 2)
+        made.on_fabric(fabric(zones(8, "a", "b")))
+        for number, name in enumerate(sorted(made.plan.chosen)):
+            record = ReflectorRecord(addresses=(ip_address(f"10.9.0.{number + 1}"),), up=True)
+            made.records.put(ReflectorKey("serving", name), record, 3)
+        made.on_records()
+        own, reserve = made.plan.reflectors_for("n1"), made.plan.reserve_for("n1")
+        made.decide(looks(reflectors=all_of(own)), 0.0)
+        made.decide(looks(reflectors=Group(frozenset(own), silent=frozenset(own[:silent]))), 1.0)
+        assert set(made.sessions.reflectors) == {*own, *(reserve if asks else ())}
+
+
 def test_a_node_that_still_has_its_mesh_asks_no_other_reflectors_however_long_its_own_take() -> None:
     made = Automatic("n1")
     made.records.put(ReflectorKey("settings"), SETTINGS, 1)

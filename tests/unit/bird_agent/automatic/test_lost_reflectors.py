@@ -22,6 +22,8 @@ from weft.reflectors.plan import plan
 
 NODES = zones(12, "a", "b")
 BLOCK = "10.65.7.0/26"
+OWN_BLOCKS = ("10.65.1.0/26", "10.65.2.0/26")
+"""Those of the nodes with the reflectors that are lost."""
 REPLACE_AFTER_S, RESTART_TIME_S = 60, 120
 
 
@@ -59,6 +61,8 @@ class Survivor:
         self.world.wait(20)
         for other in self.others:
             self.tell_of_far(other)
+            for name, block in zip(self.lost, OWN_BLOCKS, strict=True):
+                self.tell(other, name, block)
         self.tick()
 
     def connect(self, peer: IPAddress) -> Script:
@@ -66,13 +70,19 @@ class Survivor:
         self.world.end_of_rib(script)
         return script
 
-    def tell_of_far(self, script: Script, **more: object) -> None:
-        path = attributes(self.world.sets, local_preference=100, **more)
-        self.world.announce(script, [BLOCK], path, str(node_address(self.far)))
+    def tell_of_far(self, script: Script) -> None:
+        self.tell(script, self.far, BLOCK)
 
-    def reflectors_die(self) -> None:
+    def tell(self, script: Script, node: str, block: str) -> None:
+        self.world.announce(script, [block], attributes(self.world.sets, local_preference=100), str(node_address(node)))
+
+    def reflectors_die(self, how: str = "connection lost") -> None:
         for other in self.others:
-            self.world.lose(other)
+            if how == "connection lost":
+                self.world.lose(other)
+            elif how == "BFD":
+                self.world.reflector.on_path_lost(other.address, "BFD: the path is dead", self.world.now)
+        self.world.settle()
         self.tick()
 
     def reflectors_are_replaced(self) -> None:
@@ -89,19 +99,24 @@ class Survivor:
         assert wanted is not None
         self.world.configure(wanted.plan)
 
-    @property
-    def withdrawn(self) -> bool:
+    def withdraws(self, block: str) -> bool:
         """Whether the client was ever told that the block is gone."""
         heard = (each for each in self.client.heard if isinstance(each, Updates))
-        return any(nlri_of(ip_network(BLOCK)) in each.withdrawn for each in heard)
+        return any(nlri_of(ip_network(block)) in each.withdrawn for each in heard)
+
+    @property
+    def withdrawn(self) -> bool:
+        return self.withdraws(BLOCK)
 
 
+@pytest.mark.parametrize("how", ["connection lost", "BFD"])
 @pytest.mark.parametrize("after_s", [10, REPLACE_AFTER_S])
 def test_clients_hear_no_withdrawal_when_the_dead_reflectors_are_replaced_before_their_clients_have_come(
-    after_s: int,
+    after_s: int, how: str
 ) -> None:
     made = Survivor()
-    made.reflectors_die()
+    made.reflectors_die(how)
+    assert all(made.withdraws(block) == (how == "BFD") for block in OWN_BLOCKS), "the blocks of nodes that are dead"
     made.world.wait(after_s)
     made.reflectors_are_replaced()
     assert not made.withdrawn
@@ -111,15 +126,17 @@ def test_clients_hear_no_withdrawal_when_the_dead_reflectors_are_replaced_before
     made.world.wait(RESTART_TIME_S)
     made.tick()
     assert not made.withdrawn
-    assert len(made.client.prefixes()) == 1
+    assert nlri_of(ip_network(BLOCK)) in {nlri for _, nlri in made.client.table}
 
 
-def test_what_nobody_brings_again_goes_with_the_restart_time_of_the_dead_and_so_do_their_sessions() -> None:
+@pytest.mark.parametrize("how", ["connection lost", "BFD"])
+def test_what_nobody_brings_again_goes_with_the_restart_time_of_the_dead_and_so_do_their_sessions(how: str) -> None:
     made = Survivor()
-    made.reflectors_die()
+    made.reflectors_die(how)
     made.world.wait(REPLACE_AFTER_S)
     made.reflectors_are_replaced()
-    assert set(made.lost) <= made.source.others().keys()
+    holding = set(made.lost if how == "connection lost" else made.lost[-1:])  # what the last one brought was enough
+    assert holding == set(made.lost) & made.source.others().keys()
     made.world.wait(RESTART_TIME_S - REPLACE_AFTER_S + 10)
     assert made.withdrawn
     made.tick()
@@ -130,7 +147,7 @@ def test_what_nobody_brings_again_goes_with_the_restart_time_of_the_dead_and_so_
 def test_a_reflector_that_left_without_routes_is_forgotten_at_once() -> None:
     made = Survivor()
     for other in made.others:
-        made.world.withdraw(other, [BLOCK])
+        made.world.withdraw(other, [BLOCK, *OWN_BLOCKS])
     made.reflectors_die()
     made.reflectors_are_replaced()
     assert not set(made.lost) & made.source.others().keys()

@@ -44,3 +44,28 @@ def test_both_ends_watch_each_path_over_several_hops_but_for_that_to_oneself() -
         assert planned is not None
         ours = planned.sessions[REFLECTORS["n1"][0]].bfd
         assert (ours is not None and ours.multihop) == theirs[f"10.0.0.{number}"]
+
+
+def test_what_dies_with_an_automatic_reflector_is_what_leads_to_its_node_and_with_any_other_peer_everything() -> None:
+    names = ("n1", "n2", "n3")
+    nodes = {each: node(index) for index, each in enumerate(names, 1)}
+    plan = Plan("reflectors", 1, {"": ("n1", "n2")}, dict.fromkeys(names, ""))
+    members = [Member(name, (ip_address(f"10.0.0.{number}"),)) for number, name in enumerate(names, 1)]
+    identity = Identity(node="n1", asn=64512, addresses=REFLECTORS["n1"], router_id=IPv4Address("10.9.0.1"))
+    sessions = reflector_plan(identity, Shared(plan), members, {"n2": REFLECTORS["n2"]}).sessions
+    second = frozenset([ip_address("10.0.0.2")])
+    assert {str(peer): one.config.dies_with for peer, one in sessions.items()} == {
+        "10.0.0.1": None,
+        "10.0.0.2": None,
+        "10.0.0.3": None,
+        "10.9.0.2": second,
+    }
+    resources = BgpResources(nodes, {}, automatic=AutomaticSessions(frozenset(["n1"]), REFLECTORS))
+    planned = peering("n1", resources)
+    assert planned is not None
+    assert {str(peer): one.dies_with for peer, one in planned.sessions.items()} == {
+        "10.0.0.2": None,
+        "10.0.0.3": None,
+        "10.9.0.1": frozenset(),
+        "10.9.0.2": second,
+    }

@@ -31,7 +31,8 @@ def events(order: random.Random, names: list[str], count: int) -> Iterator[tuple
 
 
 def apply(made: World, what: str, number: int) -> None:
-    name = sorted(made.actors)[number % len(made.actors)]
+    living = sorted(made.actors.keys() - made.dead)
+    name = living[number % len(living)]
     match what:
         case "step":
             made.step(name)
@@ -45,6 +46,10 @@ def apply(made: World, what: str, number: int) -> None:
             made.configure(above_nodes=(3, 100)[number % 2])
         case "replace":
             made.replace(number)
+        case "miss":
+            made.miss(number)
+        case "replace dead":
+            made.replace_dead()
         case "per domain":
             made.configure(per_domain=1 + number % 2)
         case "add":
@@ -120,3 +125,41 @@ def test_a_node_that_joins_costs_no_session_of_any_other() -> None:
         assert before <= made.up
         assert all("n40" in session for session in made.up - before)
     assert not any(kind == MESH for kind, _, _ in made.up)
+
+
+def reflectors_of_a_domain_lose_power(order: random.Random, changes: bool) -> None:
+    """At any moment of the fabric's peace. Who misses which session when, and when the dead are replaced, is open."""
+    made = world(order.randint(5, 8), *"abc"[: order.randint(1, 3)], above=3)
+    made.settle()
+    view = made.latest()
+    reflectors = plan(view.fabric(), view.settings(), view.state()).reflectors
+    made.lose_power(set(reflectors[order.choice(sorted(reflectors))]))
+    for what, number in events(order, sorted(made.actors), 300):
+        if what == "rest" or (what in CHANGES and not changes):
+            what = "replace dead"
+        apply(made, what, number)
+        if order.random() < 0.3:
+            apply(made, "miss", order.randrange(1 << 16))
+    while made.up_to_dead():
+        apply(made, "miss", 0)
+    made.settle()
+    made.replace_dead()
+    made.settle()
+    made.restart_times_are_over()
+    made.check()
+    living = made.actors.keys() - made.dead
+    assert made.connected == {(one, other) for one in living for other in living if one != other}
+
+
+@settings(max_examples=40)
+@given(SCHEDULES)
+def test_the_living_lose_no_path_when_all_reflectors_of_a_domain_lose_power(order: random.Random) -> None:
+    reflectors_of_a_domain_lose_power(order, changes=False)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+@settings(max_examples=1500)
+@given(SCHEDULES)
+def test_nor_do_they_when_the_fabric_changes_meanwhile(order: random.Random) -> None:
+    reflectors_of_a_domain_lose_power(order, changes=True)
