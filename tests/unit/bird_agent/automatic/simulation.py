@@ -8,7 +8,7 @@ the routes of a reflector what nobody else brings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
@@ -305,34 +305,38 @@ class World:
         kept = [each for (kind, holder, _), each in self.left.items() if (kind, holder) == (PEER, reflector)]
         return found.union(*kept)
 
-    def _brought(self, kind: str, name: str) -> set[str]:
-        """Whose routes a client, or a reflector, has by sessions that it believes in."""
-        found: set[str] = set()
-        if kind == CLIENT:
-            for there in {there for kind, one, there in self.up if kind == CLIENT and one == name} - self.dead:
-                found |= self.behind(there)
-        else:
-            found |= self._clients(name)
-            for other in self.actors:
-                if other not in self.dead and (PEER, *_pair(name, other)) in self.up:
-                    found |= self._clients(other)
-        return found.union(*(self.left[key] for key in self.left if key[:2] == (kind, name) and not self._missed(key)))
+    def _told_to_client(self, name: str, behind: Mapping[str, set[str]]) -> set[str]:
+        """Whose routes a node has by sessions that it believes in."""
+        found = [behind[there] for kind, one, there in self.up if kind == CLIENT and one == name and there in behind]
+        return set().union(*found, *self._not_missed(CLIENT, name))
 
-    def _missed(self, key: Session) -> bool:
+    def _told_to_reflector(self, name: str) -> set[str]:
+        found = [self._clients(other) for other in self.actors if (PEER, *_pair(name, other)) in self.up]
+        return self._clients(name).union(*found, *self._not_missed(PEER, name))
+
+    def _not_missed(self, kind: str, holder: str) -> list[set[str]]:
+        return [each for key, each in self.left.items() if key[:2] == (kind, holder) and not self._is_missed(key)]
+
+    def _is_missed(self, key: Session) -> bool:
         kind, holder, reflector = key
-        session = key if kind == CLIENT else (PEER, *_pair(holder, reflector))
-        return session not in self.up
+        return (key if kind == CLIENT else (PEER, *_pair(holder, reflector))) not in self.up
 
     def check(self) -> None:
         """Nobody who has had a path to somebody is without one."""
-        for key in self.left:
-            if self._missed(key):
-                self.left[key] -= self._brought(*key[:2])
+        missed = [key for key in self.left if self._is_missed(key)]
+        for key in missed:
+            if key[0] == PEER:
+                self.left[key] -= self._told_to_reflector(key[1])
+        reflectors = {there for kind, _, there in self.up if kind == CLIENT} - self.dead
+        behind = {there: self.behind(there) for there in reflectors}
+        for key in missed:
+            if key[0] == CLIENT:
+                self.left[key] -= self._told_to_client(key[1], behind)
         paths = set()
         for name in self.actors.keys() - self.dead:
             reached = {other for other in self.actors if (MESH, *_pair(name, other)) in self.up}
-            reached |= self._brought(CLIENT, name)
-            reached = reached.union(*(self.left[key] for key in self.left if key[:2] == (CLIENT, name)))
+            reached |= self._told_to_client(name, behind)
+            reached = reached.union(*(each for key, each in self.left.items() if key[:2] == (CLIENT, name)))
             paths |= {(name, other) for other in reached - {name} - self.dead}
         lost = self.connected - paths
         assert not lost, f"{sorted(lost)} have lost all paths"

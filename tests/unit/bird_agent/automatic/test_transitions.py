@@ -134,19 +134,23 @@ def reflectors_of_a_domain_lose_power(order: random.Random, changes: bool) -> No
     view = made.latest()
     reflectors = plan(view.fabric(), view.settings(), view.state()).reflectors
     made.lose_power(set(reflectors[order.choice(sorted(reflectors))]))
+    in_time = changes or len(reflectors) == 1 or order.random() < 0.5  # else the reserve has to do
     for what, number in events(order, sorted(made.actors), 300):
         if what == "rest" or (what in CHANGES and not changes):
-            what = "replace dead"
+            what = "replace dead" if in_time else "turn"
         apply(made, what, number)
         if order.random() < 0.3:
             apply(made, "miss", order.randrange(1 << 16))
     while made.up_to_dead():
         apply(made, "miss", 0)
     made.settle()
-    made.replace_dead()
-    made.settle()
+    if in_time:
+        made.replace_dead()
+        made.settle()
     made.restart_times_are_over()
     made.check()
+    made.replace_dead()
+    made.settle()
     living = made.actors.keys() - made.dead
     assert made.connected == {(one, other) for one in living for other in living if one != other}
 
@@ -159,7 +163,7 @@ def test_the_living_lose_no_path_when_all_reflectors_of_a_domain_lose_power(orde
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
-@settings(max_examples=1500)
+@settings(max_examples=1000)
 @given(SCHEDULES)
 def test_nor_do_they_when_the_fabric_changes_meanwhile(order: random.Random) -> None:
     reflectors_of_a_domain_lose_power(order, changes=True)
