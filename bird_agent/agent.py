@@ -143,6 +143,8 @@ class Agent:
         if concern & Concern.SESSIONS:
             self._decide()
             self._on_resources()
+        if concern & (Concern.SESSIONS | Concern.REFLECTORS):
+            self._set_gateways()
         if concern & Concern.POLICY:
             self.rulebook.set_policies(self._view.policies(self.peering))
         if concern & (Concern.SESSIONS | Concern.EXPORTS):
@@ -265,16 +267,16 @@ class Agent:
         self.conversation.name_peers()
 
     def _set_gateways(self) -> None:
-        """A reflector's node is the way to it where that is on a network of ours; elsewhere it is what is learnt."""
+        """A reflector's node is the way to it where that is on a network of ours, whether there is a session or not;
+        elsewhere it is what is learnt."""
         sessions = () if self.peering is None else self.peering.sessions.values()
-        self.forwarding.set_gateways(
-            {
-                one.peer: one.gateway
-                for one in sessions
-                if one.gateway is not None
-                and (one.kind is not SessionKind.REFLECTOR or self.forwarding.is_adjacent(one.gateway))
-            }
-        )
+        gateways = [(one.peer, one.gateway, one.kind) for one in sessions if one.gateway is not None]
+        to_reflectors = {peer: gateway for peer, gateway, kind in gateways if kind is SessionKind.REFLECTOR}
+        ways = {peer: gateway for peer, gateway, kind in gateways if kind is not SessionKind.REFLECTOR}
+        for peer, gateway in (to_reflectors | self.automatic.ways).items():
+            if self.forwarding.is_adjacent(gateway):
+                ways.setdefault(peer, gateway)
+        self.forwarding.set_gateways(ways)
 
     def _on_own(self) -> None:
         planned = self.peering

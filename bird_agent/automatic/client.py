@@ -16,6 +16,7 @@ from bird_agent.automatic.decision import Decision, Seen, Shared, decide
 from bird_agent.automatic.sight import Group
 from bird_agent.automatic.suspicion import Suspicions
 from bird_agent.automatic.view import RecordsView
+from bird_agent.nodes import addresses_of
 from bird_agent.session_config import SessionKind
 from weft.model.address import IPAddress
 from weft.model.reflectors import AttachmentRecord, ReflectorState
@@ -96,6 +97,19 @@ class Automatic:
     def chosen(self) -> bool:
         """Whether this node is to be a reflector, or still is one."""
         return self._node in self.plan.chosen or self._node in self.records.serving
+
+    @property
+    def ways(self) -> dict[IPAddress, IPAddress]:
+        """The addresses of all other nodes' reflectors, each with that of its node. What BGP tells of them comes by
+        those very reflectors, so without these two domains that lost each other would never meet again."""
+        nodes = self._fabric.nodes if self._node in self._fabric.nodes else {}
+        found: dict[IPAddress, IPAddress] = {}
+        for name in sorted(self.records.serving.keys() & nodes.keys() - {self._node}):
+            behind = {each.version: each for each in addresses_of(nodes[name])}
+            for address in self.records.serving[name].addresses:
+                if address.version in behind:
+                    found[address] = behind[address.version]
+        return found
 
     def on_fabric(self, fabric: Fabric) -> None:
         """Nodes or configuration have changed."""

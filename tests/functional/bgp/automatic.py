@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lab.netns import NetNs, bridge, link
+from lab.netns import NetNs, link
 from tests.functional.bgp.fabric import AgentNode, Store, wait_until
 from tests.functional.bgp.reflectors import ask_reflector
 from weft import singleton
@@ -88,13 +88,11 @@ class Fabric:
 def build(
     make_node: Callable[[str], AgentNode],
     store: Store,
-    netns: Callable[[str], NetNs],
+    switch: NetNs,
     domains: Mapping[int, str],
     not_reflectors: frozenset[int] = frozenset(),
 ) -> Fabric:
-    """A mesh of the nodes of these numbers, each in its failure domain ("": none)."""
-    switch = netns("switch")
-    bridge(switch, "br0")
+    """A mesh of the nodes of these numbers, on the bridge br0, each in its failure domain ("": none)."""
     store.pool("workloads", "10.65.0.0/16", allowed_uses=("Workload",))
     store.pool("reflectors", "10.9.0.0/24", allowed_uses=("Tunnel",), block_size=29)
     store.pool("reflectors6", "fd09::/116", allowed_uses=("Tunnel",), block_size=122)

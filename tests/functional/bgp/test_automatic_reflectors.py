@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lab import process
-from lab.netns import NetNs
+from lab.netns import NetNs, bridge
 from lab.traffic import Report, Traffic
 from tests.functional.bgp.asking import weftctl
 from tests.functional.bgp.automatic import Fabric, build, workload
@@ -25,7 +25,9 @@ NODES = 4
 
 @pytest.fixture
 def fabric(make_node: Callable[[str], AgentNode], store: Store, netns: Callable[[str], NetNs]) -> Fabric:
-    return build(make_node, store, netns, dict.fromkeys(range(1, NODES + 1), ""))
+    switch = netns("switch")
+    bridge(switch, "br0")
+    return build(make_node, store, switch, dict.fromkeys(range(1, NODES + 1), ""))
 
 
 def meanwhile(fabric: Fabric, what: Callable[[], None]) -> Report:

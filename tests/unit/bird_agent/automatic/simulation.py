@@ -8,9 +8,10 @@ the routes of a reflector what nobody else brings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from ipaddress import ip_address, ip_network
 
 import msgspec
@@ -18,7 +19,7 @@ import msgspec
 from bird_agent.automatic.decision import Decision, Seen, Shared, decide
 from bird_agent.automatic.serving import Tenure
 from tests.unit.reflectors.fabrics import ZONE, fabric, node
-from weft.model.address import IPNetwork
+from weft.model.address import IPAddress, IPNetwork
 from weft.model.node import Node
 from weft.model.reflectors import AttachmentRecord, ReflectorRecord, ReflectorSettings, ReflectorState
 from weft.reflectors.changes import Writer, change_mode, replace
@@ -30,8 +31,14 @@ LINGER_S = 30.0
 MESH, CLIENT, PEER = "mesh", "client", "reflectors"
 
 
+@cache
 def prefix(name: str) -> IPNetwork:
     return ip_network(f"10.65.{name[1:]}.0/24")
+
+
+@cache
+def address(name: str) -> IPAddress:
+    return ip_address(f"10.9.0.{name[1:]}")
 
 
 @dataclass
@@ -212,7 +219,7 @@ class World:
             actor.known_reflectors = answering | {one for one in shared.serving if one != name and shared.is_up(one)}
             actor.clients = set(shared.plan.domain_of)
             meshed = tuple(sorted(other for other in actor.known_reflectors if (PEER, *_pair(name, other)) in self.up))
-            record = ReflectorRecord(addresses=(ip_address(f"10.9.0.{name[1:]}"),), up=True, meshed=meshed)
+            record = ReflectorRecord(addresses=(address(name),), up=True, meshed=meshed)
             if record != shared.serving.get(name):
                 self._write_own(actor, "serving", record)
         elif name in shared.serving:
@@ -305,11 +312,6 @@ class World:
         kept = [each for (kind, holder, _), each in self.left.items() if (kind, holder) == (PEER, reflector)]
         return found.union(*kept)
 
-    def _told_to_client(self, name: str, behind: Mapping[str, set[str]]) -> set[str]:
-        """Whose routes a node has by sessions that it believes in."""
-        found = [behind[there] for kind, one, there in self.up if kind == CLIENT and one == name and there in behind]
-        return set().union(*found, *self._not_missed(CLIENT, name))
-
     def _told_to_reflector(self, name: str) -> set[str]:
         found = [self._clients(other) for other in self.actors if (PEER, *_pair(name, other)) in self.up]
         return self._clients(name).union(*found, *self._not_missed(PEER, name))
@@ -327,17 +329,25 @@ class World:
         for key in missed:
             if key[0] == PEER:
                 self.left[key] -= self._told_to_reflector(key[1])
-        reflectors = {there for kind, _, there in self.up if kind == CLIENT} - self.dead
-        behind = {there: self.behind(there) for there in reflectors}
+        told: dict[str, set[str]] = {name: set() for name in self.actors}
+        behind = {there: self.behind(there) for there in {there for kind, _, there in self.up if kind == CLIENT}}
+        for kind, one, there in self.up:
+            if kind == CLIENT and there not in self.dead:
+                told[one] |= behind[there]
+        for key in self.left.keys() - missed:
+            if key[0] == CLIENT:
+                told[key[1]] |= self.left[key]
         for key in missed:
             if key[0] == CLIENT:
-                self.left[key] -= self._told_to_client(key[1], behind)
-        paths = set()
-        for name in self.actors.keys() - self.dead:
-            reached = {other for other in self.actors if (MESH, *_pair(name, other)) in self.up}
-            reached |= self._told_to_client(name, behind)
-            reached = reached.union(*(each for key, each in self.left.items() if key[:2] == (CLIENT, name)))
-            paths |= {(name, other) for other in reached - {name} - self.dead}
+                self.left[key] -= told[key[1]]
+        for kind, one, other in self.left.keys() | self.up:
+            if kind == MESH:
+                told[one].add(other)
+                told[other].add(one)
+            elif kind == CLIENT:
+                told[one] |= self.left.get((kind, one, other), set())
+        living = self.actors.keys() - self.dead
+        paths = {(name, other) for name in living for other in told[name] & living if name != other}
         lost = self.connected - paths
         assert not lost, f"{sorted(lost)} have lost all paths"
         self.connected = paths

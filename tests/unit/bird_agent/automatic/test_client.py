@@ -204,6 +204,17 @@ def test_settings_that_cannot_be_read_leave_those_in_force_that_could() -> None:
     assert [each.subject for each in made.records.problems] == ["/calico/weft/v1/reflectors/settings"]
 
 
+def test_the_way_to_every_other_nodes_reflector_is_its_node_whether_there_is_a_session_or_not() -> None:
+    made = automatic()
+    addresses = (ip_address("10.9.0.3"), ip_address("fd09::3"))
+    for name, said in (("n1", (ip_address("10.9.0.1"),)), ("n3", addresses), ("n99", (ip_address("10.9.0.99"),))):
+        made.records.put(ReflectorKey("serving", name), ReflectorRecord(addresses=said), 3)
+    assert made.ways == {ip_address("10.9.0.3"): ip_address("10.0.0.3")}
+    stranger = automatic("n99")
+    stranger.records.put(ReflectorKey("serving", "n3"), ReflectorRecord(addresses=addresses), 3)
+    assert stranger.ways == {}
+
+
 def test_sessions_with_reflectors_have_a_name_for_whoever_asks() -> None:
     assert set(SessionKind) == set(status._TYPES) == set(reflector_status._TYPES)
     assert SessionKind.REFLECTOR in PEER_TYPES
