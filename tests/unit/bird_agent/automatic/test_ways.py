@@ -1,4 +1,4 @@
-"""The way to other nodes' reflectors: what BGP tells of their addresses comes by them, so it must not depend on that."""
+"""The way to other nodes' reflectors: BGP tells of their addresses by them, so it must not be needed for that."""
 
 from __future__ import annotations
 
