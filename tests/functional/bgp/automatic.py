@@ -116,6 +116,6 @@ def build(
     made = Fabric(nodes, store)
     for node in nodes.values():
         node.start()
-    wait_until("there is a mesh", made.is_mesh)
+    wait_until("there is a mesh", made.is_mesh, 120)
     wait_until("all routes are there", made.routes_are_whole)
     return made
