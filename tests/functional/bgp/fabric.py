@@ -90,7 +90,7 @@ class Store:
             route_reflector_cluster_id=None if cluster_id is None else IPv4Address(cluster_id),
         )
         all_labels = {**labels, **({} if cluster_id is None else {"reflector": ""})}
-        metadata = Metadata(name=name, labels=all_labels, annotations=annotations)
+        metadata = Metadata(name=name, labels=all_labels, annotations=dict(annotations))
         self._resource(Node(metadata=metadata, spec=NodeSpec(bgp=bgp)))
 
     def configuration(self, annotations: Mapping[str, str] | None = None, **spec: Any) -> None:
