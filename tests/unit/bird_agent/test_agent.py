@@ -33,6 +33,15 @@ def test_nothing_is_done_before_the_datastore_has_been_read() -> None:
     assert (step.peering, step.commands, step.routes, step.sweep) == (None, [], {}, False)
 
 
+def test_a_command_that_the_speaker_refuses_is_logged_and_everything_else_goes_on() -> None:
+    world = running(2)
+    world.speaker.tell(events.CommandRefused("weft announce 18", "a prefix of 24 bits in 0 bytes"))
+    world.agent.on_datastore([block(BLOCKS[1])])
+    world.step()
+    assert world.notes[-1] == "the speaker refused a command (a prefix of 24 bits in 0 bytes): weft announce 18"
+    assert world.sent("10.0.0.2")[-1] == BLOCKS[1]
+
+
 def test_our_end_of_rib_comes_behind_everything_we_announce() -> None:
     world = running(2, blocks=BLOCKS[:2])
     assert world.sent("10.0.0.2") == [*BLOCKS[:2], "eor"]
