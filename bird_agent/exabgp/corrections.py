@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from exabgp.bgp.fsm import FSM
 from exabgp.bgp.message.update import Update
 from exabgp.bgp.message.update.attribute import Attributes
 from exabgp.bgp.message.update.nlri.cidr import CIDR
@@ -27,13 +26,14 @@ from exabgp.reactor.asynchronous import ASYNC
 from exabgp.reactor.delay import Delay
 from exabgp.reactor.listener import Listener
 from exabgp.reactor.loop import Reactor
+from exabgp.reactor.network.incoming import Incoming
 from exabgp.reactor.peer import Peer
 from exabgp.reactor.protocol import Protocol
 from exabgp.rib.cache import Cache
 from exabgp.rib.change import Change
 from exabgp.rib.outgoing import OutgoingRIB
 
-from bird_agent.exabgp import families, grouping, gtsm, received, turns
+from bird_agent.exabgp import collisions, families, grouping, gtsm, received, turns
 
 KNOWN_VERSION = "5.0.15"
 COMMANDS_PER_TURN = 500
@@ -146,18 +146,6 @@ def _notification(self: Any, neighbor: Any, direction: str, code: int, subcode: 
         _original_notification(self, neighbor, direction, code, subcode, data, *headers)
 
 
-# B17: a connection on which our KEEPALIVE is out is closed for another that the peer with the higher identifier made.
-# The peer may have established the first by then: to it the session was lost twice over one restart, and what it had
-# kept of us goes (RFC 4724 4.2). It compares identifiers only when it has our OPEN on both, and here it has not.
-_original_handle_connection: Function = Peer.handle_connection
-
-
-def _handle_connection(self: Any, connection: Any) -> Any:
-    if self.fsm == FSM.OPENCONFIRM:
-        return connection.notification(6, 7, "another connection has been confirmed")
-    return _original_handle_connection(self, connection)
-
-
 CORRECTIONS: tuple[Correction, ...] = (
     Correction(
         "B2 reload dropped while routes are pending",
@@ -254,6 +242,17 @@ CORRECTIONS: tuple[Correction, ...] = (
         {"Processes.notification": "b31f1cd5fc2d33d6", "Protocol.read_message": "1266df3f50c763ff"},
     ),
     Correction(
+        "B17 the good one of two connections is closed",
+        {(Peer, "handle_connection"): collisions.handle_connection},
+        {
+            "Peer.handle_connection": "ecb82811d4b5461a",
+            "Peer._establish": "be87f451722046e5",
+            "Peer._connect": "d68e56f559cb3969",
+            "Peer._close": "942fc729d7b67f45",
+            "Incoming.notification": "dca2312740f3dc28",
+        },
+    ),
+    Correction(
         "B18 an UPDATE for each IPv6 prefix, and for each that is asked for again",
         {(OutgoingRIB, "updates"): grouping.updates},
         {"OutgoingRIB.updates": "49a023385063c86e", "Update._mp_messages": "0e161c5b317afa63"},
@@ -279,11 +278,6 @@ CORRECTIONS: tuple[Correction, ...] = (
             "Update._split_nlris": "9d693e7f9bc15a49",
             "_Configuration.inject_change": "061dae4651ca234d",
         },
-    ),
-    Correction(
-        "B17 a connection that the peer may have established is closed for a later one",
-        {(Peer, "handle_connection"): _handle_connection},
-        {"Peer.handle_connection": "ecb82811d4b5461a", "Peer._establish": "be87f451722046e5"},
     ),
     Correction(
         "nothing: what extensions.py leans on",
@@ -318,6 +312,7 @@ _CLASSES: Mapping[str, type] = {
         INET,
         CIDR,
         API,
+        Incoming,
     )
 }
 

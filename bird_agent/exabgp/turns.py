@@ -15,6 +15,8 @@ from typing import Any
 from exabgp.bgp.fsm import FSM
 from exabgp.reactor.peer import ACTION, Peer
 
+from bird_agent.exabgp import collisions
+
 QUIET_TURNS = 3  # what takes two turns to send is sent at once
 LONGEST_REST_S = 1.0  # ExaBGP's timers count whole seconds
 RESTS_PER_HOLD_TIME = 20
@@ -25,7 +27,9 @@ _original_run: Callable[[Any], Any] = Peer.run
 
 
 def run_peer(self: Any) -> Any:
-    """`Peer.run`: up to so many UPDATEs in one turn; notes when the next turn is due."""
+    """`Peer.run`: up to so many UPDATEs in one turn; notes when the next turn is due. A second connection first."""
+    if collisions.waits(self):
+        collisions.settle(self)
     action, stats = ACTION.NOW, self.stats
     for _ in range(UPDATES_PER_TURN):
         heard = stats["receive-update"]
@@ -53,7 +57,7 @@ def active_peers(self: Any) -> set[str]:
     for key, peer in self._peers.items():
         if peer.stopping():
             wanted.add(key)
-        elif peer.neighbor["passive"] and not peer.proto:
+        elif peer.neighbor["passive"] and not peer.proto and not collisions.waits(peer):
             continue
         elif not _rests(peer, now, ready):
             wanted.add(key)
@@ -63,7 +67,7 @@ def active_peers(self: Any) -> set[str]:
 def _rests(peer: Any, now: float, ready: frozenset[int]) -> bool:
     if getattr(peer, "weft_quiet_turns", 0) < QUIET_TURNS or now >= peer.weft_due or peer.fsm != FSM.ESTABLISHED:
         return False
-    if peer._teardown is not None or peer._neighbor is not None or peer.socket() in ready:
+    if peer._teardown is not None or peer._neighbor is not None or collisions.waits(peer) or peer.socket() in ready:
         return False
     neighbor = peer.neighbor
     return not (neighbor.eor or neighbor.refresh or neighbor.messages or neighbor.rib.outgoing.pending())

@@ -14,6 +14,7 @@ from tests.functional.bgp.fabric import AgentNode, Bird, Store, segment, wait_un
 from tests.functional.bgp.forward import Forwarder
 from tests.functional.bgp.pair import BLOCK, FIRST, Pair, configuration
 from tests.functional.bgp.reflectors import CLUSTER, ReflectorNode, Segment
+from tests.functional.bgp.speaker import Speaker
 
 
 @pytest.fixture
@@ -106,3 +107,11 @@ def make_reflector(network: Segment, etcd: EtcdServer, tmp_path: Path) -> Iterat
 def reflector(make_reflector: Callable[[str, int], ReflectorNode], store: Store) -> ReflectorNode:
     store.node("rr", "10.1.0.1/24", address6="fd01::1/64", cluster_id=CLUSTER)
     return make_reflector("rr", 1)
+
+
+@pytest.fixture
+def speaker(netns: Callable[[str], NetNs], tmp_path: Path) -> Iterator[Speaker]:
+    made = Speaker(netns("exa"), tmp_path / "run", ["10.1.0.254"])
+    yield made
+    print(made.paths.log.read_text()[-2000:])
+    made.stop()

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lab.netns import NetNs
 from tests.functional.bgp.fabric import segment, wait_until
-from tests.functional.bgp.test_corrections import UNCORRECTED, Speaker
+from tests.functional.bgp.speaker import UNCORRECTED, Speaker, patience_s
 
 pytestmark = pytest.mark.root
 
 MARKER = b"\xff" * 16
 KEEPALIVE = MARKER + b"\x00\x13\x04"
-OPEN_TYPE, KEEPALIVE_TYPE = 1, 4
+OPEN_TYPE, NOTIFICATION_TYPE, KEEPALIVE_TYPE = 1, 3, 4
+COLLISION = b"\x06\x07"  # cease, connection collision resolution (RFC 4486)
 HIGHER, LOWER = b"\x0a\x01\x00\xfe", b"\x0a\x00\x00\x01"  # than the speaker's identifier
+A_FEW_TURNS_S = 0.5  # of the speaker's loop: it has seen what there is
+
+CORRECTED = pytest.mark.parametrize("left_out", [""], ids=["corrected"])
+BOTH = pytest.mark.parametrize(
+    "left_out", ["", pytest.param("B17", marks=UNCORRECTED)], ids=["corrected", "uncorrected"]
+)
 
 
 def open_message(router_id: bytes) -> bytes:
     return MARKER + b"\x00\x1d\x01\x04\xfc\x00\x00\x5a" + router_id + b"\x00"
-
-
-def is_up(line: dict[str, Any]) -> bool:
-    return bool(line["neighbor"]["state"] == "up")
 
 
 class Connection:
@@ -35,11 +38,15 @@ class Connection:
 
     def __init__(self, made: socket.socket) -> None:
         self._socket = made
-        self._socket.settimeout(10)
+        self._socket.settimeout(60)
         self._unread = b""
 
     def send(self, message: bytes) -> None:
-        self._socket.sendall(message)
+        with contextlib.suppress(ConnectionError):  # what it is told where it is closed, `next` says
+            self._socket.sendall(message)
+
+    def close(self) -> None:
+        self._socket.close()
 
     def next(self) -> bytes:
         """The next message; empty: it was closed."""
@@ -55,13 +62,52 @@ class Connection:
         message, self._unread = self._unread[:length], self._unread[length:]
         return message
 
+    def refusal(self) -> bytes:
+        """Code and subcode of the NOTIFICATION that is the next message."""
+        message = self.next()
+        assert message[18:19] == bytes([NOTIFICATION_TYPE]), message.hex()
+        return message[19:21]
+
+    def ends(self) -> bool:
+        """Whether it is closed with no session on it."""
+        while message := self.next():
+            if message[18] != KEEPALIVE_TYPE:
+                return False
+        return True
+
+
+class Peer:
+    """Listens and connects. `first` is the connection that the speaker opened; its OPEN has been read."""
+
+    def __init__(self, tor: NetNs, first: socket.socket, stack: ExitStack) -> None:
+        self.first = Connection(first)
+        self._tor, self._stack = tor, stack
+
+    def second(self) -> Connection:
+        with self._tor.enter():
+            made = socket.create_connection(("10.1.0.1", 179), timeout=20, source_address=("10.1.0.254", 0))
+        return Connection(self._stack.enter_context(made))
+
 
 @pytest.fixture
-def speaker(netns: Callable[[str], NetNs], tmp_path: Path) -> Iterator[Speaker]:
-    made = Speaker(netns("exa"), tmp_path / "run", ["10.1.0.254"])
-    yield made
-    print(made.paths.log.read_text()[-2000:])
-    made.stop()
+def peer(speaker: Speaker, netns: Callable[[str], NetNs], left_out: str) -> Iterator[Peer]:
+    tor = netns("tor")
+    segment(speaker.netns, tor, "up0", "10.1.0.1/24", "10.1.0.254/24")
+    with ExitStack() as stack:
+        with tor.enter():
+            listening = stack.enter_context(socket.create_server(("10.1.0.254", 179)))
+        listening.settimeout(60)
+        speaker.start(left_out)
+        made = Peer(tor, stack.enter_context(listening.accept()[0]), stack)
+        assert made.first.next()[18] == OPEN_TYPE
+        yield made
+
+
+def there_is_a_session(speaker: Speaker, left_out: str = "") -> None:
+    def ups() -> int:
+        return [line["neighbor"]["state"] for line in speaker.heard(type="state")].count("up")
+
+    wait_until("the session is up", lambda: ups() == 1, patience_s(left_out))
 
 
 @pytest.mark.parametrize(
@@ -70,23 +116,68 @@ def speaker(netns: Callable[[str], NetNs], tmp_path: Path) -> Iterator[Speaker]:
     ids=["higher", "higher, uncorrected", "lower"],
 )
 def test_a_connection_that_the_peer_may_have_established_is_not_closed_for_a_later_one(
-    speaker: Speaker, netns: Callable[[str], NetNs], router_id: bytes, left_out: str
+    speaker: Speaker, peer: Peer, router_id: bytes, left_out: str
 ) -> None:
-    tor = netns("tor")
-    segment(speaker.netns, tor, "up0", "10.1.0.1/24", "10.1.0.254/24")
-    with ExitStack() as stack:
-        with tor.enter():
-            listener = stack.enter_context(socket.create_server(("10.1.0.254", 179)))
-        listener.settimeout(20)
-        speaker.start(left_out)
-        first = Connection(stack.enter_context(listener.accept()[0]))
-        first.send(open_message(router_id))
-        assert first.next()[18] == OPEN_TYPE
-        assert first.next()[18] == KEEPALIVE_TYPE, "whoever has this is established"
-        with tor.enter():
-            made = socket.create_connection(("10.1.0.1", 179), source_address=("10.1.0.254", 0))
-        second = Connection(stack.enter_context(made))
-        second.send(open_message(router_id))
-        assert second.next() == b"", "it is refused"
-        first.send(KEEPALIVE)
-        wait_until("the first is the session", lambda: [one for one in speaker.heard(type="state") if is_up(one)])
+    peer.first.send(open_message(router_id))
+    assert peer.first.next()[18] == KEEPALIVE_TYPE, "whoever has this is established"
+    second = peer.second()
+    second.send(open_message(router_id))
+    time.sleep(A_FEW_TURNS_S)
+    peer.first.send(KEEPALIVE)
+    there_is_a_session(speaker, left_out)
+    assert second.refusal() == COLLISION
+
+
+@BOTH
+def test_a_connection_that_the_peer_has_given_up_replaces_none(speaker: Speaker, peer: Peer, left_out: str) -> None:
+    peer.second().close()
+    time.sleep(A_FEW_TURNS_S)
+    peer.first.send(open_message(HIGHER))
+    peer.first.send(KEEPALIVE)
+    there_is_a_session(speaker, left_out)
+
+
+@BOTH
+def test_where_both_wait_for_an_open_that_of_the_speaker_with_the_higher_identifier_is_kept(
+    speaker: Speaker, peer: Peer, left_out: str
+) -> None:
+    second = peer.second()
+    second.send(open_message(LOWER))
+    assert second.refusal() == COLLISION
+    peer.first.send(open_message(LOWER))
+    peer.first.send(KEEPALIVE)
+    there_is_a_session(speaker)
+
+
+@CORRECTED
+def test_where_both_wait_for_an_open_that_of_the_peer_with_the_higher_identifier_is_kept(
+    speaker: Speaker, peer: Peer
+) -> None:
+    second = peer.second()
+    second.send(open_message(HIGHER))
+    assert second.next()[18] == OPEN_TYPE
+    second.send(KEEPALIVE)
+    there_is_a_session(speaker)
+    assert peer.first.ends()
+
+
+@CORRECTED
+def test_the_second_connection_is_taken_when_the_first_one_ends(speaker: Speaker, peer: Peer) -> None:
+    peer.first.send(open_message(HIGHER))
+    second = peer.second()
+    second.send(open_message(HIGHER))
+    time.sleep(A_FEW_TURNS_S)
+    peer.first.close()  # the peer has chosen
+    assert second.next()[18] == OPEN_TYPE
+    second.send(KEEPALIVE)
+    there_is_a_session(speaker)
+
+
+@CORRECTED
+def test_a_first_connection_on_which_nothing_more_comes_gives_way_to_the_second(speaker: Speaker, peer: Peer) -> None:
+    peer.first.send(open_message(LOWER))
+    second = peer.second()
+    second.send(open_message(LOWER))
+    assert second.next()[18] == OPEN_TYPE
+    second.send(KEEPALIVE)
+    there_is_a_session(speaker)

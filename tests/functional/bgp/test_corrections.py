@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import os
 import signal
 import socket
@@ -14,110 +12,22 @@ import time
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Any
 
 import pytest
 from exabgp.reactor.asynchronous import ASYNC
 
 from bird_agent.exabgp import commands, corrections
 from bird_agent.exabgp.commands import Announcement
-from bird_agent.exabgp.configuration import Neighbor, digest_of, render
-from bird_agent.exabgp.supervisor import SpeakerPaths
+from bird_agent.exabgp.configuration import digest_of
 from lab.netns import NetNs
-from lab.process import Process, start
-from tests.functional.bgp.fabric import REPOSITORY, Bird, bird_configuration, segment, wait_until
+from lab.process import start
+from tests.functional.bgp.fabric import Bird, bird_configuration, segment, wait_until
+from tests.functional.bgp.speaker import OPEN, UNCORRECTED, Speaker, patience_s
 from weft import singleton
 
 pytestmark = pytest.mark.root
 
 TOR = ip_address("10.1.0.254")
-
-# Runs the launcher with some of the corrections left out, which is how ExaBGP behaves without them.
-WITHOUT = """
-import sys
-from bird_agent.exabgp import commands, corrections
-from bird_agent.exabgp.commands import Announcement
-left_out = sys.argv.pop(1).split(",")
-apply = corrections.apply
-kept = tuple(each for each in corrections.CORRECTIONS if each.defect.split()[0] not in left_out)
-corrections.apply = lambda: apply(kept)
-from bird_agent.exabgp.launcher import main
-sys.exit(main())
-"""
-
-
-class Speaker:
-    """ExaBGP from our launcher, and our end of its link."""
-
-    def __init__(self, netns: NetNs, directory: Path, peers: list[str]) -> None:
-        directory.mkdir()
-        self.netns, self.paths = netns, SpeakerPaths(directory)
-        self.configure(peers)
-        self.process: Process | None = None
-        self.lines: list[dict[str, Any]] = []
-        self.two_addresses = False
-        self.socket = socket.socket(socket.AF_UNIX)
-        self._unread = b""
-
-    def configure(self, peers: list[str], extra: str = "", **options: Any) -> None:
-        local = ip_address("10.1.0.1")
-        common = {"local": local, "router_id": local, "local_as": 64512, "peer_as": 64512, "hold_time_s": 9}
-        neighbors = [Neighbor(peer=ip_address(peer), **{**common, **options}) for peer in peers]
-        self.text = render(neighbors, self.paths.helper()) + extra
-        self.paths.configuration.write_text(self.text)
-
-    def start(self, left_out: str = "") -> None:
-        program = ["-c", WITHOUT, left_out] if left_out else ["-m", "bird_agent.exabgp.launcher"]
-        arguments = ["serve", str(self.paths.configuration), "--lock", str(self.paths.lock), "--listen", "10.1.0.1"]
-        arguments += ["--listen", "10.1.0.2"] if self.two_addresses else []
-        self.process = start(
-            "speaker", [sys.executable, *program, *arguments], log=self.paths.log, netns=self.netns,
-            environ={"PYTHONPATH": str(REPOSITORY)},
-        )  # fmt: skip
-        self.attach()
-
-    def attach(self) -> None:
-        self.socket.close()
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(0.02)
-
-        def connected() -> bool:
-            with contextlib.suppress(OSError):
-                self.socket.connect(str(self.paths.socket))
-                return True
-            return False
-
-        wait_until("the link is there", connected)
-
-    def say(self, *lines: str) -> None:
-        self.socket.settimeout(10)
-        self.socket.sendall("".join(f"{line}\n" for line in lines).encode())
-        self.socket.settimeout(0.02)
-
-    def heard(self, **wanted: Any) -> list[dict[str, Any]]:
-        with contextlib.suppress(OSError):
-            while data := self.socket.recv(1 << 16):
-                *lines, self._unread = (self._unread + data).split(b"\n")
-                self.lines += [json.loads(line) for line in lines if line.startswith(b"{")]
-        return [line for line in self.lines if wanted.items() <= line.items()]
-
-    def reload(self) -> None:
-        pid = singleton.holder(self.paths.lock)
-        assert pid is not None
-        os.kill(pid, signal.SIGUSR1)
-
-    def stop(self) -> None:
-        self.socket.close()
-        if self.process is not None:
-            self.process.signal(signal.SIGKILL)
-
-
-@pytest.fixture
-def speaker(netns: Callable[[str], NetNs], tmp_path: Path) -> Iterator[Speaker]:
-    made = Speaker(netns("exa"), tmp_path / "run", ["10.1.0.254"])
-    yield made
-    print(made.paths.log.read_text()[-2000:])
-    made.stop()
 
 
 @pytest.fixture
@@ -146,14 +56,6 @@ def exabgps_announce(prefixes: str, community: str = "64512:1") -> str:
 
 def exabgps_withdraw(prefixes: str) -> str:
     return f"neighbor {TOR} withdraw attributes next-hop 0.0.0.0 nlri {prefixes}"
-
-
-def patience_s(left_out: str) -> float:
-    """What does not happen without a correction need not be waited for as long as what has to."""
-    return 3 if left_out else 60
-
-
-UNCORRECTED = pytest.mark.xfail(raises=AssertionError, strict=True, reason="the defect that is corrected")
 
 
 @pytest.mark.parametrize(
@@ -318,7 +220,6 @@ def test_a_line_written_to_a_dead_helper_stops_no_session(speaker: Speaker, bird
 
 
 IP_MINTTL = 21  # <linux/in.h>
-OPEN = bytes.fromhex("ff" * 16 + "001d0104fc0000090a0100fe00")
 
 
 def answer(peer: NetNs, ttl: int, minimum: int) -> bytes:

@@ -1,4 +1,4 @@
-"""FRR: zebra and bgpd."""
+"""FRR: zebra, bgpd, and bfdd where a kind of this router asks for it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ class FrrRouter(Router):
     name = "frr"
     sends_back = True
 
+    daemons = ("zebra", "bgpd")
+
     def start(self, *, restarted: bool = False) -> None:
-        for name, text in (("zebra.conf", "hostname router\n"), ("bgpd.conf", self._configuration())):
-            self._write(name, text)
-            shutil.chown(self.directory / name, "frr", "frr")
+        for name in self.daemons:
+            self._write(f"{name}.conf", self._configuration() if name == "bgpd" else "hostname router\n")
+            shutil.chown(self.directory / f"{name}.conf", "frr", "frr")
         shutil.chown(self.directory, "frr", "frr")  # its daemons give up root, then make their sockets and pid files
-        for name in ("zebra", "bgpd"):
+        for name in self.daemons:
             (self.directory / f"{name}.vty").unlink(missing_ok=True)
             common = ["--vty_socket", str(self.directory), "-z", str(self.directory / "zserv.api"), "-P", "0"]
             files = ["-f", str(self.directory / f"{name}.conf"), "-i", str(self.directory / f"{name}.pid")]
