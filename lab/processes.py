@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Final
 
 from lab import process
 from lab.process import Process
@@ -18,6 +20,7 @@ MARKS = {
     "exabgp": "bird_agent.exabgp.launcher",
     "speaker-link": "speaker_link.py",
 }
+_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 ON_EVERY_NODE = [name for name in MARKS if name not in ("weft-reflector", "automatic-reflector")]
 
 
@@ -37,6 +40,15 @@ def command_line(pid: int) -> list[str]:
         return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
     except (FileNotFoundError, ProcessLookupError):
         return []
+
+
+def cpu_s(pid: int) -> float:
+    """Of processor time, user's and kernel's; 0 if the process is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
 
 def resident_kib(pid: int) -> int:

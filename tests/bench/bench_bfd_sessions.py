@@ -21,6 +21,7 @@ from tempfile import TemporaryDirectory
 
 from bird_agent.bfd.session import BfdSettings
 from bird_agent.bfd.wire import Wanted, encode_wanted
+from lab import processes
 from lab.netns import NetNs, link
 from lab.process import Process, start, stop
 from tests.bench.result import Result
@@ -35,7 +36,6 @@ TRIES = 3
 """Of each step: other work on the machine may keep either end from its turn for 300 ms."""
 HOLD_S = 10.0
 UP_WITHIN_S = 20.0
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 def pairs_of(count: int) -> list[tuple[IPv4Address, IPv4Address]]:
@@ -123,15 +123,10 @@ def hold(place: tuple[NetNs, NetNs], contender: Contender, count: int, interval_
             wait_until("all sessions are up", lambda: all_up(far, count), UP_WITHIN_S)
         except AssertionError:
             return Held(False, 0, 0.0)
-        before, began = standing(far), cpu_s(process)
+        before, began = standing(far), processes.cpu_s(process.pid)
         time.sleep(HOLD_S)
-        used, after = cpu_s(process) - began, standing(far)
+        used, after = processes.cpu_s(process.pid) - began, standing(far)
     return Held(True, sum(after.get(peer) != was for peer, was in before.items()), used)
-
-
-def cpu_s(process: Process) -> float:
-    fields = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
 @dataclass(slots=True)

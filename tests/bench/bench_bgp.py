@@ -8,7 +8,6 @@ kernel. Telling begins when the last of the addresses is in the node's kernel.""
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,10 +19,9 @@ from tempfile import TemporaryDirectory
 
 from lab import processes
 from lab.netns import NetNs, bridge, link
+from tests.bench import datastore
 from tests.bench.result import Result, pairs
-from tests.conftest import free_port, wait_for_port
-from tests.functional.bgp.fabric import AgentNode, Bird, Store, wait_until
-from tests.functional.bgp.forward import Forwarder
+from tests.functional.bgp.fabric import AgentNode, Bird, wait_until
 
 ADDRESSES, ROUTES = 10_000, 100_000
 BFD = 'protocol bfd { interface "*" { interval 100 ms; multiplier 3; }; }'
@@ -170,32 +168,12 @@ def _segment(netns: Callable[[str], NetNs], name: str, directory: Path) -> tuple
 
 
 def _our_node(stack: ExitStack, netns: NetNs, directory: Path) -> AgentNode:
-    client, peer = free_port(), free_port()
-    urls = {"client": f"http://127.0.0.1:{client}", "peer": f"http://127.0.0.1:{peer}"}
-    etcd = subprocess.Popen(
-        [
-            "etcd",
-            f"--data-dir={directory / 'etcd'}",
-            f"--listen-client-urls={urls['client']}",
-            f"--advertise-client-urls={urls['client']}",
-            f"--listen-peer-urls={urls['peer']}",
-            f"--initial-advertise-peer-urls={urls['peer']}",
-            f"--initial-cluster=default={urls['peer']}",
-            "--log-level=error",
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    stack.callback(etcd.wait)
-    stack.callback(etcd.terminate)
-    wait_for_port(client, etcd)
-    stack.callback(Forwarder(netns, 2379, ("127.0.0.1", client)).close)
-    store = Store(f"127.0.0.1:{client}")
+    store = datastore.start(stack, directory, netns)
     store.node("n1", "10.1.0.1/24")
     store.pool("pool", "10.65.0.0/16")
     store.block("n1", "10.65.0.0/26")
     store.peer("tor", {"weft/bfd": "100ms x 3"}, peer_ip="10.1.0.254", as_number=65001)
-    environ = {"ETCD_ENDPOINTS": "http://127.0.0.1:2379", "WEFT_SPEAKER_LIFETIME": "agent"}
+    environ = {**datastore.ENVIRON, "WEFT_SPEAKER_LIFETIME": "agent"}
     made = AgentNode("n1", netns, directory / "n1", environ)
     made.run_dir.mkdir()
     return made

@@ -23,6 +23,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab import processes
 from lab.netns import NetNs
 from tests.bench.bench_routes import kernel_has
 from tests.bench.cluster import interface, policy, workload
@@ -130,7 +131,7 @@ class Cluster:
             seconds = time.monotonic() - begin
             if agent.poll() is not None:
                 raise RuntimeError((self._directory / "felix.log").read_text()[-2000:])
-            memory, processor_s = _memory_mb(agent.pid), _processor_s(agent.pid)
+            memory, processor_s = _memory_mb(agent.pid), processes.cpu_s(agent.pid)
         finally:
             agent.terminate()
             agent.wait()
@@ -173,11 +174,6 @@ def _wait(condition: Callable[[], bool], pause_s: float) -> None:
 def _memory_mb(pid: int) -> dict[str, float]:
     lines = (line.split() for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return {fields[0].rstrip(":"): int(fields[1]) / 1024 for fields in lines if fields[0] in ("VmRSS:", "VmHWM:")}
-
-
-def _processor_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bird_agent.reflector.prefixes import IPV4, nlri_of
+from lab import processes
 from lab.netns import NetNs
 from lab.process import Process, start
 from lab.speakers.driver import Speakers, attach, clients
@@ -43,7 +44,6 @@ EACH = 4
 SIZES = (200, 500)
 PAIRS = 3
 SIMULATED = 2000
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,6 @@ class Run:
     change_ms: float
 
 
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
-
-
 def _memory_mb(pid: int) -> float:
     text = Path(f"/proc/{pid}/status").read_text()
     return int(text.split("VmHWM:")[1].split()[0]) / 1024
@@ -69,11 +64,11 @@ def _memory_mb(pid: int) -> float:
 def _measure(pid: int, netns: NetNs, number: int) -> Run:
     with Speakers(netns, clients(number, SUBNET[1], ADDRESSES, ROUTES, each=EACH)) as speakers:
         speakers.expect()
-        before = _cpu_s(pid)
+        before = processes.cpu_s(pid)
         began = time.monotonic()
         speakers.connect(at_once=8)
         took = speakers.wait_complete(timeout_s=120) - began
-        cpu_s = _cpu_s(pid) - before
+        cpu_s = processes.cpu_s(pid) - before
         changes = []
         for one in range(5):
             time.sleep(0.2)

@@ -10,7 +10,8 @@ import pytest
 
 from lab import fabric, workloads
 from lab.netns import CommandError, NetNs
-from lab.state import Lab, Workload
+from lab.state import Lab, Workload, load
+from lab.tour import tour
 
 
 def _progress(text: str) -> None:
@@ -81,3 +82,17 @@ def eventually(condition: Callable[[], object], timeout_s: float = 15, what: str
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what or condition}"
         time.sleep(0.1)
+
+
+def tour_goes_well(lab: Lab, steps: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """The tour of a lab that is up shows so many steps and no failure; its workloads go again."""
+    before = [(one.node, one.name) for one in lab.state.workloads]
+    try:
+        assert tour(lab.name, lab.topology.kind, len(lab.topology.nodes), print) == 0
+        shown = capsys.readouterr().out
+        assert "FAILED" not in shown
+        assert shown.count("  ok ") == steps
+    finally:
+        lab.state.workloads = load(lab.name).state.workloads
+        for one in [one for one in lab.state.workloads if (one.node, one.name) not in before]:
+            workloads.delete(lab, one)

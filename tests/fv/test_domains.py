@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from lab import reflectors, status, workloads
-from lab.state import Lab, load
-from lab.tour import tour
-from tests.fv.conftest import WorkloadFactory, answers, eventually
+from lab import reflectors, status
+from lab.state import Lab
+from tests.fv.conftest import WorkloadFactory, answers, eventually, tour_goes_well
 
 pytestmark = [pytest.mark.root, pytest.mark.xdist_group("domains")]
 
@@ -44,13 +43,4 @@ def test_workloads_reach_each_other_within_a_domain_and_across_and_the_client_re
 
 @pytest.mark.soak
 def test_the_tour_goes_as_it_says(domains: Lab, capsys: pytest.CaptureFixture[str]) -> None:
-    before = [(one.node, one.name) for one in domains.state.workloads]
-    try:
-        assert tour(domains.name, "domains", 6, print) == 0
-        shown = capsys.readouterr().out
-        assert "FAILED" not in shown
-        assert shown.count("  ok ") == 10
-    finally:
-        domains.state.workloads = load(domains.name).state.workloads
-        for one in [one for one in domains.state.workloads if (one.node, one.name) not in before]:
-            workloads.delete(domains, one)
+    tour_goes_well(domains, 10, capsys)

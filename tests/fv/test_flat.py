@@ -13,10 +13,9 @@ import yaml
 
 from lab import ctl, routers, status, workloads
 from lab.netns import NetNs
-from lab.state import Lab, LabError, load
+from lab.state import Lab, LabError
 from lab.topology import CLIENT_IPV4, CLIENT_IPV6, IPV4_POOL, IPV6_POOL
-from lab.tour import tour
-from tests.fv.conftest import WorkloadFactory, answers, eventually
+from tests.fv.conftest import WorkloadFactory, answers, eventually, tour_goes_well
 
 pytestmark = [pytest.mark.root, pytest.mark.xdist_group("flat")]
 
@@ -157,13 +156,4 @@ def test_the_lab_command_shows_runs_and_points_weftctl(flat: Lab, workload: Work
 
 
 def test_the_tour_goes_as_it_says(flat: Lab, capsys: pytest.CaptureFixture[str]) -> None:
-    before = [(one.node, one.name) for one in flat.state.workloads]
-    try:
-        assert tour(flat.name, "flat", 3, print) == 0
-        shown = capsys.readouterr().out
-        assert "FAILED" not in shown
-        assert shown.count("  ok ") == 5
-    finally:
-        flat.state.workloads = load(flat.name).state.workloads
-        for one in [one for one in flat.state.workloads if (one.node, one.name) not in before]:
-            workloads.delete(flat, one)
+    tour_goes_well(flat, 5, capsys)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from itertools import cycle, islice
-from pathlib import Path
 
 from lab import processes
 from lab.netns import NetNs
@@ -19,7 +18,6 @@ from tests.functional.bgp.fabric import segment, wait_until
 NODE, STEADY, FLAPPING = "10.1.0.1", "10.1.0.254", "10.1.2.254"
 SHARED = "203.0.113.0/24"
 OF_FLAPPING = [f"100.64.{number}.0/24" for number in range(200)]
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 Routes = Callable[[], dict[str, set[str]]]
 """The BGP routes in the node's kernel: destination -> gateways."""
@@ -74,8 +72,7 @@ def used(running: Iterable[Process]) -> Used:
     for one in running:
         if not one.alive():
             continue
-        fields = Path(f"/proc/{one.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        cpu += (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+        cpu += processes.cpu_s(one.pid)
         resident += processes.resident_kib(one.pid)
         descriptors += len(os.listdir(f"/proc/{one.pid}/fd"))
         pids.add(one.pid)

@@ -102,17 +102,23 @@ def bfd_up(bird: Bird) -> bool:
     return " Up " in bird.ask("show bfd sessions")
 
 
-def test_bird_a_dead_path_withdraws_at_once_and_a_restarted_agent_is_no_dead_path(
-    switched: Switched, tmp_path: Path
-) -> None:
+def watching_bird(switched: Switched, directory: Path) -> Bird:
+    """Its routes are learnt, and BFD is up."""
     node = switched.node
     bird = Bird(
-        switched.tor, tmp_path / "bird", bird_configuration("10.1.0.254", [BODY], sorted(FIRST), extra=BIRD_BFD)
+        switched.tor, directory / "bird", bird_configuration("10.1.0.254", [BODY], sorted(FIRST), extra=BIRD_BFD)
     )
     bird.start()
     node.start()
     wait_until("we have its routes", lambda: set(node.routes()) == FIRST)
     wait_until("BFD is up on both sides", lambda: bfd_up(bird))
+    return bird
+
+
+def test_bird_a_dead_path_withdraws_at_once_and_a_restarted_agent_is_no_dead_path(
+    switched: Switched, tmp_path: Path
+) -> None:
+    node, bird = switched.node, watching_bird(switched, tmp_path)
     switched.cut()
     wait_until("the routes are gone", lambda: node.routes() == {})
     wait_until("BIRD has dropped ours", lambda: bird.routes("p0") == set())
@@ -138,14 +144,7 @@ def test_bird_a_dead_path_withdraws_at_once_and_a_restarted_agent_is_no_dead_pat
 def test_bird_hears_neither_of_a_killed_nor_of_a_replaced_nor_of_an_ended_bfd_process(
     switched: Switched, tmp_path: Path
 ) -> None:
-    node = switched.node
-    bird = Bird(
-        switched.tor, tmp_path / "bird", bird_configuration("10.1.0.254", [BODY], sorted(FIRST), extra=BIRD_BFD)
-    )
-    bird.start()
-    node.start()
-    wait_until("we have its routes", lambda: set(node.routes()) == FIRST)
-    wait_until("BFD is up on both sides", lambda: bfd_up(bird))
+    node, bird = switched.node, watching_bird(switched, tmp_path)
     connection = bird.connection()
     sessions = bird.ask("show bfd sessions")
     with nothing_deleted(node.netns) as deleted:

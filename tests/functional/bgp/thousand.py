@@ -5,13 +5,11 @@ of which each has two real nodes; only real nodes may become reflectors."""
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
-from pathlib import Path
 
 from lab import process, processes
 from lab.netns import NetNs, bridge, link
@@ -34,7 +32,6 @@ REAL = [
 SCRIPTED_ADDRESSES = IPv4Network("10.2.0.0/16")
 SCRIPTED_BLOCKS = IPv4Network("10.128.0.0/14")
 REFLECTORS = IPv4Network("10.9.0.0/24")
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 def scripted_places(count: int) -> list[Place]:
@@ -106,7 +103,10 @@ class World:
     def used(self) -> dict[int, Used]:
         """By process, of the real nodes that are left."""
         running = [one for agent in self.agents.values() for one in process.in_netns(agent.netns)]
-        return {one.pid: Used(_program(one), _cpu_s(one), processes.resident_kib(one.pid) / 1024) for one in running}
+        return {
+            one.pid: Used(_program(one), processes.cpu_s(one.pid), processes.resident_kib(one.pid) / 1024)
+            for one in running
+        }
 
 
 def _program(one: Process) -> str:
@@ -115,14 +115,6 @@ def _program(one: Process) -> str:
         if mark in words:
             return name
     return "agent" if "bird_agent.daemon" in words else ""
-
-
-def _cpu_s(one: Process) -> float:
-    try:
-        fields = Path(f"/proc/{one.pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
 def build(stack: ExitStack, make: Callable[[str], NetNs], make_node: Callable[[str], AgentNode]) -> World:

@@ -1,13 +1,11 @@
 """The real agent, from a policy in etcd to a connection that has fallen silent, and again after it was killed."""
 
-import os
 import socket
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from lab import process
 from lab.netns import NetNs
 from tests.functional.cni.live import LiveNode, live_node
 from tests.functional.conntrack.live import Live, policy, speaking
@@ -18,14 +16,9 @@ PORT = 8080
 
 
 @pytest.fixture
-def node() -> Iterator[LiveNode]:
-    made = NetNs(f"weft-{os.getpid()}-cutting").create()
-    try:
-        with live_node(made) as node:
-            yield node
-    finally:
-        process.stop(process.in_netns(made), grace_s=1)
-        made.delete()
+def node(netns: Callable[[str], NetNs]) -> Iterator[LiveNode]:
+    with live_node(netns("cutting")) as node:
+        yield node
 
 
 def connection(client: NetNs, server: NetNs, address: str) -> Live:

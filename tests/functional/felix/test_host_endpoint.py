@@ -1,6 +1,5 @@
 """The real agent protects the interface of its node that has an expected address, and follows the address."""
 
-import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -8,7 +7,6 @@ from ipaddress import ip_address
 
 import pytest
 
-from lab import process
 from lab.netns import NetNs, link
 from tests.functional.cni.live import LiveNode, live_node
 from weft.model import keys
@@ -24,14 +22,9 @@ ENDPOINT = HostEndpoint(
 
 
 @pytest.fixture
-def node() -> Iterator[LiveNode]:
-    made = NetNs(f"weft-{os.getpid()}-protected").create()
-    try:
-        with live_node(made) as node:
-            yield node
-    finally:
-        process.stop(process.in_netns(made), grace_s=1)
-        made.delete()
+def node(netns: Callable[[str], NetNs]) -> Iterator[LiveNode]:
+    with live_node(netns("protected")) as node:
+        yield node
 
 
 def reaches(client: NetNs, address: str, port: int) -> bool:

@@ -95,7 +95,8 @@ def test_a_node_that_says_nothing_gets_a_mesh_session_after_a_while_because_it_i
     assert "n6" not in made.sessions.without_mesh
 
 
-def test_without_an_answer_from_its_own_reflectors_a_node_asks_those_of_the_next_domain() -> None:
+def in_two_domains() -> Automatic:
+    """n1, and reflectors that all serve."""
     made = Automatic("n1")
     made.records.put(ReflectorKey("settings"), SETTINGS, 1)
     made.records.put(ReflectorKey("state"), ON, 2)
@@ -104,6 +105,11 @@ def test_without_an_answer_from_its_own_reflectors_a_node_asks_those_of_the_next
         record = ReflectorRecord(addresses=(ip_address(f"10.9.0.{number + 1}"),), up=True)
         made.records.put(ReflectorKey("serving", name), record, 3)
     made.on_records()
+    return made
+
+
+def test_without_an_answer_from_its_own_reflectors_a_node_asks_those_of_the_next_domain() -> None:
+    made = in_two_domains()
     own, reserve = made.plan.reflectors_for("n1"), made.plan.reserve_for("n1")
     made.decide(looks(), 0.0)
     assert set(made.sessions.reflectors) == set(own)
@@ -128,14 +134,7 @@ def test_a_node_whose_reflectors_have_all_fallen_silent_asks_the_next_domain_at_
 
 
 def test_a_node_that_still_has_its_mesh_asks_no_other_reflectors_however_long_its_own_take() -> None:
-    made = Automatic("n1")
-    made.records.put(ReflectorKey("settings"), SETTINGS, 1)
-    made.records.put(ReflectorKey("state"), ON, 2)
-    made.on_fabric(fabric(zones(8, "a", "b")))
-    for number, name in enumerate(sorted(made.plan.chosen)):
-        record = ReflectorRecord(addresses=(ip_address(f"10.9.0.{number + 1}"),), up=True)
-        made.records.put(ReflectorKey("serving", name), record, 3)
-    made.on_records()
+    made = in_two_domains()
     mesh = all_of(tuple(sorted(made.plan.domain_of.keys() - {"n1"})))
     own, reserve = made.plan.reflectors_for("n1"), made.plan.reserve_for("n1")
     for now in (0.0, 60.0):
