@@ -61,6 +61,7 @@ class Office:
         self._source = source
         self._ipam = IPAMClient(store, node, StoredContext(store, node))
         self._tenure = Tenure()
+        self._allocated = False
         self._said: ReflectorRecord | None = None
         self._beat_due = 0.0
         self._up_since: float | None = None
@@ -86,22 +87,39 @@ class Office:
         if holding != self._source.holding:
             self._source.holding = holding
             control.replan()
+        if control.recalling():
+            self._resume(control)
+            return True
         chosen = self._source.chosen or (self._said is None and self._source.record is not None)
         linger_s = LINGER_PART * self._source.settings.replace_after_seconds
         if not self._tenure.on_tick(now, chosen, len(clients), linger_s):
             await self._leave()
             return False
-        if not self._source.addresses:
+        if not self._allocated:
             if self._source.record is None:  # whoever is started after us knows that there is something to take back
                 await put(self._store, ReflectorKey("serving", self._node), ReflectorRecord())
             addresses = await self._allocate()
             loopback.set_addresses(addresses)
-            self._source.addresses = addresses
-            control.replan()
+            self._serve_at(addresses, control)
+            self._allocated = True
             return True
         await self._say(control)
         await self._beat(now, clients)
         return True
+
+    def _resume(self, control: Control) -> None:
+        """The datastore does not answer: serve on at the addresses that an earlier process left on the node, or else,
+        after a boot, at those that it said to serve at."""
+        if not self._source.addresses:
+            said = () if self._source.record is None else self._source.record.addresses
+            addresses = tuple(sorted(loopback.read(), key=lambda each: each.version)) or said
+            loopback.set_addresses(addresses)
+            self._serve_at(addresses, control)
+
+    def _serve_at(self, addresses: tuple[IPAddress, ...], control: Control) -> None:
+        if frozenset(addresses) != frozenset(self._source.addresses):
+            self._source.addresses = addresses
+            control.replan()
 
     async def _allocate(self) -> tuple[IPAddress, ...]:
         configured = self._source.configured_addresses()

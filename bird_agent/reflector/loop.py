@@ -39,10 +39,11 @@ _REST: Final = 2.0
 
 @dataclass(slots=True)
 class _Connection:
-    """One TCP connection, or an attempt at one (`conn` 0)."""
+    """One TCP connection, or an attempt at one (`conn` 0), which has been here since a round of events."""
 
     peer: IPAddress
     socket: socket.socket
+    since: int
     conn: int = 0
     unsent: deque[bytes | memoryview] = field(default_factory=deque)
     closing: bool = False
@@ -61,6 +62,7 @@ class Network:
         self._dialing: dict[IPAddress, _Connection] = {}
         self._leaving: dict[IPAddress, tuple[_Connection, asyncio.TimerHandle]] = {}
         self._conns = 0
+        self._round = 0
         self._flush: asyncio.TimerHandle | None = None
         self._tick: asyncio.TimerHandle | None = None
         self._tick_at = 0.0
@@ -112,7 +114,7 @@ class Network:
     def _accept(self, listener: int) -> None:
         for peer, accepted in self._listeners.accept(listener, self._config_of):
             known = self._reflector.peers[peer].learning.peer  # the address that remembers its hash
-            self._established(_Connection(known, accepted), incoming=True)
+            self._established(_Connection(known, accepted, self._round), incoming=True)
 
     def _config_of(self, peer: IPAddress) -> SessionConfig | None:
         standing = self._reflector.peers.get(peer)
@@ -141,7 +143,7 @@ class Network:
             log.debug("%s cannot be connected to: %s", peer, error)
             self._reflector.on_connect_failed(peer, self._clock())
             return
-        self._dialing[peer] = self._by_fd[made.fileno()] = connection = _Connection(peer, made)
+        self._dialing[peer] = self._by_fd[made.fileno()] = connection = _Connection(peer, made, self._round)
         self._epoll.register(connection.socket.fileno(), select.EPOLLOUT)
 
     def _cancel(self, peer: IPAddress) -> None:
@@ -179,12 +181,15 @@ class Network:
         self._schedule_flush()
 
     def _read_once(self) -> None:
+        self._round += 1
         for descriptor, event in self._epoll.poll(0, _EVENTS_AT_ONCE):
             one = self._by_fd.get(descriptor)
             if one is None:
                 if descriptor not in self._listeners:
                     continue  # closed because of an event before this one
                 self._accept(descriptor)
+            elif one.since == self._round:
+                continue  # the event is of one that was closed, and whose descriptor this one got
             elif not one.conn:
                 self._dialed(one)
             else:

@@ -1,8 +1,8 @@
 """weft-reflector: the composition root of a stand-alone reflector. It owns the loop, and decides nothing about routing.
 
 What it should be comes from a `PlanSource`; here the Node of its own name says it, and other sources may follow. While
-the datastore cannot be reached the last plan stays. On SIGTERM its sessions end so that the peers keep its routes until
-it is back; to end for good, delete its Node."""
+the datastore cannot be reached the last plan stays, over a restart too (keeping.py). On SIGTERM its sessions end so
+that the peers keep its routes until it is back; to end for good, delete its Node."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from bird_agent.datastore_view import Concern, DatastoreView, watched_prefixes
 from bird_agent.policy import Policies
 from bird_agent.reflector.inspection import ReflectorInspection
+from bird_agent.reflector.keeping import Keeping, path_of
 from bird_agent.reflector.loop import Network
 from bird_agent.reflector.plan import ReflectorPlan
 from bird_agent.reflector.planning import reflector_plan
@@ -80,10 +81,12 @@ class PlanSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A running process, to its companion. `trouble` says why it does not listen; `replan` asks the source again."""
+    """A running process, to its companion. `trouble` says why it does not listen; `recalling`: the datastore has not
+    answered since the start, and what it said before that counts; `replan` asks the source again."""
 
     reflector: Reflector
     trouble: Callable[[], str]
+    recalling: Callable[[], bool]
     replan: Callable[[], None]
     stop: Callable[[], None]
 
@@ -146,6 +149,8 @@ class _Running:
         self._network = Network(self._reflector)
         self._watching = Watching(config.run_dir, config.node_name, self._network.lose)
         self._syncer = Syncer(given.store, watched_prefixes(config.node_name))
+        kept = path_of(config.state_dir, config.node_name)
+        self._keeping = Keeping(kept, config.node_name, self._on_datastore)
         self._secrets = SecretFiles(config.bgp_secrets_dir, config.namespace)
         self._surroundings = Surroundings()
         self._wanted: Wanted | None = None
@@ -156,6 +161,7 @@ class _Running:
             config.node_name, self._wall_began, self._reflector, self._inspection, self._syncer, self._network
         )
         self._status.watching = self._watching.problems
+        self._status.keeping = self._keeping.notices
         self._metrics: ReflectorMetrics | None = None
 
     def _wall_time(self, at: float) -> float:
@@ -175,8 +181,8 @@ class _Running:
         self._network.start()
         try:
             async with server, asyncio.TaskGroup() as group:
-                works = [self._syncer.run(self._on_datastore), self._follow(), self._tick(), self._register()]
-                works += [self._watching.run(), self._answerer(service).run()]
+                works = [self._syncer.run(self._keeping.on_datastore), self._keeping.run(), self._watching.run()]
+                works += [self._follow(), self._tick(), self._register(), self._answerer(service).run()]
                 if self._given.companion is not None:
                     works.append(self._given.companion.run(self._control()))
                 tasks = [group.create_task(work) for work in works]
@@ -187,6 +193,7 @@ class _Running:
                 self._network.stop()
         finally:
             self._network.close()
+            self._keeping.close()
             await self._given.store.close()
 
     def _answerer(self, service: BgpServer) -> Answerer:
@@ -194,16 +201,25 @@ class _Running:
         return Answerer(self._given.store, addressee, service.methods(), lambda: self._wanted is not None)
 
     def _control(self) -> Control:
-        return Control(self._reflector, lambda: self._network.trouble, self._changed.set, self._end)
+        return Control(
+            self._reflector,
+            trouble=lambda: self._network.trouble,
+            recalling=lambda: self._keeping.recalling,
+            replan=self._changed.set,
+            stop=self._end,
+        )
 
     def _end(self) -> None:
         """For good: nobody follows."""
         self._watching.stop()
+        self._keeping.forget()
         self._stopping.set()
 
-    def _on_datastore(self, batch: Sequence[SyncEvent]) -> None:
-        if self._given.source.on_datastore(batch):
+    def _on_datastore(self, batch: Sequence[SyncEvent]) -> bool:
+        concerned = self._given.source.on_datastore(batch)
+        if concerned:
             self._changed.set()
+        return concerned
 
     async def _follow(self) -> None:
         """Keep to the plan."""

@@ -46,6 +46,8 @@ class ReflectorStatus:
         self._sockets = sockets
         self.watching: Callable[[], list[Problem]] = list
         """What keeps BFD from watching paths."""
+        self.keeping: Callable[[], list[str]] = list
+        """What there is to say of the file with what the datastore said."""
 
     def node_status(self) -> NodeStatus:
         sync = self._syncer.status
@@ -86,6 +88,7 @@ class ReflectorStatus:
         elif self._reflector.deferring:
             text = "started not long ago: peers are told nothing before everything has been learnt"
             notices.append(Notice(Severity.INFO, subject, text))
+        notices += [Notice(Severity.WARNING, subject, each) for each in self.keeping()]
         if self._sockets.trouble:
             notices.append(Notice(Severity.WARNING, subject, self._sockets.trouble))
         return notices

@@ -84,7 +84,8 @@ def _ours(netns: NetNs, directory: Path, etcd: int, number: int) -> Iterator[int
     asyncio.run(_write(etcd, number))
     forwarder = Forwarder(netns, 2379, ("127.0.0.1", etcd))
     directory.mkdir()
-    environ = {"ETCD_ENDPOINTS": "http://127.0.0.1:2379", "NODENAME": "rr", "WEFT_RUN_DIR": str(directory)}
+    environ = {"ETCD_ENDPOINTS": "http://127.0.0.1:2379", "NODENAME": "rr"}
+    environ |= {"WEFT_RUN_DIR": str(directory), "WEFT_STATE_DIR": str(directory)}
     argv = [sys.executable, "-m", "bird_agent.reflector.process"]
     process = start("reflector", argv, log=directory / "log", netns=netns, environ=environ)
     try:

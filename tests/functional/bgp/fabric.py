@@ -145,7 +145,8 @@ class AgentNode:
     agent: Process | None = None
 
     def start(self) -> None:
-        environ = {**self.environ, "NODENAME": self.name, "WEFT_RUN_DIR": str(self.run_dir)}
+        directories = {"WEFT_RUN_DIR": str(self.run_dir), "WEFT_STATE_DIR": str(self.run_dir / "state")}
+        environ = {**self.environ, **directories, "NODENAME": self.name}
         self.agent = start(
             f"agent of {self.name}",
             [sys.executable, "-m", "bird_agent.daemon"],

@@ -44,7 +44,11 @@ class Forwarder:
 
     def _accept(self) -> None:
         near, _ = self._listener.accept()
-        far = socket.create_connection(self._target)
+        try:
+            far = socket.create_connection(self._target)
+        except ConnectionRefusedError:  # the service is not there now
+            near.close()
+            return
         near.setblocking(True)
         self._selector.register(near, selectors.EVENT_READ, far)
         self._selector.register(far, selectors.EVENT_READ, near)

@@ -53,7 +53,13 @@ class ReflectorNode:
             [sys.executable, "-m", "bird_agent.reflector.process"],
             log=self.run_dir / "reflector.log",
             netns=self.netns,
-            environ={**self.environ, "NODENAME": self.name, "WEFT_RUN_DIR": str(self.run_dir), **environ},
+            environ={
+                **self.environ,
+                "NODENAME": self.name,
+                "WEFT_RUN_DIR": str(self.run_dir),
+                "WEFT_STATE_DIR": str(self.run_dir / "state"),
+                **environ,
+            },
         )
 
     def end(self, number: int = signal.SIGTERM) -> None:

@@ -6,12 +6,14 @@ import asyncio
 import logging
 import os
 import resource
+import select
 import socket
 import struct
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, ip_address
+from typing import Any
 
 import pytest
 
@@ -209,3 +211,47 @@ async def test_connections_that_a_peer_begins_again_and_again_do_not_add_up() ->
         assert len(made.network._by_fd) <= 3
         for connection in begun:
             connection.close()
+
+
+class Batches:
+    """An epoll set of which one batch is made by the test, in which something happens between two of its events."""
+
+    def __init__(self, real: select.epoll, batch: Iterator[tuple[int, int]]) -> None:
+        self._real = real
+        self._batch = batch
+
+    def poll(self, timeout: float, most: int) -> Iterator[tuple[int, int]]:
+        return self._batch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+@contextmanager
+def full_listener() -> Iterator[int]:
+    """Its port. Whoever calls there from now on is not answered."""
+    with closing(socket.socket()) as full, closing(socket.socket()) as first, closing(socket.socket()) as second:
+        full.bind((str(PEER), 0))
+        full.listen(0)
+        for each in (first, second):
+            each.setblocking(False)
+            each.connect_ex(full.getsockname())
+        yield full.getsockname()[1]
+
+
+async def test_an_event_of_a_closed_connection_is_not_its_descriptors_next_ones() -> None:
+    with full_listener() as port:
+        async with running() as made:
+            network, sessions = made.network, made.plan.sessions
+            calling = replace(sessions[PEER].config, port=port)
+            network.configure(replace(made.plan, sessions={PEER: ReflectorSession(calling, client=True)}), Policies())
+            before = network._dialing[PEER].socket.fileno()
+
+            def batch() -> Iterator[tuple[int, int]]:
+                network._dial(PEER)  # gives the attempt up and begins another
+                yield before, select.EPOLLERR | select.EPOLLHUP
+
+            network._epoll = Batches(network._epoll, batch())  # type: ignore[assignment]
+            network._read_once()
+            assert network._dialing[PEER].socket.fileno() == before, "the kernel gives out the lowest free number"
+            assert network._by_conn == {}, "an attempt that is under way counts as a connection"
