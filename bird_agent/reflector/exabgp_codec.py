@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from exabgp.bgp.message.notification import Notify
 from exabgp.bgp.message.open import Open
@@ -59,8 +60,9 @@ _USED: Final = frozenset(
 # OPEN
 
 
+@lru_cache(64)
 def write_open(message: OpenMessage) -> bytes:
-    """The whole message."""
+    """The whole message. Remembered, because most peers of a reflector are told the same."""
     capabilities = Capabilities()
     if message.families is not None:
         families = MultiProtocol()
@@ -95,25 +97,51 @@ def read_open(body: bytes) -> OpenMessage:
     version, header_asn, hold_time_s, router_id = struct.unpack("!BHH4s", body[:9])
     if version != VERSION:
         raise OpenError(1, f"BGP version {version}", struct.pack("!H", VERSION))
-    capabilities = _capabilities(body[9:])
-    code = Capability.CODE
-    asn4 = code.FOUR_BYTES_ASN in capabilities
-    asn = int(capabilities[code.FOUR_BYTES_ASN]) if asn4 else header_asn
-    multiprotocol = capabilities.get(code.MULTIPROTOCOL)
+    said = _said(body[9:])
+    asn = header_asn if said.asn is None else said.asn
     if asn == 0:
         raise OpenError(2, "AS 0 (RFC 7607)")
     return OpenMessage(
         asn=asn,
         router_id=IPv4Address(router_id),
         hold_time_s=hold_time_s,
-        asn4=asn4,
+        asn4=said.asn is not None,
+        families=said.families,
+        extended_next_hop=said.extended_next_hop,
+        route_refresh=said.route_refresh,
+        enhanced_refresh=said.enhanced_refresh,
+        extended_message=said.extended_message,
+        restart=said.restart,
+        two_byte_asn=None if header_asn == asn else header_asn,
+    )
+
+
+class _Said(NamedTuple):
+    """What optional parameters say of an OPEN. `asn`: None where it is in the header."""
+
+    asn: int | None
+    families: tuple[Family, ...] | None
+    extended_next_hop: tuple[Family, ...]
+    route_refresh: bool
+    enhanced_refresh: bool
+    extended_message: bool
+    restart: Restart | None
+
+
+@lru_cache(64)
+def _said(parameters: bytes) -> _Said:
+    """Remembered, because most peers of a reflector say the same: 4 KB each at most."""
+    capabilities = _capabilities(parameters)
+    code = Capability.CODE
+    multiprotocol = capabilities.get(code.MULTIPROTOCOL)
+    return _Said(
+        asn=int(capabilities[code.FOUR_BYTES_ASN]) if code.FOUR_BYTES_ASN in capabilities else None,
         families=None if multiprotocol is None else _ours(multiprotocol),
         extended_next_hop=_extended_next_hop(capabilities.get(code.NEXTHOP, ())),
         route_refresh=code.ROUTE_REFRESH in capabilities,
         enhanced_refresh=code.ENHANCED_ROUTE_REFRESH in capabilities,
         extended_message=code.EXTENDED_MESSAGE in capabilities,
         restart=_restart(capabilities.get(code.GRACEFUL_RESTART)),
-        two_byte_asn=None if header_asn == asn else header_asn,
     )
 
 

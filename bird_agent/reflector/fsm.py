@@ -29,6 +29,8 @@ class State(Enum):
     OPEN_CONFIRM = "OpenConfirm"
     ESTABLISHED = "Established"
 
+    __hash__ = object.__hash__  # Enum's is written in Python, and this one is asked for with every message
+
 
 class Event(IntEnum):
     """From 29 on they are not RFC 4271's."""
@@ -62,6 +64,8 @@ class Event(IntEnum):
 
 class Action(Enum):
     """In the table a transition's actions are in the order in which they are done."""
+
+    __hash__ = object.__hash__
 
     DIAL = auto()
     CANCEL_DIAL = auto()

@@ -2,7 +2,7 @@
 
 It carries out what `Reflector` says and tells it what happened, and decides only what belongs to sockets: a connection
 that takes no more is given nothing until it does, and changes are gathered for twice as long as telling the last ones
-took, so that many of them cost one round of writing. An event loop's own readers and writers would cost a call-back
+took, and while peers keep connecting, so that many of them cost one round of writing. An event loop's own readers and writers would cost a call-back
 and a scheduler's turn for each socket and event (ADR 0155)."""
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ _PIECES_AT_ONCE: Final = 64
 _LAST_WORDS_S: Final = 5.0
 _FINEST_TICK_S: Final = 0.05
 _REST: Final = 2.0
+_BETWEEN_COMERS_S: Final = 0.008
+"""A peer that connects has routes to tell and will be told others': what is new waits so long for the next one to come,"""
+_GATHERED_S: Final = 0.05
+"""but no longer than this."""
 
 
 @dataclass(slots=True)
@@ -67,6 +71,7 @@ class Network:
         self._tick: asyncio.TimerHandle | None = None
         self._tick_at = 0.0
         self._rest_until = 0.0
+        self._came_at = self._wanted_at = float("-inf")
 
     @property
     def trouble(self) -> str:
@@ -122,6 +127,7 @@ class Network:
 
     def _established(self, connection: _Connection, incoming: bool) -> None:
         self._conns += 1
+        self._came_at = self._clock()
         connection.conn = self._conns
         self._by_conn[connection.conn] = connection
         descriptor = connection.socket.fileno()
@@ -130,7 +136,7 @@ class Network:
             self._epoll.register(descriptor, select.EPOLLIN)
         else:
             self._epoll.modify(descriptor, select.EPOLLIN)
-        self._reflector.on_connection(connection.peer, connection.conn, incoming, self._clock())
+        self._reflector.on_connection(connection.peer, connection.conn, incoming, self._came_at)
 
     def _dial(self, peer: IPAddress) -> None:
         self._cancel(peer)
@@ -321,13 +327,18 @@ class Network:
 
     def _schedule_flush(self) -> None:
         if self._flush is None and self._reflector.restless:
-            delay = max(0.0, self._rest_until - self._clock())
+            self._wanted_at = now = self._clock()
+            delay = max(0.0, self._rest_until - now)
             self._flush = asyncio.get_running_loop().call_later(delay, self._on_flush)
 
     def _on_flush(self) -> None:
         """Tell the peers what is new. What takes a while is not done again before twice as much time has passed."""
-        self._flush = None
         began = self._clock()
+        until = min(self._came_at + _BETWEEN_COMERS_S, self._wanted_at + _GATHERED_S)
+        if began < until:
+            self._flush = asyncio.get_running_loop().call_later(until - began, self._on_flush)
+            return
+        self._flush = None
         if self._reflector.choose(began):
             for peer, conn in self._reflector.waiting():
                 connection = self._by_conn.get(conn)

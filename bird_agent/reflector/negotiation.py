@@ -32,7 +32,7 @@ class Restart:
     sender has just been restarted; `notification`: routes outlive NOTIFICATIONs, too (RFC 8538)."""
 
     time_s: int
-    families: Mapping[Family, bool]
+    families: Mapping[Family, bool] = field(hash=False)
     restarting: bool = False
     notification: bool = False
 
