@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -25,9 +25,16 @@ from weft import singleton
 log = logging.getLogger(__name__)
 
 RETRY_S: Final = 0.2
-VERSION: Final = version("weft")
 NAME: Final = "bfd"
 """Of the agent's process: its socket, lock and log are called so."""
+
+
+@cache
+def own_version() -> str:
+    """Of this program. Only who has a weft-bfd loads what tells it: 1.6 MB."""
+    from importlib.metadata import version
+
+    return version("weft")
 
 
 def stop_bfd(run_dir: Path, name: str = NAME) -> bool:
@@ -124,9 +131,10 @@ class BfdClient:
     def _on_program(self, version: str) -> None:
         """One that an agent of another version left goes on until ours has its sessions; it is asked once."""
         pid = singleton.holder(singleton.lock_path(self._run_dir, self._name))
-        if version == VERSION or pid is None or pid == self._asked_to_go:
+        ours = own_version()
+        if version == ours or pid is None or pid == self._asked_to_go:
             return
-        log.info("weft-bfd is of version %s, and is replaced by that of %s", version, VERSION)
+        log.info("weft-bfd is of version %s, and is replaced by that of %s", version, ours)
         self._asked_to_go = pid
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGHUP)

@@ -2,8 +2,8 @@
 
 It carries out what `Reflector` says and tells it what happened, and decides only what belongs to sockets: a connection
 that takes no more is given nothing until it does, and changes are gathered for twice as long as telling the last ones
-took, and while peers keep connecting, so that many of them cost one round of writing. An event loop's own readers and writers would cost a call-back
-and a scheduler's turn for each socket and event (ADR 0155)."""
+took, and while peers keep connecting, so that many of them cost one round of writing. An event loop's own readers and
+writers would cost a call-back and a scheduler's turn for each socket and event (ADR 0155)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _LAST_WORDS_S: Final = 5.0
 _FINEST_TICK_S: Final = 0.05
 _REST: Final = 2.0
 _BETWEEN_COMERS_S: Final = 0.008
-"""A peer that connects has routes to tell and will be told others': what is new waits so long for the next one to come,"""
+"""A peer that connects has routes to tell and is to be told others': what is new waits so long for the next to come,"""
 _GATHERED_S: Final = 0.05
 """but no longer than this."""
 
@@ -350,5 +350,5 @@ class Network:
 
     def _feed(self, peer: IPAddress, connection: _Connection) -> None:
         while pieces := self._reflector.advance(peer):
-            if not self._write(connection, pieces):
+            if not self._write(connection, pieces) or not self._reflector.is_hungry(peer):
                 return

@@ -345,6 +345,7 @@ class Reflector:
         if standing is None or standing.conn is None or self._deferring:
             return []
         pieces: Pieces = []
+        more = False
         for family, group in self.tables.groups(peer):
             while not pieces and not (group.up_to_date(peer) and family not in standing.refresh_asked):
                 if group.up_to_date(peer):
@@ -354,9 +355,16 @@ class Reflector:
                     pieces += group.advance(peer)
             if group.up_to_date(peer):
                 pieces += self._marks(peer, standing, family)
-        if not pieces:
+                more = more or family in standing.refresh_asked
+            else:
+                more = True
+        if not more:
             self._hungry.discard(peer)
         return pieces
+
+    def is_hungry(self, peer: IPAddress) -> bool:
+        """There may be something for it."""
+        return peer in self._hungry
 
     def _marks(self, peer: IPAddress, standing: Standing, family: Family) -> Pieces:
         """What is due behind everything that is known."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Protocol
 
 from bird_agent.reflector.reflector import Reflector
@@ -50,6 +49,8 @@ class ReflectorStatus:
         """What there is to say of the file with what the datastore said."""
 
     def node_status(self) -> NodeStatus:
+        from importlib.metadata import version  # 1.6 MB that nobody else here needs
+
         sync = self._syncer.status
         agent = AgentStatus(
             name="reflector",

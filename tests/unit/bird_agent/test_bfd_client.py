@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bird_agent.bfd.client import VERSION, BfdClient
+from bird_agent.bfd.client import BfdClient, own_version
 from bird_agent.bfd.session import BfdSettings
 from bird_agent.bfd.wire import Program, Wanted, encode_report
 from weft import singleton
@@ -28,7 +28,7 @@ sys.stdin.read()
 """
 
 
-@pytest.mark.parametrize(("version", "asked"), [(VERSION, 0), ("0.0.1", 1)], ids=["our own", "another"])
+@pytest.mark.parametrize(("version", "asked"), [(own_version(), 0), ("0.0.1", 1)], ids=["our own", "another"])
 def test_a_process_of_another_version_is_asked_once_to_let_ours_go_on(version: str, asked: int, tmp_path: Path) -> None:
     connections: list[int] = []
 
