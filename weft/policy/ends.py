@@ -106,7 +106,7 @@ class Parties:
         if len(exact or found) == 1:
             return (exact or found)[0]
         if not found:
-            what = f"workload of this name in namespace {namespace}" if namespace else "host endpoint of this name"
+            what = f"workload of this name in namespace {namespace!r}" if namespace else "host endpoint of this name"
             raise UnknownEndError(text, f"there is no {what}")
         candidates = tuple(sorted(f"{key.namespace}/{key.name}" for key in found))
         raise UnknownEndError(text, "more than one endpoint is called so, name one of", candidates)

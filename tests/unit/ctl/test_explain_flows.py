@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from weft.ctl.explain import cluster_of
@@ -290,6 +290,7 @@ _spoilt = st.builds(
 )
 
 
+@example(text=b'{"from": "\\rod/web", "to": "prod/db", "protocol": "tcp", "port": 5432}')
 @settings(max_examples=150)
 @given(text=st.lists(_lines | _spoilt | st.binary(max_size=30) | st.just(_good), max_size=4).map(b"\n".join))
 def test_whatever_stands_in_a_flows_file_is_answered_or_refused_with_its_line(text: bytes) -> None:
