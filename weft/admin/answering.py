@@ -1,7 +1,8 @@
 """Answer the questions that wait for one agent in the datastore, with what its own socket would answer.
 
 An adapter. Only methods it is given are answered, one after the other; a question that nobody waits for any more is
-dropped. What is no question is ignored, with a line in the log. An agent that is restarted finds what still waits."""
+dropped. What is no question is ignored, with a line in the log. An agent that is restarted finds what still waits. A
+datastore that is away for a moment costs only time."""
 
 from __future__ import annotations
 
@@ -10,13 +11,13 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import version
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 from google.protobuf.message import DecodeError
 
 from weft.admin.errors import to_detail
-from weft.admin.questions import ENDING, TAKEN, UnknownQuestionError, compressed, part_name, parts_of
+from weft.admin.questions import ENDING, LIFETIME_S, TAKEN, UnknownQuestionError, compressed, part_name, parts_of
 from weft.datastore.base import Datastore
 from weft.datastore.syncer import Deleted, Syncer, SyncEvent, Upserted
 from weft.model import keys
@@ -26,9 +27,13 @@ from weft.model.questions import Ending, Question
 
 log = logging.getLogger(__name__)
 
-MOST_AT_ONCE: Final = 32
+T = TypeVar("T")
+
+MOST_AT_ONCE: Final = 256
 READY_S: Final = 5.0
 _LOOK_AGAIN_S: Final = 0.1
+_FIRST_WAIT_S: Final = 0.1
+_LONGEST_WAIT_S: Final = 2.0
 
 AnswerMethod = Callable[[bytes], Awaitable[bytes]]
 """A message in, a message out. Raises WeftErrors, and DecodeError for what is no message."""
@@ -64,7 +69,9 @@ class Answerer:
                     if len(self._answering) >= MOST_AT_ONCE:
                         log.warning("%s is ignored: %d questions wait already", keys.path(key), MOST_AT_ONCE)
                         continue
-                    self._answering[key] = group.create_task(self._take(key, question))
+                    task = self._answering[key] = group.create_task(self._take(key, question))
+                    # Not at the end of the task's own: one that is cancelled before it has begun never gets there.
+                    task.add_done_callback(lambda _, key=key: self._answering.pop(key))  # type: ignore[misc]
                 case Deleted(QuestionKey() as key) if key in self._answering:
                     self._answering[key].cancel()
                 case _:
@@ -77,11 +84,9 @@ class Answerer:
             log.debug("%s: nobody waits any more", keys.path(key))
         except (DatastoreUnavailableError, AlreadyExistsError) as error:
             log.warning("%s could not be answered: %s", keys.path(key), error)
-        finally:
-            del self._answering[key]
 
     async def _answer(self, key: QuestionKey, question: Question) -> None:
-        found = await self._store.get(keys.path(key))
+        found = await _insist(keys.path(key), lambda: self._store.get(keys.path(key)))
         if found is None:
             return
         if not found.lease:
@@ -89,8 +94,8 @@ class Answerer:
             return
         reply = _Reply(self._store, key, found.lease)
         await reply.write(TAKEN, b"")
+        await self._until_ready()
         async with self._turn:
-            await self._until_ready()
             try:
                 data = await self._result(question)
                 size = await reply.write_answer(data)
@@ -136,7 +141,21 @@ class _Reply:
         self._lease = lease
 
     async def write(self, part: str, value: bytes) -> None:
-        await self._store.create(self._prefix + part, value, self._lease)
+        key, again = self._prefix + part, False
+
+        async def create() -> None:
+            nonlocal again
+            try:
+                await self._store.create(key, value, self._lease)
+            except AlreadyExistsError:
+                if not again:
+                    raise
+                # What was written before the connection was lost: nobody else has this run's name.
+            except DatastoreUnavailableError:
+                again = True
+                raise
+
+        await _insist(key, create)
 
     async def write_answer(self, data: bytes) -> int:
         """The number of bytes written. Raises AnswerTooLargeError before it writes anything."""
@@ -153,3 +172,19 @@ class _Reply:
     async def refuse(self, error: WeftError) -> None:
         ending = Ending(refusal=to_detail(error).SerializeToString())
         await self.write(ENDING, msgspec.json.encode(ending))
+
+
+async def _insist(key: str, call: Callable[[], Awaitable[T]]) -> T:
+    """Call until the datastore answers. Raises DatastoreUnavailableError when no question can wait any longer."""
+    loop = asyncio.get_running_loop()
+    until, wait_s = loop.time() + LIFETIME_S, _FIRST_WAIT_S
+    while True:
+        try:
+            return await call()
+        except DatastoreUnavailableError as error:
+            if loop.time() + wait_s > until:
+                raise
+            if wait_s == _FIRST_WAIT_S:
+                log.warning("%s is tried again: %s", key, error)
+        await asyncio.sleep(wait_s)
+        wait_s = min(2 * wait_s, _LONGEST_WAIT_S)

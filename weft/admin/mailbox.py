@@ -28,7 +28,7 @@ from weft.admin.questions import (
 from weft.admin.v1 import errors_pb2 as pb
 from weft.datastore.base import Changed, Datastore
 from weft.model import codec, keys
-from weft.model.errors import DatastoreUnavailableError, FieldError, ValidationError, WeftError
+from weft.model.errors import CompactedError, DatastoreUnavailableError, FieldError, ValidationError, WeftError
 from weft.model.keys import Addressee, QuestionKey, ReflectorKey, ResourceKey
 from weft.model.node import Node
 from weft.model.questions import Question
@@ -82,13 +82,20 @@ class Mailbox:
         except TimeoutError:
             pass
         waited_s = self._lifetime_s if answer.taken else self._silence_s
-        hint = "" if answer.taken else await self._hint(key.addressee)
+        hint = await self._hint(key.addressee, answer.taken)
         raise UnansweredError(key.addressee, waited_s, answer.taken, hint)
 
     async def _written(self, prefix: str, revision: int) -> AsyncGenerator[tuple[str, bytes], None]:
-        """What is written below `prefix` behind a revision, over lost connections, for ever."""
+        """What is written below `prefix` behind a revision, over lost connections, for ever. More than once where
+        history is gone."""
+        gap = False
         while True:
             try:
+                if gap:
+                    there = await self._store.list(prefix)
+                    for item in there.items:
+                        yield item.key.removeprefix(prefix), item.value
+                    revision, gap = there.revision, False
                 async with aclosing(self._store.watch(prefix, revision + 1)) as watch:
                     async for batch in watch:
                         for event in batch:
@@ -97,6 +104,9 @@ class Mailbox:
                                 revision = event.kv.revision
             except DatastoreUnavailableError as error:
                 log.debug("%s: %s", prefix, error)
+            except CompactedError as error:
+                log.debug("%s: %s", prefix, error)
+                gap = True
             await asyncio.sleep(AGAIN_S)
 
     async def _revoke(self, lease: int) -> None:
@@ -118,9 +128,11 @@ class Mailbox:
                 found[key.name] = node
         return found
 
-    async def _hint(self, addressee: Addressee) -> str:
-        """What else to try where nobody answers."""
+    async def _hint(self, addressee: Addressee, taken: bool) -> str:
+        """What else to try where nobody answers. Raises DatastoreUnavailableError: then the agent is not to blame."""
         nodes = await self._nodes()
+        if taken:
+            return ""
         of_clusters = {
             name for name, node in nodes.items() if node.spec.bgp and node.spec.bgp.route_reflector_cluster_id
         }

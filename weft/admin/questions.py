@@ -46,7 +46,7 @@ class NoSuchNodeError(WeftError):
 
     def __init__(self, node: str, names: Sequence[str]) -> None:
         self.node = node
-        super().__init__(f"no Node named {node}: there are {few(names)}")
+        super().__init__(f"no Node named {_shown(node)}: there are {few(names)}")
 
 
 class UnansweredError(WeftError):
@@ -179,5 +179,10 @@ def _unpacked(packed: bytes) -> bytes:
 def few(names: Sequence[str], most: int = 10) -> str:
     if not names:
         return "none"
-    shown = ", ".join(names[:most])
+    shown = ", ".join(map(_shown, names[:most]))
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+def _shown(name: str) -> str:
+    """A name that would do something to a terminal is quoted."""
+    return name if name.isprintable() else repr(name)

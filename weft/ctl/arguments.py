@@ -9,6 +9,9 @@ from pathlib import Path
 DESCRIPTION = "Read and change the resources, the addresses and the state of a weft fabric."
 
 
+_FILES = frozenset({"filename", "flows"})
+
+
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line as values; ends the program, as argparse does, if it is wrong.
 
@@ -21,7 +24,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"unrecognized arguments: {' '.join(unknown or left)}")
     if left:
         arguments.names = [*arguments.names, *left]
+    for name, value in vars(arguments).items():
+        if name not in _FILES and any(not _is_text(one) for one in (value if isinstance(value, list) else [value])):
+            parser.error(f"{name}: {value!r} is no UTF-8")
     return arguments
+
+
+def _is_text(value: object) -> bool:
+    """Whether it may be a name, or an address: bytes that are no text reach us as surrogates."""
+    return not isinstance(value, str) or not any("\ud800" <= one <= "\udfff" for one in value)
 
 
 def build_parser() -> argparse.ArgumentParser:

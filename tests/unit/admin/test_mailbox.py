@@ -14,8 +14,9 @@ from weft.admin.errors import RemoteError
 from weft.admin.mailbox import Mailbox
 from weft.admin.questions import NoSuchNodeError, UnansweredError
 from weft.admin.v1 import bgp_pb2 as pb
+from weft.datastore.syncer import Deleted, Upserted
 from weft.model import codec, keys
-from weft.model.errors import NotFoundError, ValidationError
+from weft.model.errors import DatastoreUnavailableError, NotFoundError, ValidationError
 from weft.model.keys import Addressee, QuestionKey, ReflectorKey, ResourceKey
 from weft.model.questions import Question
 
@@ -152,6 +153,9 @@ async def test_a_node_that_does_not_exist_is_told_at_once_with_those_that_do(sto
         add_node(store, f"n{number}")
     with pytest.raises(NoSuchNodeError, match=r"n1, n10, .* and 12 more"):
         await Mailbox(store).ask(Addressee("agent", "n7"), "echo", b"")
+    with pytest.raises(NoSuchNodeError, match=r"^no Node named 'n\\n7': .* and 12 more$"):
+        await Mailbox(store).ask(Addressee("agent", "n\n7"), "echo", b"")
+    assert str(NoSuchNodeError("n7", ["n\x1b[2J"])) == r"no Node named n7: there are 'n\x1b[2J'"
     assert not any(op == "grant" for op, _ in store.calls)
 
 
@@ -223,6 +227,57 @@ async def test_connections_that_are_lost_on_either_side_cost_only_time(store: Me
 
     async with answering_agent(store, {"echo": slow}):
         assert await Mailbox(store).ask(AGENT, "echo", b"") == b"over it"
+
+
+async def test_a_datastore_that_is_away_over_an_answer_costs_only_time(store: MemoryDatastore) -> None:
+    async def slow(request: bytes) -> bytes:
+        store.disconnect()
+        asyncio.get_running_loop().call_later(0.3, store.reconnect)
+        return b"over it"
+
+    async with answering_agent(store, {"echo": slow}):
+        assert await Mailbox(store, lifetime_s=20).ask(AGENT, "echo", b"") == b"over it"
+        assert left(store) == {}
+
+
+async def test_history_that_is_gone_over_an_answer_costs_nothing(store: MemoryDatastore) -> None:
+    async def slow(request: bytes) -> bytes:
+        store.disconnect()
+        store.reconnect()
+        store.put("/elsewhere", b"")
+        store.compact()
+        return b"still there"
+
+    async with answering_agent(store, {"echo": slow}):
+        assert await Mailbox(store, lifetime_s=20).ask(AGENT, "echo", b"") == b"still there"
+
+
+async def test_whoever_asks_without_a_datastore_does_not_blame_the_agent(store: MemoryDatastore) -> None:
+    async def never(request: bytes) -> bytes:
+        store.disconnect()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with answering_agent(store, {"echo": never}):
+        with pytest.raises(DatastoreUnavailableError):
+            await Mailbox(store, silence_s=0.5, lifetime_s=1).ask(AGENT, "echo", b"")
+
+
+async def test_an_agent_that_was_away_hears_of_what_nobody_waits_for_any_more_and_is_not_busy_with_it(
+    store: MemoryDatastore,
+) -> None:
+    answerer = Answerer(store, AGENT, METHODS)
+    async with asyncio.TaskGroup() as group:
+        for number in range(answering.MOST_AT_ONCE + 1):
+            key = QuestionKey(AGENT, f"q{number}")
+            # One batch: what a watch brings that has been away.
+            answerer._on_questions(group, [Upserted(key, Question(method="echo"), 1), Deleted(key)])
+    answering_run = asyncio.create_task(answerer.run())
+    try:
+        assert await Mailbox(store).ask(AGENT, "echo", b"") == b"said: "
+    finally:
+        answering_run.cancel()
+        await asyncio.gather(answering_run, return_exceptions=True)
 
 
 async def test_an_agent_answers_once_it_knows_what_it_is_asked(

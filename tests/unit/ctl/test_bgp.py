@@ -35,3 +35,20 @@ def test_who_cannot_be_asked_is_said_with_what_to_do(
     monkeypatch.setattr("weft.ctl.config.DEFAULT_FILES", ())
     assert main(("bgp", "peers", *arguments)) == code
     assert complaint.format(run=tmp_path) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("bgp", "peers", "--node", "n\udcff"),
+        ("bgp", "trace", "\udcff", "--node", "n1"),
+        ("bgp", "peers", "--node", "n1", "--reflector", "\udcff"),
+        ("get", "node", "n\udcff"),
+    ],
+    ids=["node", "destination", "reflector", "any other name"],
+)
+def test_bytes_that_are_no_text_are_no_name(line: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(line)
+    assert ended.value.code == 2
+    assert "is no UTF-8" in capsys.readouterr().err
