@@ -25,6 +25,8 @@ class Leg:
     incoming: bool = False
     framer: Framer = field(default_factory=Framer)
     negotiated: Negotiated | None = None
+    heard: bytes = b""
+    """The peer's OPEN, without its header."""
     ours_stays: bool = False
     """Of two connections with the router id in the peer's OPEN, the one that we began (collision.py)."""
     decoder: UpdateDecoder | None = None

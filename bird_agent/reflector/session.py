@@ -218,13 +218,15 @@ class Session:
                 self._on_refresh(leg, body, now)
 
     def _on_open(self, leg: Leg, body: bytes, now: float) -> None:
+        if leg.state is State.OPEN_CONFIRM and body == leg.heard:
+            return  # it has been weighed against other connections (RFC 4271 8.2.2); OpenBGPD has one left at times
         if leg.state is not State.OPEN_SENT:
             self._fire(leg, Cause(Event.OPEN, now, "an OPEN where none belongs"))
             return
         try:
             theirs = exabgp_codec.read_open(body)
             ours = our_open(self._plan, self._config, self.restarting)
-            leg.negotiated = negotiate(ours, theirs, self._config.config.peer_as)
+            leg.negotiated, leg.heard = negotiate(ours, theirs, self._config.config.peer_as), body
         except OpenError as found:
             self._fire(leg, error(Event.OPEN_ERROR, now, found))
             return

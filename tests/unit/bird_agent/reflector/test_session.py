@@ -271,6 +271,17 @@ def test_an_open_that_is_wrong_is_told_why(body: bytes, told: tuple[int, int], d
     assert data is None or content[2:] == data
 
 
+def test_the_same_open_again_changes_nothing_and_another_one_is_none_of_this_state() -> None:
+    made, _ = accepted(confirmed=False)
+    made.on_data(1, exabgp_codec.write_open(PEER_OPEN), 1.0)
+    assert (made.state, made.take()) == (State.OPEN_CONFIRM, [])
+    made.on_data(1, exabgp_codec.write_open(replace(PEER_OPEN, hold_time_s=30)), 1.0)
+    assert notified(made.take()) == (5, 2)
+    up, _ = accepted()
+    up.on_data(1, exabgp_codec.write_open(PEER_OPEN), 1.0)
+    assert notified(up.take()) == (5, 3)
+
+
 def test_an_open_without_capabilities_means_two_byte_numbers_and_ipv4() -> None:
     made, _ = accepted(None)
     made.on_data(1, framed(Message.OPEN, HEAD + b"\0") + KEEPALIVE, 1.0)
