@@ -7,8 +7,10 @@ that cannot be used is said to be so in the log, and is left alone until there i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -22,7 +24,7 @@ from weft.datastore.syncer import SyncEvent
 log = logging.getLogger("weft-reflector")
 
 ANSWER_S: Final = 1.0
-"""The datastore gets so long after the start before what was kept counts."""
+"""The datastore gets so long after the start, and after each part of what it says, before what was kept counts."""
 BETWEEN_WRITES_S: Final = 5.0
 _MODE: Final = 0o600
 
@@ -72,6 +74,10 @@ class Keeping:
         self._recall = Recall()
         self._answered = asyncio.Event()
         self._changed = asyncio.Event()
+        self._heard = 0
+        self._writing = threading.Lock()
+        self._unwritten = False
+        self._closed = False
         self._forgotten = False
         self._kept_at = ""
         self._trouble = ""
@@ -91,6 +97,7 @@ class Keeping:
         return found
 
     def on_datastore(self, batch: Sequence[SyncEvent]) -> None:
+        self._heard += 1
         told = self._recall.on_datastore(batch)
         if told and self._consumer(told):
             self._changed.set()
@@ -99,10 +106,7 @@ class Keeping:
 
     async def run(self) -> None:
         """For ever."""
-        try:
-            async with asyncio.timeout(ANSWER_S):
-                await self._answered.wait()
-        except TimeoutError:
+        if not await self._is_answered():
             self._begin_with_what_was_kept()
         while True:
             await self._changed.wait()
@@ -111,15 +115,29 @@ class Keeping:
             await asyncio.sleep(BETWEEN_WRITES_S)
 
     def close(self) -> None:
-        """The process ends: what has changed since the last time is written."""
-        if self._forgotten:
-            self._path.unlink(missing_ok=True)
-        elif self._changed.is_set():
-            self._write(self._encoded())
+        """The process ends: what has changed since the last time is written. A thread that is still writing is waited
+        for, and one that has yet to begin writes nothing."""
+        with self._writing:
+            self._closed = True
+            if self._forgotten:
+                self._path.unlink(missing_ok=True)
+            elif self._changed.is_set() or self._unwritten:
+                self._write(self._encoded())
 
     def forget(self) -> None:
         """Nobody follows: there is to be no file when the process ends."""
         self._forgotten = True
+
+    async def _is_answered(self) -> bool:
+        """Whether the datastore says everything without a long pause: a large one takes its time, and is there."""
+        heard = -1
+        while heard != self._heard:
+            heard = self._heard
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ANSWER_S):
+                    await self._answered.wait()
+                    return True
+        return False
 
     def _begin_with_what_was_kept(self) -> None:
         try:
@@ -136,10 +154,16 @@ class Keeping:
         self._consumer(self._recall.on_recalled(kept.events))
 
     async def _keep(self) -> None:
-        await asyncio.to_thread(self._write, self._encoded())  # a disk may take its time
+        self._unwritten = True
+        await asyncio.to_thread(self._write_unless_closed, self._encoded())  # a disk may take its time
 
     def _encoded(self) -> bytes:
         return recall.encode(self._reflector, int(time.time()), self._recall.known)
+
+    def _write_unless_closed(self, data: bytes) -> None:
+        with self._writing:
+            if not self._closed:
+                self._write(data)
 
     def _write(self, data: bytes) -> None:
         try:
@@ -150,3 +174,4 @@ class Keeping:
             self._trouble = str(error)
         else:
             self._trouble = ""
+            self._unwritten = False
