@@ -112,6 +112,8 @@ class Rib:
             known = paths.get(prefix)
             if known is not path and known != path:
                 self._place(adj, prefix, path, refusal)
+            elif self._silent and address not in self._silent and prefix not in adj.rejected:
+                self._supersede(prefix)
 
     def _judge(self, adj: AdjRibIn, prefix: IPNetwork, path: Path) -> None:
         self._place(adj, prefix, path, unusable(path, self._local))

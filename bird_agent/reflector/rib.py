@@ -91,6 +91,8 @@ class Rib:
             known = adj.routes.get(nlri)
             if known is None or known.attributes is not attributes or known.path.next_hop != next_hop:
                 new.append(nlri)
+            elif self._silent and peer not in self._silent and nlri not in adj.refused:
+                self._supersede(family, nlri)
         if new:
             self._place(peer, family, new, Route(Path(self._peers[peer], next_hop, attributes.path), attributes))
 

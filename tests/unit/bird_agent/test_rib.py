@@ -287,6 +287,27 @@ def test_a_peer_that_is_heard_again_has_its_say_as_every_other() -> None:
     assert table.take_changes() == {P1: (path(1), path(2))}
 
 
+def test_what_a_peer_that_is_back_announces_as_before_takes_the_place_of_what_is_kept_of_another() -> None:
+    one, other = path(1), path(2)
+
+    def refuse_the_other(path: Path, prefix: Any) -> Path | str:
+        return "no" if path.peer == other.peer else path
+
+    table = rib(refuse_the_other)
+    for each in (one, other):
+        tell(table, each, P1)
+        table.mark_stale(each.peer.address, "ipv4 unicast")
+    for each in (one, other):
+        table.fall_silent(each.peer.address, frozenset())
+    table.set_import(accept_all, [P1])  # so that both have kept it
+    table.end_silence(one.peer.address)
+    tell(table, one, P1)
+    assert table.candidates(P1) == [one]
+    table.update(one.peer.address, PathAttributes(), [], [P1])
+    table.take_changes()
+    assert P1 not in table.best
+
+
 PEERS = [path(1), path(2, True), path(3, med=4)]
 peers = st.sampled_from(PEERS)
 prefixes = st.sampled_from(PREFIXES)
