@@ -52,6 +52,8 @@ REBIND_S: Final = 5.0
 RENEW_AFTER_S: Final = 0.05
 HAND_OVER_S: Final = 10.0
 """After SIGTERM; a program that has not loaded by then is not to be waited for."""
+DATAGRAMS_A_TURN: Final = 100
+"""Who sends faster than we read does not keep us from sending."""
 VERSION: Final = version("weft")
 
 
@@ -220,7 +222,7 @@ class BfdProcess:
         self._selector.register(receiver, selectors.EVENT_READ, lambda: self._on_datagrams(receiver, port))
 
     def _on_datagrams(self, receiver: socket.socket, port: ReceivingPort) -> None:
-        while True:
+        for _ in range(DATAGRAMS_A_TURN):
             try:
                 data, ancillary, _, address = receiver.recvmsg(2048, socket.CMSG_SPACE(8))
             except BlockingIOError:
