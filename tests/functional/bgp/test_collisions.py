@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -48,6 +49,11 @@ class Connection:
     def close(self) -> None:
         self._socket.close()
 
+    def reset(self) -> None:
+        """As `close`, by a RST (socket(7), SO_LINGER)."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._socket.close()
+
     def next(self) -> bytes:
         """The next message; empty: it was closed."""
         while len(self._unread) < 19 or len(self._unread) < int.from_bytes(self._unread[16:18]):
@@ -81,10 +87,10 @@ class Peer:
 
     def __init__(self, tor: NetNs, first: socket.socket, stack: ExitStack) -> None:
         self.first = Connection(first)
-        self._tor, self._stack = tor, stack
+        self.tor, self._stack = tor, stack
 
     def second(self) -> Connection:
-        with self._tor.enter():
+        with self.tor.enter():
             made = socket.create_connection(("10.1.0.1", 179), timeout=20, source_address=("10.1.0.254", 0))
         return Connection(self._stack.enter_context(made))
 
@@ -181,3 +187,48 @@ def test_a_first_connection_on_which_nothing_more_comes_gives_way_to_the_second(
     assert second.next()[18] == OPEN_TYPE
     second.send(KEEPALIVE)
     there_is_a_session(speaker)
+
+
+def establish(speaker: Speaker, peer: Peer) -> None:
+    peer.first.send(open_message(HIGHER))
+    peer.first.send(KEEPALIVE)
+    there_is_a_session(speaker)
+    assert peer.first.next()[18] == KEEPALIVE_TYPE
+
+
+@CORRECTED
+def test_a_connection_beside_a_session_is_refused(speaker: Speaker, peer: Peer) -> None:
+    establish(speaker, peer)
+    second = peer.second()
+    second.send(open_message(HIGHER))
+    assert second.refusal() == COLLISION
+    peer.first.send(KEEPALIVE)
+    assert peer.first.next()[18] == KEEPALIVE_TYPE, "the session goes on"
+
+
+@BOTH
+def test_a_peer_that_was_switched_off_is_taken_when_it_is_back(speaker: Speaker, peer: Peer, left_out: str) -> None:
+    establish(speaker, peer)
+    drop = "table ip off { chain out { type filter hook output priority 0; tcp sport 179 drop; }; }"
+    peer.tor.run(["nft", "-f", "-"], stdin=drop)
+    peer.first.reset()
+    peer.tor.run(["nft", "delete", "table", "ip", "off"])
+    second = peer.second()
+    second.send(open_message(HIGHER))
+    assert second.next()[18:19] == bytes([OPEN_TYPE])
+
+
+@CORRECTED
+def test_a_peer_that_cannot_be_reached_is_told_our_open_before_its_own(
+    speaker: Speaker, netns: Callable[[str], NetNs], left_out: str
+) -> None:
+    tor = netns("tor")
+    segment(speaker.netns, tor, "up0", "10.1.0.1/24", "10.1.0.254/24")
+    drop = "table ip off { chain in { type filter hook input priority 0; tcp dport 179 drop; }; }"
+    tor.run(["nft", "-f", "-"], stdin=drop)
+    speaker.start(left_out)
+    speaker.say("weft sync")
+    wait_until("it tries to connect", lambda: speaker.heard(type="weft-session"))
+    with ExitStack() as stack, tor.enter():
+        made = socket.create_connection(("10.1.0.1", 179), timeout=20, source_address=("10.1.0.254", 0))
+        assert Connection(stack.enter_context(made)).next()[18] == OPEN_TYPE
