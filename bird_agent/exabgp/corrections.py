@@ -33,7 +33,7 @@ from exabgp.rib.cache import Cache
 from exabgp.rib.change import Change
 from exabgp.rib.outgoing import OutgoingRIB
 
-from bird_agent.exabgp import collisions, families, grouping, gtsm, received, turns
+from bird_agent.exabgp import collisions, families, grouping, gtsm, oversized, received, turns
 
 KNOWN_VERSION = "5.0.15"
 COMMANDS_PER_TURN = 500
@@ -256,6 +256,19 @@ CORRECTIONS: tuple[Correction, ...] = (
         "B18 an UPDATE for each IPv6 prefix, and for each that is asked for again",
         {(OutgoingRIB, "updates"): grouping.updates},
         {"OutgoingRIB.updates": "49a023385063c86e", "Update._mp_messages": "0e161c5b317afa63"},
+    ),
+    Correction(
+        "B19 an announcement for which there is no room leaves the peer with the last one",
+        {
+            (Update, "_native_messages"): oversized.native_messages,
+            (Update, "_mp_messages"): oversized.mp_messages,
+        },
+        {
+            "Update.messages": "2f245ef279ad1ac0",
+            "Update._packed_nlris": "a9f014a325c3deb1",
+            "Update._native_messages": "647ba823fad33450",
+            "Update._mp_messages": "0e161c5b317afa63",
+        },
     ),
     # What ExaBGP's own commands get wrong or do slowly is not corrected, but avoided (docs/adr/0190).
     Correction(

@@ -26,7 +26,7 @@ from exabgp.rib.outgoing import OutgoingRIB
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bird_agent.exabgp import announced, commands, grouping, prefixes
+from bird_agent.exabgp import announced, commands, grouping, oversized, prefixes
 from bird_agent.exabgp.commands import Announcement
 from bird_agent.exabgp.decoder import Decoder
 from bird_agent.exabgp.events import CommandRefused
@@ -150,6 +150,34 @@ def test_the_peer_ends_with_what_was_said_last_of_each_prefix(
     assert remembered == expected.keys()
 
 
+@pytest.mark.parametrize(("prefix", "hop"), [(NETWORKS[1], 0), (NETWORKS[1], 1), (NETWORKS[5], 0)])
+@pytest.mark.parametrize(
+    ("room", "corrected"),
+    [*((room, True) for room in range(-30, 80, 10)), pytest.param(-10, False, marks=UNCORRECTED)],
+)
+def test_a_prefix_whose_new_attributes_leave_it_no_room_is_withdrawn_or_said(
+    prefix: IPNetwork, hop: int, room: int, corrected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if corrected:
+        monkeypatch.setattr(Update, "_native_messages", oversized.native_messages)
+        monkeypatch.setattr(Update, "_mp_messages", oversized.mp_messages)
+    speaker, peer = Speaker(), Peer()
+    next_hop = HOPS[prefix.version][hop]
+    speaker.take(*commands.announce(PEER, {prefix: Announcement(next_hop, local_preference=1)}))
+    peer.hear(speaker.rib())
+    assert peer.table.keys() == {prefix}
+    fixed = 19 + 4 + 4 + 7 + (7 if next_hop.version == 4 else 0)  # header, lengths, ORIGIN, LOCAL_PREF, NEXT_HOP
+    unknown = f"attribute [ 0x63 0xD0 0x{'00' * (4096 - fixed - 4 - room)} ]"
+    speaker.take(*commands.announce(PEER, {prefix: Announcement(next_hop, local_preference=2, others=(unknown,))}))
+    assert speaker.said == []
+    peer.hear(speaker.rib())
+    assert peer.table.get(prefix) in (None, (str(next_hop), "2"))
+    assert (prefix in peer.table) >= (room >= 70)
+    speaker.take(*commands.announce(PEER, {prefix: Announcement(next_hop, local_preference=3)}))
+    peer.hear(speaker.rib())
+    assert peer.table == {prefix: (str(next_hop), "3")}
+
+
 networks = st.builds(
     lambda number, length: ip_network((number >> (32 - length) << (32 - length), length)),
     st.integers(0, 2**32 - 1), st.integers(0, 32),
@@ -259,6 +287,7 @@ def test_what_a_peer_was_told_is_not_told_again_but_after_a_withdrawal_it_is() -
 
 def test_a_word_of_exabgps_own_in_a_command_makes_it_no_other_command() -> None:
     """ExaBGP looks for the names of its commands anywhere in a line, the last in the alphabet first."""
+    announced.install()
     names = iter(Command.functions)
     assert [name for name in names if name in announced.COMMANDS] == sorted(announced.COMMANDS, reverse=True)
     before = Command.functions[: Command.functions.index("weft announce")]
