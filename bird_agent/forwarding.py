@@ -52,6 +52,10 @@ class Forwarding:
         self._resolve_again |= changed
         self._on_moved(self._next_hops.on_learnt_changed(changed))
 
+    def has_gateway(self, prefix: IPNetwork) -> bool:
+        """Whether it is a peer that is reached by way of a gateway."""
+        return prefix in self._gateways
+
     def look_again(self) -> None:
         """All routes may have to be otherwise in the kernel."""
         self._resolve_again.update(self.rib.best)

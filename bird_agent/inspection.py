@@ -165,7 +165,8 @@ class BgpInspection:
         adjs = list(self._agent.rib.peers())
         for length in range(destination.prefixlen, -1, -1):
             prefix = destination.supernet(new_prefix=length)
-            if prefix in exported or any(prefix in adj.paths for adj in adjs):
+            known = prefix in exported or any(prefix in adj.paths for adj in adjs)
+            if known or self._agent.forwarding.has_gateway(prefix):
                 return prefix
         return None
 

@@ -23,7 +23,7 @@ _MARKS = {
     "announced": "",
     "not announced": "x",
 }
-LEGEND = "> best  = used beside it  ? next hop unreachable  x refused  s kept over a restart\n"
+LEGEND = "> best  = used beside it  ? next hop unreachable  x refused  s kept of a peer that is away\n"
 
 
 def peers_table(peers: Sequence[PeerReport], now_s: float, wide: bool) -> str:
@@ -32,7 +32,7 @@ def peers_table(peers: Sequence[PeerReport], now_s: float, wide: bool) -> str:
     rows = []
     for one in peers:
         info = [one.last_error] if one.last_error and one.state != "Established" else []
-        info += ["restarting, its routes are kept"] if one.restarting else []
+        info += ["its routes are kept"] if one.restarting else []
         info += [one.role] if one.role else []
         info += [f"{one.behind} changes behind"] if one.behind else []
         row = (

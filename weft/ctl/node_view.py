@@ -78,7 +78,7 @@ def _sessions(version: int, sessions: Sequence[SessionStatus], now_s: float, wid
 def session_info(session: SessionStatus) -> str:
     parts = [session.state]
     if session.restarting:
-        parts.append("(peer restarting, its routes are kept)")
+        parts.append("(peer away, its routes are kept)")
     if session.last_error and not session.established:
         parts.append(session.last_error)
     return " ".join(parts)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lab.netns import NetNs
+from tests.functional.bgp.asking import weftctl
 from tests.functional.bgp.fabric import AgentNode, Bird, Store, bird_configuration, segment, wait_until
 from tests.functional.bgp.pair import BLOCK, BODY, FIRST, Pair, configuration
 from weft.model.bgp import (
@@ -147,6 +148,11 @@ def test_a_peer_that_is_reachable_by_a_gateway_has_a_host_route_there(
     routes = {"10.2.0.2": {"10.1.0.254"}, "203.0.113.0/24": {"10.1.0.254"}}
     wait_until("its routes lead by way of the gateway", lambda: node.routes() == routes)
     wait_until("it has our block", lambda: bird.routes("p0") == {BLOCK})
+    bird.reconfigure(bird_configuration("10.2.0.2", [body], ["203.0.113.0/24"]))
+    told = lambda: weftctl(node.run_dir, None, "trace", "10.2.0.2")[1]  # noqa: E731
+    wait_until("the way there is told, though nobody announces it", lambda: "Paths\nNo paths.\n" in told())
+    assert told().startswith("10.2.0.2 lies in 10.2.0.2/32\n")
+    assert "In the kernel\nvia 10.1.0.254 dev up0\n" in told()
     store.remove_peer("far")
     wait_until("the host route goes with the peer", lambda: node.routes() == {})
 

@@ -44,7 +44,7 @@ def path(**values: Any) -> PathReport:
 def test_peers() -> None:
     text = bgp_view.peers_table([PEER], 0.0, wide=False)
     assert "Active" in text
-    assert "hold timer expired; restarting, its routes are kept" in text
+    assert "hold timer expired; its routes are kept" in text
     assert "password" not in text
     assert "password, at most 100 prefixes, filter tor" in bgp_view.peers_table([PEER], 0.0, wide=True)
     assert bgp_view.peers_table([], 0.0, wide=False) == "No BGP peers.\n"
