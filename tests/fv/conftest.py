@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 
-from lab import fabric, workloads
+from lab import fabric, status, workloads
 from lab.netns import CommandError, NetNs
 from lab.state import Lab, Workload, load
 from lab.tour import tour
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Function, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure shows its lab as it is then: sessions, routes, workloads, and every host's IPv6 from the kernel."""
+    report = yield
+    if report.when == "call" and report.failed:
+        for lab in (value for value in item.funcargs.values() if isinstance(value, Lab)):
+            report.sections.append((f"lab {lab.name}", status.tables(status.collect(lab))))
+            for host in lab.topology.hosts:
+                said = [lab.netns(host.name).ip("-6", what, "show") for what in ("route", "neighbour")]
+                report.sections.append((f"IPv6 of {host.name}", "\n".join(said)))
+    return report
 
 
 def _progress(text: str) -> None:
@@ -77,7 +92,7 @@ def answers(source: NetNs, address: str, *, wait_s: int = 1) -> bool:
     return True
 
 
-def eventually(condition: Callable[[], object], timeout_s: float = 15, what: str = "") -> None:
+def eventually(condition: Callable[[], object], timeout_s: float = 60, what: str = "") -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what or condition}"
