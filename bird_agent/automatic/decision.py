@@ -4,7 +4,8 @@ Pure: what the datastore says (perhaps late), and what the node sees of its own 
 each node gives a session up only when it can show that nobody loses a path by that:
 
 * mesh -> reflectors. A node is `complete` when it has exchanged everything with all its reflectors and learns from them
-  whatever it learns from the mesh. The session of two complete nodes whose reflectors have exchanged everything goes.
+  whatever it learns from the mesh, but for nodes that are not ours. The session of two complete nodes whose reflectors
+  have exchanged everything goes.
 * reflectors -> mesh. A reflector's sessions go when all mesh sessions have exchanged everything, bring whatever the
   reflector brings, and everybody has said that it knows of the mesh: from then on nobody gives a mesh session up.
 * other reflectors. The old one's session goes when all new ones have exchanged everything, bring what it brings, and
@@ -117,7 +118,8 @@ def _with_reflectors(own: str, shared: Shared, seen: Seen) -> Decision:
     ours = seen.settled & frozenset(wanted)
     brought = _union(seen.by_reflector, ours)
     said = _said(shared, own)
-    complete = said or seen.fresh or (attached and _union(seen.by_mesh, seen.mesh) <= brought)
+    moving = seen.mesh - seen.strangers  # what strangers bring, no reflector does, and their sessions stay
+    complete = said or seen.fresh or (attached and _union(seen.by_mesh, moving) <= brought)
     may_go = said or seen.fresh
     without = frozenset(
         name for name in plan.domain_of if name != own and _needs_no_mesh(name, shared, seen, (ours, brought), may_go)

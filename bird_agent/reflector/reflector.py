@@ -85,6 +85,8 @@ class Reflector:
     def configure(self, plan: ReflectorPlan, policies: Policies, now: float) -> None:
         """The sessions there should be. What differs is changed, and nothing else."""
         before, self._plan, self._policies = self._plan, plan, policies
+        if before is None:
+            self._started_at = now  # it may have waited for addresses or a password; nobody could come back before
         self.hold_offs.on_planned({peer: one.config for peer, one in plan.sessions.items()})
         learning: dict[IPAddress, Learning] = {}
         anew = before is not None and before.identity != plan.identity

@@ -1,14 +1,15 @@
 """A fabric as values: nodes that decide for themselves on what they have heard so far, and what that does to sessions.
 
 A session is up when both ends want it and it has had its turn to come up; it is down as soon as one end does not want
-it. Routes spread at once. Each node has one prefix. What the datastore holds reaches each node in order, but late.
+it. Routes spread at once, but by no reflector that has just been started and has yet to be told by others. Each node
+has one prefix. What the datastore holds reaches each node in order, but late.
 
 Nodes that lose power say nothing any more. Whoever had a session with one notices that in its own time, and keeps of
 the routes of a reflector what nobody else brings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -18,7 +19,7 @@ import msgspec
 
 from bird_agent.automatic.decision import Decision, Seen, Shared, decide
 from bird_agent.automatic.serving import Tenure
-from tests.unit.reflectors.fabrics import ZONE, fabric, node
+from tests.unit.reflectors.fabrics import node
 from weft.model.address import IPAddress, IPNetwork
 from weft.model.node import Node
 from weft.model.reflectors import AttachmentRecord, ReflectorRecord, ReflectorSettings, ReflectorState
@@ -75,8 +76,10 @@ class Actor:
     mesh: set[str] = field(default_factory=set)
     tenure: Tenure = field(default_factory=Tenure)
     known_reflectors: set[str] = field(default_factory=set)
+    tells: bool = False
+    """Its reflector has been told everything since it started, and tells others."""
     clients: set[str] = field(default_factory=set)
-    fresh: bool | None = None
+    fresh: bool = False
     clock: float = 0.0
 
 
@@ -94,6 +97,8 @@ class World:
         """Of a session with a dead reflector, (CLIENT or PEER, who has it, reflector): whose routes are kept."""
         self.silent: set[str] = set()
         """Nodes that announce nothing."""
+        self.strangers: set[str] = set()
+        """Nodes that others take for strangers until they hear of a record."""
         self.write("settings", "", settings)
         self.write("state", "", ReflectorState())
         for each in nodes:
@@ -133,8 +138,7 @@ class World:
 
     def miss(self, number: int) -> None:
         """Somebody notices that a session with a dead node is none."""
-        missed = self.up_to_dead()
-        if missed:
+        if missed := self.up_to_dead():
             self.up.discard(missed[number % len(missed)])
 
     def up_to_dead(self) -> list[Session]:
@@ -149,11 +153,7 @@ class World:
         """By the node that is the first to; what they said of themselves goes with it."""
         latest = self.latest()
         chosen = plan(latest.fabric(), latest.settings(), latest.state()).chosen
-        dead = dict.fromkeys(sorted(chosen & self.dead), "silent")
-        writer = Writer("somebody", datetime(2026, 1, 31, tzinfo=UTC))
-        changed = replace(latest.fabric(), latest.settings(), latest.state(), dead, writer) if dead else None
-        if changed is not None:
-            self.write("state", "", changed)
+        self._replace(chosen & self.dead)
         for name in sorted(self.dead & latest.of("serving").keys()):
             self.write("serving", name, None)
 
@@ -171,11 +171,14 @@ class World:
         latest = self.latest()
         chosen = sorted(plan(latest.fabric(), latest.settings(), latest.state()).chosen)
         if chosen:
-            writer = Writer("somebody", datetime(2026, 1, 31, tzinfo=UTC))
-            dead = {chosen[number % len(chosen)]: "silent"}
-            changed = replace(latest.fabric(), latest.settings(), latest.state(), dead, writer)
-            if changed is not None:
-                self.write("state", "", changed)
+            self._replace({chosen[number % len(chosen)]})
+
+    def _replace(self, dead: Set[str]) -> None:
+        latest, writer = self.latest(), Writer("somebody", datetime(2026, 1, 31, tzinfo=UTC))
+        silent = dict.fromkeys(sorted(dead), "silent")
+        changed = replace(latest.fabric(), latest.settings(), latest.state(), silent, writer)
+        if changed is not None:
+            self.write("state", "", changed)
 
     def configure(self, **changes: object) -> None:
         self.write("settings", "", msgspec.structs.replace(self.latest().settings(), **changes))
@@ -191,7 +194,8 @@ class World:
         actor = Actor(name, View())
         self.actors[name] = actor
         self.deliver(name, len(self.log))
-        actor.mesh = set(actor.view.of("node")) - {name} if actor.view.state().mode == "mesh" else set()
+        actor.fresh = actor.view.state().mode == "reflectors"
+        actor.mesh = set() if actor.fresh else set(actor.view.of("node")) - {name}
         actor.decision = Decision(frozenset(actor.view.of("node")) - actor.mesh)
 
     # The nodes.
@@ -199,13 +203,11 @@ class World:
     def step(self, name: str) -> None:
         actor = self.actors[name]
         shared = actor.view.shared()
-        if actor.fresh is None:
-            actor.fresh = shared.plan.mode == "reflectors" and name not in shared.attached
         actor.decision = decide(name, shared, self._seen(actor))
         actor.mesh = set(shared.plan.domain_of) - {name} - actor.decision.without_mesh
         record = actor.decision.record
         if record is not None and record != shared.attached.get(name):
-            self._write_own(actor, "attached", record)
+            self.write("attached", name, record)
         self._serve(actor, shared)
         self.up = {session for session in self.up if self._is_wanted(session)}
         self.left = {key: each for key, each in self.left.items() if self._is_kept(key)}
@@ -218,17 +220,14 @@ class World:
             answering = {other for other in actor.known_reflectors if self._holds(name, other)}
             actor.known_reflectors = answering | {one for one in shared.serving if one != name and shared.is_up(one)}
             actor.clients = set(shared.plan.domain_of)
-            meshed = tuple(sorted(other for other in actor.known_reflectors if (PEER, *_pair(name, other)) in self.up))
-            record = ReflectorRecord(addresses=(address(name),), up=True, meshed=meshed)
+            telling = {each for each in actor.known_reflectors if actor.tells and self.actors[each].tells}
+            meshed = {each for each in telling if self._are_peers(name, each)}
+            record = ReflectorRecord(addresses=(address(name),), up=True, meshed=tuple(sorted(meshed)))
             if record != shared.serving.get(name):
-                self._write_own(actor, "serving", record)
+                self.write("serving", name, record)
         elif name in shared.serving:
-            actor.known_reflectors, actor.clients = set(), set()
-            self._write_own(actor, "serving", None)
-
-    def _write_own(self, actor: Actor, section: str, value: Stored) -> None:
-        """What a node has written it remembers, also before it hears it."""
-        self.write(section, actor.name, value)
+            actor.known_reflectors, actor.clients, actor.tells = set(), set(), False
+            self.write("serving", name, None)
 
     def _seen(self, actor: Actor) -> Seen:
         name = actor.name
@@ -241,10 +240,11 @@ class World:
             mesh_settled=frozenset(mesh),
             reflectors=actor.decision.reflectors,
             established=frozenset(reflectors),
-            settled=frozenset(reflectors),
+            settled=frozenset(there for there in reflectors if self.actors[there].tells),
             by_mesh={other: self._prefixes({other}) for other in mesh},
             by_reflector={there: self._prefixes(each - {name}) for there, each in (kept | brought).items()},
-            fresh=bool(actor.fresh),
+            fresh=actor.fresh,
+            strangers=self.strangers - actor.view.of("attached").keys(),
             alone=self._is_alone(actor, mesh, reflectors),
         )
 
@@ -275,8 +275,7 @@ class World:
                         yield session
 
     def connect(self, number: int) -> None:
-        candidates = list(self.wanted())
-        if candidates:
+        if candidates := list(self.wanted()):
             self.up.add(candidates[number % len(candidates)])
 
     def connect_all(self) -> None:
@@ -298,23 +297,30 @@ class World:
 
     def _holds(self, name: str, other: str) -> bool:
         """A reflector has a session with another, or routes of it."""
-        return (PEER, *_pair(name, other)) in self.up or bool(self.left.get((PEER, name, other)))
+        return self._are_peers(name, other) or bool(self.left.get((PEER, name, other)))
 
     def _clients(self, reflector: str) -> set[str]:
         return {one for kind, one, there in self.up if kind == CLIENT and there == reflector}
 
     def behind(self, reflector: str) -> set[str]:
-        """The nodes whose routes it has."""
-        found = self._clients(reflector)
-        for name in self.actors:
-            if name not in self.dead and (PEER, *_pair(reflector, name)) in self.up:
-                found |= self._clients(name)
+        """The nodes whose routes it has and tells."""
+        if not self.actors[reflector].tells:
+            return set()
+        found = self._clients(reflector).union(*self._told_by_others(reflector, self.actors.keys() - self.dead))
         kept = [each for (kind, holder, _), each in self.left.items() if (kind, holder) == (PEER, reflector)]
         return found.union(*kept)
 
     def _told_to_reflector(self, name: str) -> set[str]:
-        found = [self._clients(other) for other in self.actors if (PEER, *_pair(name, other)) in self.up]
+        found = self._told_by_others(name, self.actors.keys())
         return self._clients(name).union(*found, *self._not_missed(PEER, name))
+
+    def _told_by_others(self, name: str, reflectors: Set[str]) -> list[set[str]]:
+        return [
+            self._clients(other) for other in reflectors if self.actors[other].tells and self._are_peers(name, other)
+        ]
+
+    def _are_peers(self, one: str, other: str) -> bool:
+        return (PEER, *_pair(one, other)) in self.up
 
     def _not_missed(self, kind: str, holder: str) -> list[set[str]]:
         return [each for key, each in self.left.items() if key[:2] == (kind, holder) and not self._is_missed(key)]
@@ -323,8 +329,17 @@ class World:
         kind, holder, reflector = key
         return (key if kind == CLIENT else (PEER, *_pair(holder, reflector))) not in self.up
 
+    def _tell_after_start(self) -> None:
+        """A reflector that was started tells nobody anything before it is meshed with all that it knows of (ADR 0158;
+        there, those that do not come up for 15 s are not waited for)."""
+        for name in self.actors.keys() - self.dead:
+            actor = self.actors[name]
+            if actor.tenure.serving and not actor.tells:
+                actor.tells = all(self._are_peers(name, other) for other in actor.known_reflectors - self.dead)
+
     def check(self) -> None:
         """Nobody who has had a path to somebody is without one."""
+        self._tell_after_start()
         missed = [key for key in self.left if self._is_missed(key)]
         for key in missed:
             if key[0] == PEER:
@@ -381,6 +396,3 @@ def world(count: int, *zone_names: str, above: int = 100) -> World:
     made.connect_all()
     made.check()
     return made
-
-
-__all__ = ["CLIENT", "MESH", "PEER", "ZONE", "World", "fabric", "prefix", "world"]

@@ -75,6 +75,7 @@ def at_rest_as_planned(made: World) -> None:
 
 def run(made: World, order: random.Random, count: int) -> None:
     made.silent = {name for name in made.actors if order.random() < 0.3}
+    made.strangers = {name for name in made.actors if order.random() < 0.2}
     for what, number in events(order, sorted(made.actors), count):
         apply(made, what, number)
     made.settle()
@@ -100,6 +101,7 @@ def test_so_it_is_for_many_schedules_and_larger_fabrics(order: random.Random) ->
 def test_a_node_that_hears_nothing_keeps_the_others_sessions_with_it() -> None:
     made = world(6, "a", "b", above=3)
     deaf = "n3"
+    made.strangers = {deaf}
     made.turn("n1")
     for _ in range(10):
         for name in made.actors:
@@ -125,6 +127,44 @@ def test_a_node_that_joins_costs_no_session_of_any_other() -> None:
         assert before <= made.up
         assert all("n40" in session for session in made.up - before)
     assert not any(kind == MESH for kind, _, _ in made.up)
+
+
+def test_what_is_said_of_a_reflector_that_has_ended_is_not_taken_for_true_of_its_successor() -> None:
+    made = world(4, "a", above=3)
+    made.configure(per_domain=2)
+    made.turn("n1")
+    view = made.latest()
+    stays, comes_back = plan(view.fabric(), view.settings(), view.state()).reflectors_for("n1")
+    made.silent = made.actors.keys() - {comes_back}
+
+    def hears_and_steps(name: str) -> None:
+        made.deliver(name, 1000)
+        made.step(name)
+        made.check()
+
+    def come_up(*sessions: tuple[str, str, str]) -> None:
+        made.up.update({*sessions} & {*made.wanted()})
+        made.check()
+
+    for name in 2 * (stays, comes_back):
+        hears_and_steps(name)
+    come_up((PEER, *sorted((stays, comes_back))))
+    come_up((CLIENT, stays, stays), (CLIENT, comes_back, stays))
+    made.configure(per_domain=1)
+    for name in (stays, comes_back):
+        hears_and_steps(name)
+    assert comes_back in made.latest().of("serving")[stays].meshed  # type: ignore[union-attr]
+    hears_and_steps(comes_back)
+    assert comes_back not in made.latest().of("serving"), "it has no clients"
+    made.replace(0)
+    for _ in range(2):
+        hears_and_steps(comes_back)
+        come_up((CLIENT, comes_back, comes_back))
+    hears_and_steps(comes_back)
+    assert comes_back in made.latest().of("serving")[stays].meshed, "it has not looked again"  # type: ignore[union-attr]
+    assert (CLIENT, comes_back, stays) in made.up, "its own reflector is yet to be meshed with that one"
+    made.settle()
+    at_rest_as_planned(made)
 
 
 def reflectors_of_a_domain_lose_power(order: random.Random) -> None:

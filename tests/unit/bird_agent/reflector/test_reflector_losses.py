@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from bird_agent.reflector.framing import Message, framed
 from bird_agent.reflector.outputs import EndOfRib
 from bird_agent.reflector.prefixes import IPV4
-from bird_agent.reflector.reflector import COME_BACK_S
+from bird_agent.reflector.reflector import COME_BACK_S, Reflector
 from bird_agent.reflector.standing import STALLED_S
 from tests.unit.bird_agent.reflector.reflecting import A, B, C, P, Q, R, nlri, prefixes, three, updates, words
 from tests.unit.bird_agent.reflector.world import World, attributes, plan, session
@@ -90,6 +90,20 @@ def test_a_peer_that_does_not_come_back_is_waited_for_a_moment_only() -> None:
     world.end_of_rib(a)
     world.end_of_rib(b)
     assert not b.heard
+    world.wait(COME_BACK_S + 1)
+    assert prefixes(b) == {P}
+
+
+def test_peers_are_given_that_moment_from_when_they_are_known() -> None:
+    world = World(plan())
+    world.reflector = Reflector(world.now, lambda: 0.5)
+    world.wait(2 * COME_BACK_S)
+    world.configure(three())
+    a, b = world.connect(A), world.connect(B)
+    world.announce(a, [P])
+    world.end_of_rib(a)
+    world.end_of_rib(b)
+    assert not b.heard, "the third may be on its way"
     world.wait(COME_BACK_S + 1)
     assert prefixes(b) == {P}
 
