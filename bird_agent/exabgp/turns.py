@@ -1,9 +1,10 @@
 """Which of ExaBGP's peers get a turn of its loop, and for how long the loop may sleep.
 
 ExaBGP 5.0.15 gives every peer a turn whenever anything happens, and at least as often as it looks around; it takes one
-message in each; and it goes to sleep with commands in hand. Here a session that is established and has had nothing to
-do for a few turns gets its next one when its socket is readable, when there is something to send or to change, and
-often enough for its timers. What a peer does in its turn is not changed."""
+message in each; it goes to sleep with commands in hand, and not at all while a peer owes it the first KEEPALIVE. Here a
+session that is established and has had nothing to do for a few turns gets its next one when its socket is readable,
+when there is something to send or to change, and often enough for its timers.
+What a peer does in its turn is not changed."""
 
 from __future__ import annotations
 
@@ -36,6 +37,11 @@ def run_peer(self: Any) -> Any:
         action = _original_run(self)
         if action != ACTION.NOW or stats["receive-update"] == heard:
             break
+    if action == ACTION.NOW and self.fsm == FSM.OPENCONFIRM:
+        heard_it = self.socket() in getattr(self.reactor, "weft_ready", ())
+        self.weft_idle_turns = 0 if heard_it else getattr(self, "weft_idle_turns", 0) + 1
+        if self.weft_idle_turns > QUIET_TURNS:
+            action = ACTION.LATER  # it waits for a KEEPALIVE, which wakes the loop
     if action == ACTION.LATER and self.fsm == FSM.ESTABLISHED:
         self.weft_quiet_turns = getattr(self, "weft_quiet_turns", 0) + 1
         self.weft_due = time.monotonic() + _rest_s(self.proto)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import select
 import time
@@ -106,6 +107,18 @@ def test_one_turn_takes_all_the_updates_that_are_there(run: Callable[[Any], Any]
     one.generator = session()
     run(one)
     assert one.stats["receive-update"] == 10
+
+
+@pytest.mark.parametrize(
+    "run", [turns.run_peer, pytest.param(Peer.run, marks=UNCORRECTED)], ids=["corrected", "uncorrected"]
+)
+def test_the_loop_may_sleep_while_a_peer_owes_its_first_keepalive(run: Callable[[Any], Any]) -> None:
+    one = peer(state=FSM.OPENCONFIRM)
+    one.reactor = SimpleNamespace(processes=SimpleNamespace(broken=lambda neighbor: False), weft_ready=frozenset())
+    one.generator = itertools.repeat(ACTION.NOW)
+    assert [run(one) for _ in range(turns.QUIET_TURNS + 2)][-1] == ACTION.LATER
+    one.reactor.weft_ready = frozenset([SOCKETS])
+    assert run(one) == ACTION.NOW
 
 
 @pytest.fixture
