@@ -133,6 +133,8 @@ def _start_router(lab: Lab, router: Host) -> None:
     directory = lab.host_directory(router.name)
     for program in routers.programs(lab.topology, router, directory):
         started = _start(lab, router, program.name, program.argv)
+        if program.socket is not None:
+            _wait(f"{program.name} of {router.name} listens", 20, started, program.socket.exists)
     netns = lab.netns(router.name)
 
     def answers() -> bool:

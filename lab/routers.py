@@ -33,6 +33,9 @@ class Program:
 
     name: str
     argv: tuple[str, ...]
+    socket: Path | None = None
+    """What the next one connects to when it starts: bgpd tries zebra once, and then ten seconds later, without an
+    interface or an IPv6 route of its peers until then."""
 
 
 def programs(topology: Topology, router: Host, directory: Path) -> list[Program]:
@@ -58,8 +61,9 @@ def programs(topology: Topology, router: Host, directory: Path) -> list[Program]
                 str(directory / f"{name}.conf"),
                 *extra,
             ),
+            socket,
         )
-        for name, extra in (("zebra", ()), ("bgpd", ("-p", "179")))
+        for name, extra, socket in (("zebra", (), directory / "zserv.api"), ("bgpd", ("-p", "179"), None))
     ]
 
 

@@ -12,7 +12,7 @@ from lab.netns import CommandError, run
 from lab.state import Lab, LabError, Workload, load, names
 from lab.topology import CLIENT_IPV4, CLIENT_IPV6
 
-PING_TIMEOUT_S = 30.0  # FRR takes its time with IPv6 routes when its sessions are new
+PING_TIMEOUT_S = 30.0
 
 POLICY_NAME = "tour-only-the-client"
 POLICY = {
