@@ -209,6 +209,7 @@ def test_a_connection_beside_a_session_is_refused(speaker: Speaker, peer: Peer) 
 @BOTH
 def test_a_peer_that_was_switched_off_is_taken_when_it_is_back(speaker: Speaker, peer: Peer, left_out: str) -> None:
     establish(speaker, peer)
+    assert peer.first.next()[18] == KEEPALIVE_TYPE, "the next one, which would be answered by a reset, is seconds away"
     drop = "table ip off { chain out { type filter hook output priority 0; tcp sport 179 drop; }; }"
     peer.tor.run(["nft", "-f", "-"], stdin=drop)
     peer.first.reset()
