@@ -18,7 +18,8 @@ from tests.functional.bgp.fabric import AgentNode, Store, wait_until
 from weft.model.keys import ReflectorKey, ResourceKey
 from weft.model.reflectors import ReflectorBeat, ReflectorRecord
 
-pytestmark = pytest.mark.root
+# The longest test: groups begin before single tests, and large ones first.
+pytestmark = [pytest.mark.root, pytest.mark.xdist_group("router-bird")]
 
 NODES = 4
 

@@ -329,8 +329,10 @@ def test_how_a_session_ends_is_known(fabric, tmp_path: Path) -> None:  # type: i
     (_, down) = loop.downs[-1]
     assert (down.notification, down.graceful) == (None, True)
 
+    told = len(loop.ends)
     one.ask("enable p0")
     loop.until("the first is back", lambda: "10.1.0.1" in loop.up)
+    loop.until("it has told all: unread, that would make a reset of the end", lambda: len(loop.ends) == told + 2)
     loop.stop("10.1.0.1", Stop.SHUTDOWN, "we go home")
     log = tmp_path / "bird1" / "bird.log"
     loop.until("BIRD knows why", lambda: "Received: Administrative shutdown" in log.read_text())
