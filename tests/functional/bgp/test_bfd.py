@@ -107,6 +107,7 @@ def up_since(bird: Bird) -> dict[tuple[str, str], float]:
     """By peer and interface, the second of the day since when BIRD's session with it is up, for `pytest.approx`: BIRD
     counts it back from now each time, so that it may differ by a millisecond."""
     found = re.findall(r"^(\S+)\s+(\S+)\s+Up\s+(\d+):(\d+):([\d.]+)", bird.ask("show bfd sessions"), re.MULTILINE)
+    assert found
     return {
         (peer, link): int(hour) * 3600 + int(minute) * 60 + float(second) for peer, link, hour, minute, second in found
     }
