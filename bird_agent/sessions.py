@@ -298,6 +298,10 @@ class Sessions:
         actions: list[Action] = [
             DropStale(peer, family, "lost again before it was announced again") for family in session.stale_until
         ]
+        # And of other families nothing (RFC 4724 4.2).
+        for family in session.carried:
+            if family not in kept:
+                actions += [MarkStale(peer, family), DropStale(peer, family, why)]
         session.stale_until = dict.fromkeys(kept, at + opened.restart_time_s)
         return actions + [MarkStale(peer, family) for family in kept]
 

@@ -117,13 +117,22 @@ class ChosenNode:
         return self._others
 
     def configured_addresses(self) -> tuple[IPAddress, ...]:
-        """Those that the Node asks for. Raises OSError where they are none."""
+        """Those that the Node asks for. Raises OSError where they are none, or somebody else's."""
         own = self._view.nodes.get(self._node)
         text = "" if own is None else own.metadata.annotations.get(ADDRESSES, "")
+        wrong = f"annotation {ADDRESSES} of Node/{self._node}: {text!r}"
         try:
-            return tuple(parse_address(part.strip()) for part in text.split(",") if part.strip())
+            found = tuple(parse_address(part.strip()) for part in text.split(",") if part.strip())
         except ValueError as error:
-            raise OSError(f"annotation {ADDRESSES} of Node/{self._node}: {text!r}: {error}") from None
+            raise OSError(f"{wrong}: {error}") from None
+        owners = {address: f"Node/{name}" for name, node in self._view.nodes.items() for address in addresses_of(node)}
+        for name, record in self._automatic.records.serving.items():
+            if name != self._node:
+                owners |= dict.fromkeys(record.addresses, f"the reflector on {name}")
+        for address in found:
+            if address in owners:
+                raise OSError(f"{wrong}: {address} is that of {owners[address]}; a reflector has addresses of its own")
+        return found
 
     def versions(self) -> list[int]:
         """The IP versions that this node speaks BGP over."""

@@ -44,8 +44,9 @@ def handle_connection(self: Any, connection: Any) -> None:
     if self.stopping() or not (self.proto or self.generator):
         _take(self, connection)
         return
+    since = self.weft_second_since if waits(self) else time.monotonic()  # one that opens them all the time waits once
     _drop(self)  # whoever opens another has given up that one
-    self.weft_second, self.weft_second_since = connection, time.monotonic()
+    self.weft_second, self.weft_second_since = connection, since
     self.weft_asked = self.established()
     if self.weft_asked:
         _ask(self, True)

@@ -33,7 +33,7 @@ from exabgp.rib.cache import Cache
 from exabgp.rib.change import Change
 from exabgp.rib.outgoing import OutgoingRIB
 
-from bird_agent.exabgp import collisions, families, grouping, gtsm, oversized, received, turns
+from bird_agent.exabgp import collisions, families, grouping, gtsm, lenient, oversized, received, turns
 
 KNOWN_VERSION = "5.0.15"
 COMMANDS_PER_TURN = 500
@@ -268,6 +268,15 @@ CORRECTIONS: tuple[Correction, ...] = (
             "Update._packed_nlris": "a9f014a325c3deb1",
             "Update._native_messages": "647ba823fad33450",
             "Update._mp_messages": "0e161c5b317afa63",
+        },
+    ),
+    Correction(
+        "B20 a route with a malformed ORIGIN or an unknown well-known attribute stays",
+        {(Attributes, "_parse_one"): lenient.parse_one},
+        {
+            "Attributes.parse": "5c6fd3aa6a92f530",
+            "Attributes._parse_one": "3a23a3ce12cfa67b",
+            "Attributes.add": "9439e3466cf06cdc",
         },
     ),
     # What ExaBGP's own commands get wrong or do slowly is not corrected, but avoided (docs/adr/0190).

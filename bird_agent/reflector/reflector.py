@@ -11,20 +11,19 @@ from collections.abc import Iterator
 from typing import Final, assert_never
 
 from bird_agent.bestpath import Peer
-from bird_agent.exabgp.commands import Family
 from bird_agent.holdoffs import HOLD_OFF_S, HoldOffs
 from bird_agent.policy import Policies
 from bird_agent.reflector import outputs
 from bird_agent.reflector.addresses import remembered
 from bird_agent.reflector.attributes import AttributeSets
 from bird_agent.reflector.errors import Stop
-from bird_agent.reflector.exabgp_codec import write_refresh
 from bird_agent.reflector.groups import Pieces
 from bird_agent.reflector.learning import Learning
 from bird_agent.reflector.plan import ReflectorPlan, ReflectorSession
 from bird_agent.reflector.session import Jitter, Session
 from bird_agent.reflector.standing import Standing
 from bird_agent.reflector.tables import Tables
+from bird_agent.reflector.telling import Telling
 from bird_agent.reflector.timers import FOREVER, Timers
 from bird_agent.session_config import Problem
 from bird_agent.sessions import Action, MarkStale
@@ -32,7 +31,6 @@ from weft.model.address import IPAddress
 
 COME_BACK_S: Final = 15.0
 """After a start, so long for every peer to open its session; those that came have longer to tell everything."""
-BEGIN, END = 1, 2  # of a refresh (RFC 7313 4)
 
 ConnectionOutput = outputs.Connect | outputs.CancelConnect | outputs.Write | outputs.Close
 
@@ -50,12 +48,11 @@ class Reflector:
         self._outputs: list[tuple[IPAddress, ConnectionOutput]] = []
         self._notes: list[str] = []
         self._timers = Timers()
-        self._hungry: set[IPAddress] = set()
-        """Peers that there may be something for."""
         self._look_again_at = FOREVER
         self.hold_offs = HoldOffs()
         self.peers: dict[IPAddress, Standing] = {}
         self.tables = Tables(self._sets)
+        self._telling = Telling(self.peers, self.tables)
 
     @property
     def plan(self) -> ReflectorPlan | None:
@@ -74,7 +71,7 @@ class Reflector:
     @property
     def restless(self) -> bool:
         """`choose` may have something to do, or `advance` for some peer."""
-        return bool(self._hungry) or self._deferring or self.tables.rib.changed
+        return bool(self._telling.hungry) or self._deferring or self.tables.rib.changed
 
     def problems(self, now: float) -> list[Problem]:
         planned = () if self._plan is None else self._plan.problems
@@ -107,7 +104,7 @@ class Reflector:
         for peer, standing in self.peers.items():
             if standing.held_until is not None and peer not in self.hold_offs:
                 self._release(peer, standing, now)
-        self._hungry.update(self.peers)
+        self._telling.hungry.update(self.peers)
         for peer, wanted in plan.sessions.items():
             if peer not in self.peers:
                 self._begin(wanted, learning.get(peer) or Learning(remembered(peer)), now)
@@ -138,7 +135,7 @@ class Reflector:
         standing.session.on_stop(now, why)
         self._take(peer, standing, now)
         self._timers.forget(peer)
-        self._hungry.discard(peer)
+        self._telling.hungry.discard(peer)
         del self.peers[peer]
 
     def stop(self, now: float) -> None:
@@ -224,7 +221,7 @@ class Reflector:
                     self._apply(peer, standing.learning.on_end_of_rib(output.family))
                 case outputs.RefreshAsked():
                     standing.refresh_asked.add(output.family)
-                    self._hungry.add(peer)
+                    self._telling.hungry.add(peer)
                 case outputs.RefreshMark():
                     learning = standing.learning
                     begins, family = output.begins, output.family
@@ -246,7 +243,7 @@ class Reflector:
         self.tables.rib.end_silence(peer)
         self._name(peer, standing)
         self.tables.join(peer, negotiated)
-        self._hungry.add(peer)
+        self._telling.hungry.add(peer)
         standing.ends = {family for family, _ in self.tables.groups(peer)}
         standing.refresh_asked, standing.refreshing = set(), set()
         self._note(peer, f"up with hold time {negotiated.hold_time_s} s for {', '.join(sorted(standing.ends))}")
@@ -309,7 +306,7 @@ class Reflector:
         if self._deferring and not self._know_everything(now):
             return False
         if self.tables.choose():
-            self._hungry.update(peer for peer, standing in self.peers.items() if standing.established)
+            self._telling.hungry.update(peer for peer, standing in self.peers.items() if standing.established)
         return True
 
     def _know_everything(self, now: float) -> bool:
@@ -334,58 +331,15 @@ class Reflector:
 
     def waiting(self) -> Iterator[tuple[IPAddress, int]]:
         """Peers that there may be something for, with their connections."""
-        for peer in list(self._hungry):
-            standing = self.peers.get(peer)
-            if standing is None or standing.conn is None:
-                self._hungry.discard(peer)
-            else:
-                yield peer, standing.conn
+        return self._telling.waiting()
 
     def advance(self, peer: IPAddress) -> Pieces:
         """What the peer is sent next; empty: it knows everything, or is not up."""
-        standing = self.peers.get(peer)
-        if standing is None or standing.conn is None or self._deferring:
-            return []
-        pieces: Pieces = []
-        more = False
-        for family, group in self.tables.groups(peer):
-            while not pieces and not (group.up_to_date(peer) and family not in standing.refresh_asked):
-                if group.up_to_date(peer):
-                    pieces += self._begin_refresh(standing, family)
-                    group.tell_again(peer)
-                else:
-                    pieces += group.advance(peer)
-            if group.up_to_date(peer):
-                pieces += self._marks(peer, standing, family)
-                more = more or family in standing.refresh_asked
-            else:
-                more = True
-        if not more:
-            self._hungry.discard(peer)
-        return pieces
+        return [] if self._deferring else self._telling.advance(peer)
 
     def is_hungry(self, peer: IPAddress) -> bool:
         """There may be something for it."""
-        return peer in self._hungry
-
-    def _marks(self, peer: IPAddress, standing: Standing, family: Family) -> Pieces:
-        """What is due behind everything that is known."""
-        marks: Pieces = []
-        if family in standing.ends:
-            standing.ends.discard(family)
-            marks.append(self.tables.end_of_rib(peer, family))
-        if family in standing.refreshing:
-            standing.refreshing.discard(family)
-            marks.append(write_refresh(family, END))
-        return marks
-
-    @staticmethod
-    def _begin_refresh(standing: Standing, family: Family) -> Pieces:
-        standing.refresh_asked.discard(family)
-        if standing.negotiated is None or not standing.negotiated.enhanced_refresh:
-            return []
-        standing.refreshing.add(family)
-        return [write_refresh(family, BEGIN)]
+        return peer in self._telling.hungry
 
     # Outputs.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -38,31 +39,31 @@ def lab_name(short: str) -> str:
     return f"{short}{os.getpid()}"
 
 
-@pytest.fixture(scope="session")
-def flat() -> Iterator[Lab]:
-    lab = fabric.up(lab_name("flat"), "flat", 3, _progress)
+@contextmanager
+def shared(short: str, topology: str, nodes: int) -> Iterator[Lab]:
+    lab = fabric.up(lab_name(short), topology, nodes, _progress)
     try:
         yield lab
     finally:
         fabric.down(lab)
+
+
+@pytest.fixture(scope="session")
+def flat() -> Iterator[Lab]:
+    with shared("flat", "flat", 3) as lab:
+        yield lab
 
 
 @pytest.fixture(scope="session")
 def racks() -> Iterator[Lab]:
-    lab = fabric.up(lab_name("rack"), "racks", 4, _progress)
-    try:
+    with shared("rack", "racks", 4) as lab:
         yield lab
-    finally:
-        fabric.down(lab)
 
 
 @pytest.fixture(scope="session")
 def domains() -> Iterator[Lab]:
-    lab = fabric.up(lab_name("dom"), "domains", 6, _progress)
-    try:
+    with shared("dom", "domains", 6) as lab:
         yield lab
-    finally:
-        fabric.down(lab)
 
 
 WorkloadFactory = Callable[..., Workload]

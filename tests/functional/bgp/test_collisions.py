@@ -206,6 +206,17 @@ def test_a_connection_beside_a_session_is_refused(speaker: Speaker, peer: Peer) 
     assert peer.first.next()[18] == KEEPALIVE_TYPE, "the session goes on"
 
 
+@CORRECTED
+def test_a_peer_that_opens_one_connection_after_the_other_is_answered(speaker: Speaker, peer: Peer) -> None:
+    establish(speaker, peer)
+    seconds = []
+    for _ in range(7):
+        seconds.append(peer.second())
+        seconds[-1].send(open_message(HIGHER))
+        time.sleep(A_FEW_TURNS_S)
+    assert COLLISION in {each.next()[19:21] for each in seconds[:-1]}
+
+
 @BOTH
 def test_a_peer_that_was_switched_off_is_taken_when_it_is_back(speaker: Speaker, peer: Peer, left_out: str) -> None:
     establish(speaker, peer)

@@ -1,4 +1,4 @@
-"""UPDATEs that pass through ExaBGP undivided say what they said before (correction B11)."""
+"""UPDATEs that pass through ExaBGP undivided say what they said before (B11); what is malformed in them (B20)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from exabgp.bgp.message.direction import Direction
 from exabgp.bgp.message.notification import Notify
 from exabgp.bgp.message.update import Update
+from exabgp.bgp.message.update.attribute import Attribute, Attributes
 from exabgp.environment import getenv
 from exabgp.logger import log
 from exabgp.protocol.family import AFI, SAFI
@@ -17,7 +18,7 @@ from exabgp.reactor.api.response.json import JSON
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bird_agent.exabgp import received
+from bird_agent.exabgp import lenient, received
 from bird_agent.exabgp.decoder import Decoder
 from bird_agent.exabgp.events import EndOfRib, RoutesReceived, SpeakerEvent
 from tests.unit.bird_agent import lines
@@ -26,8 +27,10 @@ ORIGIN, AS_PATH = b"\x40\x01\x01\x00", b"\x40\x02\x06\x02\x01\x00\x00\xfd\xe9"
 NEXT_HOP, MED = b"\x40\x03\x04\x0a\x01\x00\x02", b"\x80\x04\x04\x00\x00\x00\x05"
 COMMUNITIES = b"\xc0\x08\x04\xfc\x00\x00\x01"
 BAD_ORIGIN, BAD_COMMUNITIES = b"\x40\x01\x00", b"\xc0\x08\x03\xfc\x00\x00"  # RFC 7606: treat as withdrawn
+LONG_ORIGIN = b"\x40\x01\x02\x00\x00"
 IPV6_REACH = b"\x80\x0e\x1a\x00\x02\x01\x10" + bytes(15) + b"\x01\x00\x20\x20\x01\x0d\xb8"
 PLAIN = ORIGIN + AS_PATH + NEXT_HOP
+UNCORRECTED = pytest.mark.xfail(raises=AssertionError, strict=True, reason="the defect that is corrected")
 
 
 class Negotiated(SimpleNamespace):
@@ -111,6 +114,33 @@ def test_a_prefix_costs_exabgp_no_object(corrected: bool) -> None:
 def test_what_is_to_be_treated_as_withdrawn_is_left_to_exabgp(attributes: bytes) -> None:
     found = received.unpack_message(update(packed([(0x0A410000, 24)]), attributes), Direction.IN, Negotiated())
     assert not isinstance(found, received.PackedUpdate)
+
+
+@pytest.fixture(params=[True, pytest.param(False, marks=UNCORRECTED)], ids=["corrected", "uncorrected"])
+def strict(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With correction B20 or without it."""
+    if request.param:
+        monkeypatch.setattr(Attributes, "_parse_one", lenient.parse_one)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [LONG_ORIGIN + AS_PATH + NEXT_HOP, b"\x50\x01\x00\x02\x00\x00" + AS_PATH + NEXT_HOP, PLAIN + b"\x40\x63\x01x"],
+    ids=["origin of two octets", "origin, extended length", "unknown well-known"],
+)
+@pytest.mark.usefixtures("strict")
+def test_a_route_with_a_malformed_attribute_is_as_good_as_withdrawn(attributes: bytes) -> None:
+    found = received.unpack_message(update(packed([(0x0A410000, 24)]), attributes), Direction.IN, Negotiated())
+    assert Attribute.CODE.INTERNAL_TREAT_AS_WITHDRAW in found.attributes
+
+
+@given(attributes=some_attributes, longer=st.booleans())
+def test_of_an_attribute_that_comes_twice_the_first_counts_and_others_pass(attributes: bytes, longer: bool) -> None:
+    data = update(packed([(0x0A410000, 24)]), attributes + LONG_ORIGIN * longer)
+    before = said(data, corrected=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Attributes, "_parse_one", lenient.parse_one)
+        assert said(data, corrected=True) == before
 
 
 def test_path_identifiers_are_left_to_exabgp() -> None:

@@ -111,6 +111,18 @@ def test_what_was_stale_already_is_not_kept_over_a_second_loss() -> None:
     assert again == [DropStale(PEER, V4, "lost again before it was announced again"), *KEPT]
 
 
+def test_of_a_lost_connection_only_the_families_are_kept_that_the_peer_named() -> None:
+    sessions = Sessions()
+    sessions.configure({PEER: (V4, "ipv6 unicast")})
+    sessions.on_open(PEER, opened({V4: False}))
+    sessions.on_up(PEER, 10)
+    assert sessions.on_down(down()) == [
+        MarkStale(PEER, "ipv6 unicast"),
+        DropStale(PEER, "ipv6 unicast", "connection lost"),
+        *KEPT,
+    ]
+
+
 def test_a_peer_without_end_of_rib_has_told_all_when_it_is_quiet() -> None:
     sessions = Sessions()
     sessions.configure({PEER: ("ipv4 unicast",)})

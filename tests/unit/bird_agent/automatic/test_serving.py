@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Address, ip_address
+
+import msgspec
+import pytest
 
 from bird_agent.automatic.client import AutomaticSessions
 from bird_agent.automatic.decision import Shared
 from bird_agent.automatic.serving import Identity, Member, reflector_plan
+from bird_agent.automatic.source import ADDRESSES, ChosenNode
 from bird_agent.bfd.session import BfdSettings
 from bird_agent.bfd.wire import Watch
 from bird_agent.peering import peering
 from bird_agent.survey import BgpResources
 from tests.unit.bird_agent.peering_cases import node
+from weft.config import AgentConfig
+from weft.datastore.syncer import InSync, SyncEvent, Upserted
 from weft.model.address import IPAddress
 from weft.model.base import Metadata
 from weft.model.bgp import BGPConfiguration, BGPConfigurationSpec
+from weft.model.keys import ReflectorKey, ResourceKey
+from weft.model.reflectors import ReflectorRecord
 from weft.reflectors.plan import Plan
 
 REFLECTORS: dict[str, tuple[IPAddress, ...]] = {"n1": (ip_address("10.9.0.1"),), "n2": (ip_address("10.9.0.2"),)}
@@ -69,3 +78,30 @@ def test_what_dies_with_an_automatic_reflector_is_what_leads_to_its_node_and_wit
         "10.9.0.1": frozenset(),
         "10.9.0.2": second,
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("192.0.2.9, 2001:db8::9", ""),
+        ("192.0.2.300", "192.0.2.300"),
+        ("10.0.0.2", "10.0.0.2 is that of Node/n2; a reflector has addresses of its own"),
+        ("10.0.0.1", "10.0.0.1 is that of Node/n1; a reflector has addresses of its own"),
+        ("10.9.0.2", "10.9.0.2 is that of the reflector on n2; a reflector has addresses of its own"),
+        ("10.9.0.1", ""),
+    ],
+)
+def test_addresses_that_a_node_asks_for_are_nobody_elses(text: str, complaint: str) -> None:
+    source = ChosenNode(AgentConfig.from_environ({"NODENAME": "n1"}))
+    own, other = node(1), node(2)
+    own = msgspec.structs.replace(own, metadata=Metadata(name="n1", annotations={ADDRESSES: text}))
+    events: list[SyncEvent] = [Upserted(ResourceKey("Node", each.name), each, 1) for each in (own, other)]
+    for name, addresses in REFLECTORS.items():
+        events.append(Upserted(ReflectorKey("serving", name), ReflectorRecord(addresses=addresses), 1))
+    source.on_datastore([*events, InSync()])
+    if complaint:
+        with pytest.raises(OSError, match=re.escape(f"annotation {ADDRESSES} of Node/n1: {text!r}: ") + ".*") as found:
+            source.configured_addresses()
+        assert complaint in str(found.value)
+    else:
+        assert source.configured_addresses() == tuple(map(ip_address, text.split(", ")))
