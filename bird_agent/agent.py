@@ -7,9 +7,10 @@ returns depends on the state, not on the order of the inputs. The daemon owns al
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from ipaddress import IPv4Address, ip_network
 from typing import Literal
+
+from msgspec.structs import replace
 
 from bird_agent.announcer import Announcer
 from bird_agent.attachment import Step

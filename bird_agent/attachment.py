@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from bird_agent.exabgp import events
 from bird_agent.session_config import Peering
@@ -10,8 +10,7 @@ from weft.model.address import IPAddress, IPNetwork
 from weft.netlink.route import Target
 
 
-@dataclass(slots=True)
-class Step:
+class Step(Struct):
     """What to do now. `peering` is set when the speaker's configuration has to change; `sweep` once, when routes that
     an earlier run left in the kernel may go. `metrics` are those of `routes` that are to have another than usual."""
 
@@ -23,8 +22,7 @@ class Step:
     sweep: bool = False
 
 
-@dataclass(slots=True)
-class Attachment:
+class Attachment(Struct):
     """One attachment to the speaker link, and how far it has come. `continues`: to the speaker we knew, if any.
     `seen_up`: the sessions that came up before the first sync, so that it has no news of them."""
 

@@ -7,10 +7,11 @@ why. It keeps no state and knows no kernel: whether a next hop can be reached, a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address
 from typing import Final
+
+from msgspec import Struct
 
 from bird_agent.exabgp.events import AsSegment, PathAttributes
 from weft.model.address import IPAddress
@@ -19,8 +20,7 @@ DEFAULT_LOCAL_PREFERENCE = 100
 MAX_MULTIPATH = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(Struct, frozen=True):
     """What the decision has to know of who sent a path. `local_as` is ours towards it, if it is not the node's, and may
     be in its paths `allowed_own_as` times."""
 
@@ -32,8 +32,7 @@ class Peer:
     allowed_own_as: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Path:
+class Path(Struct, frozen=True):
     """One path to a prefix, as a peer sent it, or as the import policy left it: with a `preference` of ours."""
 
     peer: Peer
@@ -42,8 +41,7 @@ class Path:
     preference: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Local:
+class Local(Struct, frozen=True):
     """This node: what a path must not have passed already, nor lead to."""
 
     asn: int
@@ -133,8 +131,7 @@ class Rank(Enum):
     UNREACHABLE = "unreachable"
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Struct, frozen=True):
     """How one path fared, and why, in a network engineer's words."""
 
     path: Path
@@ -188,8 +185,7 @@ _Reached = tuple[Path, int]
 """A path and the cost of its next hop."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
+class _Step(Struct, frozen=True):
     """One comparison: `keep` the best of some, `show` what was compared."""
 
     name: str

@@ -8,9 +8,11 @@ nobody drains is not decided here."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bird_agent.bestpath import Path
 from bird_agent.exabgp import commands
@@ -74,8 +76,7 @@ def honoured(path: Path) -> Path:
     return replace(path, preference=0)
 
 
-@dataclass(frozen=True, slots=True)
-class Situation:
+class Situation(Struct, frozen=True):
     """What a step needs to know: whether the speaker has said how everything stands, the peers whose session is up,
     and whether anything is announced."""
 

@@ -8,9 +8,10 @@ where an export filter accepts it. What was learnt by BGP is bird_agent/passing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+from msgspec import Struct
 
 from bird_agent.exabgp.prefixes import number_of
 from bird_agent.filters import Community, LargeCommunity, interface_pattern, parse_community
@@ -37,8 +38,7 @@ class Source(Enum):
     KERNEL = "kernel route"
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """One prefix. `announced`: by itself; `metric`: that of a route which is not ours; `interface`: where it leads."""
 
     prefix: IPNetwork
@@ -48,8 +48,7 @@ class Candidate:
     metric: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Tagging:
+class Tagging(Struct, frozen=True):
     """Communities by prefix: what lies inside is announced with them."""
 
     by_prefix: tuple[tuple[IPNetwork, tuple[Community | LargeCommunity, ...]], ...] = ()
@@ -62,8 +61,7 @@ class Tagging:
         return tuple(dict.fromkeys(found))
 
 
-@dataclass(frozen=True, slots=True)
-class Advertising:
+class Advertising(Struct, frozen=True):
     """What the resources say about announcements. What lies in `private_pools` stays; `service_ranges` are everybody's,
     and `announced_ranges` are those that this node announces; a reflector passes on what lies in `reflected_ranges`.
     What is learnt of `foreign` networks is not for this node's kernel. `normal_priority` is IPv4's and IPv6's."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Final, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bird_agent.exabgp.events import AsSegment
 from bird_agent.session_config import Problem
@@ -25,8 +27,7 @@ LargeCommunity = tuple[int, int, int]
 _COMMUNITY: Final = re.compile(r"\d{1,5}:\d{1,5}|\d{1,10}:\d{1,10}:\d{1,10}", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class FilterRoute:
+class FilterRoute(Struct, frozen=True):
     """What a rule can ask about a route and change of it. `learnt`: from a BGP peer; `interface`: where it leads."""
 
     prefix: IPNetwork
@@ -38,8 +39,7 @@ class FilterRoute:
     learnt: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """What a filter decided. `rule` names it: "BGPFilter/tor importV4[2]"."""
 
     accepted: bool
@@ -47,8 +47,7 @@ class Verdict:
     rule: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Rule:
+class _Rule(Struct, frozen=True):
     """One rule, taken apart. None or empty: not asked."""
 
     name: str
@@ -95,8 +94,7 @@ class _Rule:
                 return not (in_range and prefix.subnet_of(self.network))  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True, slots=True)
-class RuleSet:
+class RuleSet(Struct, frozen=True):
     """The rules of one session, one direction and one family."""
 
     rules: tuple[_Rule, ...] = ()

@@ -5,8 +5,9 @@ Pure: the time is an argument. A peer that announces more prefixes than it may i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from bird_agent.session_config import Problem, SessionConfig
 from weft.model.address import IPAddress
@@ -14,8 +15,7 @@ from weft.model.address import IPAddress
 HOLD_OFF_S: Final = 300.0
 
 
-@dataclass(frozen=True, slots=True)
-class HoldOff:
+class HoldOff(Struct, frozen=True):
     """One session that is kept down, with the settings it had then."""
 
     session: SessionConfig

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
 from ipaddress import ip_network
 from typing import Final, NamedTuple
+
+from msgspec import Struct, field
 
 from bird_agent.exabgp.prefixes import number_of, read_route
 from bird_agent.fib import OWNER
@@ -70,8 +71,7 @@ _GROUPS: Final = (
 _Place = tuple[IPNetwork, int, int]
 
 
-@dataclass(slots=True)
-class KernelChanges:
+class KernelChanges(Struct):
     """What a look at the notifications brought. `own` are those that concern the table of BGP routes; `added` and
     `removed` local workloads' addresses, with the interfaces that lead there; `underlay` asks for `KernelView.read`."""
 

@@ -8,9 +8,10 @@ routing daemon's, or one learnt by BGP whose own next hop is connected. One step
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
+
+from msgspec import Struct, field
 
 from weft.model.address import IPAddress, IPInterface, IPNetwork
 from weft.netlink.route import RTN_UNICAST, Hop, Route, Target
@@ -19,8 +20,7 @@ CONNECTED_COST: Final = 0
 RECURSIVE_COST: Final = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Underlay:
+class Underlay(Struct, frozen=True):
     """The routes that are not ours: connected networks by link, and others by prefix, with their metrics; links that
     carry traffic, and what all links are called; the node's addresses with the links that have them (empty: not
     known)."""
@@ -49,8 +49,7 @@ class Underlay:
         return next((self.names.get(link, "") for link in links if link is not None), "")
 
 
-@dataclass(frozen=True, slots=True)
-class Reach:
+class Reach(Struct, frozen=True):
     """How a next hop is reached. `through` is the BGP prefix that leads there, if one does."""
 
     cost: int

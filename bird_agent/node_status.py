@@ -7,9 +7,10 @@ the reporter's."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
+
+from msgspec import Struct
 
 from bird_agent.agent import Agent
 from bird_agent.bestpath import Path
@@ -59,8 +60,7 @@ SESSION_STATES: Final[dict[str, SessionState]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Daemon:
+class Daemon(Struct, frozen=True):
     """What there is to say of the program: its version, and when it was started and last given another configuration
     (seconds since the epoch)."""
 

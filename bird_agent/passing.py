@@ -8,9 +8,10 @@ route with the same prefix, and the filters, are bird_agent/policy.py's."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, NamedTuple
+
+from msgspec import Struct
 
 from bird_agent.bestpath import Path, local_preference_of
 from bird_agent.exabgp.commands import Announcement
@@ -30,8 +31,7 @@ goes before (RFC 4271 9.1.2.2 c), so a router that peers with both takes the dir
 _NOT_ACROSS_ASES: Final = 0x40 << 56  # of an extended community: not transitive (RFC 4360 2)
 
 
-@dataclass(frozen=True, slots=True)
-class Role:
+class Role(Struct, frozen=True):
     """This node's part in passing on. `clients` have it reflect; `passes`: somebody may be told of what is learnt."""
 
     cluster_id: IPv4Address | None = None

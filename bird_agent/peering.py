@@ -9,9 +9,10 @@ session whose password cannot be had is not set up in another way either."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, Literal, TypeVar
+
+from msgspec.structs import replace
 
 from bird_agent.bfd.wire import Watch
 from bird_agent.bfd.wish import parse_wish, watch_of, watch_of_reflector

@@ -8,10 +8,12 @@ A single address of its blocks is none: another node may have borrowed it, and s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from ipaddress import ip_network
 from typing import Final
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from bird_agent import passing
 from bird_agent.bestpath import Path, local_preference_of
@@ -42,16 +44,14 @@ DIRECTIONS: Final[tuple[Direction, ...]] = ("import", "export")
 _SPECIAL_FIRST_OCTETS: Final = frozenset({127, 169, *range(224, 240)})
 
 
-@dataclass(frozen=True, slots=True)
-class Own:
+class Own(Struct, frozen=True):
     """What is this node's: its addresses and confirmed blocks."""
 
     addresses: frozenset[IPAddress] = frozenset()
     blocks: frozenset[IPNetwork] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(Struct, frozen=True):
     """The rules of one session and direction, by the version of the prefix."""
 
     ipv4: RuleSet = NO_RULES
@@ -72,16 +72,14 @@ class Rules:
         return self.ipv4.accepts_something or self.ipv6.accepts_something
 
 
-@dataclass(frozen=True, slots=True)
-class SessionPolicy:
+class SessionPolicy(Struct, frozen=True):
     """The filters of one session."""
 
     imports: Rules = Rules()
     exports: Rules = Rules()
 
 
-@dataclass(frozen=True, slots=True)
-class Policies:
+class Policies(Struct, frozen=True):
     """The filters of all sessions that have any, and what is wrong with them."""
 
     by_peer: Mapping[IPAddress, SessionPolicy] = field(default_factory=dict)
@@ -121,8 +119,7 @@ def policies(sessions: Iterable[SessionConfig], filters: Mapping[str, BGPFilter]
     return Policies(by_peer, tuple(problems))
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """Whether a candidate is announced to a peer, with what, and why."""
 
     announcement: Announcement | None

@@ -9,8 +9,9 @@ the same prefix, and do not come back when that peer takes it back."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
+
+from msgspec import Struct, field
 
 from bird_agent.bestpath import Local, Path, Peer, select, unusable
 from bird_agent.exabgp.commands import Family, family_of
@@ -29,8 +30,7 @@ Best = tuple[Path, ...]
 _SHARED_PATHS: Final = 4096
 
 
-@dataclass(slots=True)
-class AdjRibIn:
+class AdjRibIn(Struct):
     """All routes of one peer. `rejected` says why those that are not considered are not; `stale` are those not heard
     again since its restart or our refresh."""
 

@@ -5,10 +5,12 @@ Values only; bird_agent/peering.py makes them of resources. A password is a valu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Address
 from typing import Final, Literal, NamedTuple
+
+from msgspec import Struct, field
+from msgspec.structs import force_setattr
 
 from bird_agent.bfd.wire import Watch
 from weft.model.address import IPAddress
@@ -33,13 +35,12 @@ class SessionKind(Enum):
     REFLECTOR = "automatic reflector"
 
 
-@dataclass(frozen=True, slots=True)
-class Password:
+class Password(Struct, frozen=True):
     """A TCP MD5 key (RFC 2385). `str` and `repr` do not tell it."""
 
-    text: str = field(repr=False)
+    text: str
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return "(a password)"
 
 
@@ -53,8 +54,7 @@ class SecretKey(NamedTuple):
         return f"{self.name}/{self.key}"
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(Struct, frozen=True):
     """What a plan needs and resources do not say: the secrets that could be read, and for peers without a configured
     source address the one that the kernel would use."""
 
@@ -65,16 +65,14 @@ class Surroundings:
 NOTHING_KNOWN: Final = Surroundings()
 
 
-@dataclass(frozen=True, slots=True)
-class Needs:
+class Needs(Struct, frozen=True):
     """What a plan asks to be told of its surroundings."""
 
     secrets: frozenset[SecretKey] = frozenset()
     sources: frozenset[IPAddress] = frozenset()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionConfig:
+class SessionConfig(Struct, frozen=True, kw_only=True):
     """One session this node should have. `port` is where the peer listens; `resource` asked for it.
 
     `allowed_own_as`: how often the local AS number may be in a received path. `gateway`: a host route to the peer leads
@@ -108,7 +106,7 @@ class SessionConfig:
 
     def __post_init__(self) -> None:
         if not self.versions:
-            object.__setattr__(self, "versions", (self.peer.version,))
+            force_setattr(self, "versions", (self.peer.version,))
 
     @property
     def internal(self) -> bool:
@@ -121,16 +119,14 @@ class SessionConfig:
         return self.other_local
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(Struct, frozen=True):
     """Something asked for that has no effect here: `subject` is "BGPPeer/tor"."""
 
     subject: str
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Peering:
+class Peering(Struct, frozen=True):
     """This node as a BGP speaker, and its sessions by peer address. It listens on `listen`, 0.0.0.0 and :: mostly; its
     `virtual` addresses are there for local workloads to peer with."""
 

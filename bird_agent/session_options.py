@@ -4,9 +4,10 @@ Pure. Who the session is with, bird_agent/peering.py says."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import IPv4Address
+
+from msgspec import Struct
 
 from bird_agent.bfd.wire import Watch
 from bird_agent.session_config import (
@@ -19,8 +20,7 @@ from bird_agent.session_config import (
 from weft.model.address import IPAddress
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(Struct, frozen=True, kw_only=True):
     """What a resource says about the session itself. `wants_password`: one is asked for, and None if not at hand."""
 
     local_as: int | None = None

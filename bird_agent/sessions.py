@@ -11,9 +11,10 @@ or BFD ends its session they stay as well, as long as nobody else brings them (d
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
+
+from msgspec import Struct, field
 
 from bird_agent.exabgp.commands import Family, family_of
 from bird_agent.exabgp.events import PeerOpen, SessionDown
@@ -59,16 +60,14 @@ CEASE_SUBCODES: Final[Mapping[int, str]] = {
 STATE_NAMES: Final = {"idle": "Idle", "connect": "Connect", "active": "Active", "established": "Established"}
 
 
-@dataclass(frozen=True, slots=True)
-class MarkStale:
+class MarkStale(Struct, frozen=True):
     """Keep the peer's routes of this family, to be heard again."""
 
     peer: IPAddress
     family: Family
 
 
-@dataclass(frozen=True, slots=True)
-class DropStale:
+class DropStale(Struct, frozen=True):
     """Remove what was not heard again."""
 
     peer: IPAddress
@@ -76,16 +75,14 @@ class DropStale:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class DropAll:
+class DropAll(Struct, frozen=True):
     """Remove everything the peer said."""
 
     peer: IPAddress
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class FallSilent:
+class FallSilent(Struct, frozen=True):
     """Remove of the peer's routes those that lead to `dead` and those that another peer brings, now or later."""
 
     peer: IPAddress
@@ -96,8 +93,7 @@ class FallSilent:
 Action = MarkStale | DropStale | DropAll | FallSilent
 
 
-@dataclass(slots=True)
-class Session:
+class Session(Struct):
     """One session as the agent knows it. `families` are those it may carry; `learning` until the peer has told
     everything of all that it does carry once. `silent`: the hold timer or BFD ended it, and it is not back yet."""
 

@@ -6,8 +6,9 @@ it all, bird_agent/peering.py says."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct, field
 
 from bird_agent.automatic.client import AutomaticSessions
 from bird_agent.nodes import addresses_of
@@ -23,8 +24,7 @@ DEFAULT_AS: Final = 64512
 NO_REFLECTORS: Final = AutomaticSessions()
 
 
-@dataclass(frozen=True, slots=True)
-class BgpResources:
+class BgpResources(Struct, frozen=True):
     """What the datastore says about BGP, by name."""
 
     nodes: Mapping[str, Node] = field(default_factory=dict)

@@ -6,15 +6,15 @@ reached at its first address of each family. Whether the sessions can be had, bi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from weft import selector
 from weft.model.address import IPAddress
 from weft.model.bgp import BGPConfigurationSpec, BGPPeer
 
 
-@dataclass(frozen=True, slots=True)
-class LocalWorkload:
+class LocalWorkload(Struct, frozen=True):
     """A workload of this node: `addresses` are the first of each family."""
 
     name: str

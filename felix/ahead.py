@@ -4,7 +4,7 @@ No clock: callers pass monotonic seconds."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from weft.model.endpoint import WorkloadEndpoint
 from weft.model.keys import Key
@@ -12,8 +12,7 @@ from weft.model.keys import Key
 ECHO_TIMEOUT_S = 10.0
 
 
-@dataclass(slots=True)
-class Ahead:
+class Ahead(Struct):
     """Endpoints that were programmed or removed before the datastore told of it: what was done, and until when the
     notice of it is waited for."""
 

@@ -6,7 +6,6 @@ module reads the environment.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -19,6 +18,8 @@ from ipaddress import (
 )
 from pathlib import Path
 from typing import Literal, TypeVar
+
+from msgspec import Struct
 
 T = TypeVar("T")
 
@@ -41,8 +42,7 @@ class ConfigError(Exception):
         self.expected = expected
 
 
-@dataclass(frozen=True, slots=True)
-class EtcdConfig:
+class EtcdConfig(Struct, frozen=True):
     """Where etcd is and how to prove who we are. Endpoints: http(s)://host:port, host:port, unix:///path."""
 
     endpoints: tuple[str, ...]
@@ -50,7 +50,7 @@ class EtcdConfig:
     cert_file: Path | None = None
     key_file: Path | None = None
     username: str | None = None
-    password: str | None = field(default=None, repr=False)
+    password: str | None = None
     timeout_s: float = 10.0
 
     def __post_init__(self) -> None:
@@ -61,9 +61,12 @@ class EtcdConfig:
         if (self.username is None) != (self.password is None):
             raise ConfigError("ETCD_USERNAME", str(self.username), "ETCD_USERNAME and ETCD_PASSWORD together")
 
+    def __repr__(self) -> str:
+        shown = (f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name != "password")
+        return f"EtcdConfig({', '.join(shown)})"
 
-@dataclass(frozen=True, slots=True)
-class PoolConfig:
+
+class PoolConfig(Struct, frozen=True):
     """A pool to create on first start; `cidr` None means: none asked for."""
 
     cidr: IPv4Network | IPv6Network | None
@@ -78,16 +81,14 @@ class PoolConfig:
 _EVERYWHERE: IPv4Address | IPv6Address = IPv4Address(0)
 
 
-@dataclass(frozen=True, slots=True)
-class FlowLogConfig:
+class FlowLogConfig(Struct, frozen=True):
     """Which flows felix logs. `file` None: to its memory only; "-": standard output."""
 
     logged: Literal["Denied", "All", "Disabled"] = "Denied"
     file: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class MetricsConfig:
+class MetricsConfig(Struct, frozen=True):
     """Where felix serves its metrics, if it does."""
 
     enabled: bool = False
@@ -95,8 +96,7 @@ class MetricsConfig:
     port: int = 9091
 
 
-@dataclass(frozen=True, slots=True)
-class AgentConfig:
+class AgentConfig(Struct, frozen=True):
     """Everything the environment says, for every agent of a node."""
 
     node_name: str

@@ -4,15 +4,15 @@ A reconciler reads what is there, computes what should be there, and applies the
 module only compares two mappings; it writes nothing and keeps nothing."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
-@dataclass(frozen=True, slots=True)
-class Delta(Generic[K, V]):
+class Delta(Struct, Generic[K, V], frozen=True):
     """What turns `actual` into `desired`; each mapping keeps the order of the side it came from."""
 
     create: Mapping[K, V]

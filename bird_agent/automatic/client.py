@@ -6,11 +6,11 @@ when nobody answers, what was attached a moment ago, and who has never said anyt
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
+from msgspec import Struct, field
 
 from bird_agent.automatic.decision import Decision, Seen, Shared, decide
 from bird_agent.automatic.sight import Group
@@ -33,8 +33,7 @@ _LONGEST_WAIT_S: Final = 5.0
 _NOWHERE: Final = Fabric({})
 
 
-@dataclass(frozen=True, slots=True)
-class AutomaticSessions:
+class AutomaticSessions(Struct, frozen=True):
     """What the planner of sessions has to know: the members that there is no mesh session with, and the reflectors
     that there are sessions with, by node, with their addresses."""
 
@@ -42,8 +41,7 @@ class AutomaticSessions:
     reflectors: Mapping[str, tuple[IPAddress, ...]] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class _Since:
+class _Since(Struct):
     """Since when something has been so without a break; None: it is not so."""
 
     at: float | None = None

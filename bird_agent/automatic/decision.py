@@ -17,7 +17,8 @@ Records are of an epoch, a change of mode: what was said in an earlier one count
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from weft.model.address import IPNetwork
 from weft.model.reflectors import AttachmentRecord, ReflectorRecord
@@ -27,8 +28,7 @@ Learnt = Mapping[str, Set[IPNetwork]]
 _NOTHING: Set[IPNetwork] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Shared:
+class Shared(Struct, frozen=True):
     """What the datastore says: the same for all, but for how late they hear of it. Both records are by node."""
 
     plan: Plan
@@ -48,8 +48,7 @@ class Shared:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class Seen(Struct, frozen=True, kw_only=True):
     """What a node sees of its sessions, by the name of the other node. A session is there when it was decided for; it
     is settled when both sides have told everything.
 
@@ -70,8 +69,7 @@ class Seen:
     waited: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """Members that there is no mesh session with, reflectors that there is one with, and what to say about oneself;
     `record` None: nothing, as long as the fabric has never had reflectors."""
 

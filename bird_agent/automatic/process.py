@@ -12,8 +12,9 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from bird_agent.automatic import loopback
 from bird_agent.automatic.runner import LOCK

@@ -7,8 +7,10 @@ to those that should be its clients, so that neither end waits for the other, an
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Set
-from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bird_agent.automatic.decision import Shared
 from bird_agent.bfd.wire import Watch
@@ -25,12 +27,11 @@ from bird_agent.session_config import (
 from weft.model.address import IPAddress
 
 
-@dataclass(slots=True)
-class Tenure:
+class Tenure(Struct):
     """From being chosen until the last client has gone."""
 
     serving: bool = False
-    _idle_since: float | None = field(default=None, init=False)
+    _idle_since: float | None = None
 
     def on_tick(self, now: float, chosen: bool, clients: int, linger_s: float) -> bool:
         """Whether the node serves now."""
@@ -46,8 +47,7 @@ class Tenure:
         return self.serving
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(Struct, frozen=True):
     """A node that may be a client: its BGP addresses and port."""
 
     name: str
@@ -55,8 +55,7 @@ class Member:
     port: int = DEFAULT_PORT
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
+class Identity(Struct, frozen=True, kw_only=True):
     """What all sessions of the reflector have in common."""
 
     node: str

@@ -7,8 +7,9 @@ it in; nobody says when a peer has done that."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Set
-from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct, field
 
 from bird_agent.announcer import Announcer
 from bird_agent.rib import AdjRibIn, Rib
@@ -20,8 +21,7 @@ SETTLE_S: Final = 2.0
 _NODE: Final = "Node/"
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(Struct, frozen=True):
     """The sessions of one kind, by the other node's name. A node with two addresses counts when both sessions do.
     `silent`: the hold timer or BFD ended them, and they are not back."""
 
@@ -32,8 +32,7 @@ class Group:
     silent: Set[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Eyes:
+class Eyes(Struct, frozen=True):
     """Where to look. `announced`: whether this node announces a prefix by itself."""
 
     peering: Peering | None

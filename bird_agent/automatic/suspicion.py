@@ -18,7 +18,8 @@ its clients; and while nobody reads the datastore, nobody is replaced."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from bird_agent.automatic.decision import Shared
 
@@ -27,8 +28,7 @@ STARTING_S = 30.0
 _READS_IN_THE_TIME = 6
 
 
-@dataclass(slots=True)
-class _Suspect:
+class _Suspect(Struct):
     """A reflector without a session. `beat` is the revision of its last sign of life (0: none), seen since `since`."""
 
     down_since: float | None = None

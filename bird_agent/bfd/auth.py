@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
-from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final, Protocol
+
+from msgspec import Struct
 
 from bird_agent.bfd.packet import AUTHENTICATED, LENGTH_AT, MANDATORY_LENGTH, Section
 
@@ -50,20 +51,21 @@ class AuthType(IntEnum):
         return self.name.lower().replace("_", "-")
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(Struct, frozen=True):
     """`str` and `repr` tell its number only."""
 
     number: int
-    secret: bytes = field(repr=False)
+    secret: bytes
 
     def __post_init__(self) -> None:
         if not 0 <= self.number <= 255:
             raise ValueError(f"{self.number} is not the number of a key: 0 to 255 are")
 
+    def __repr__(self) -> str:
+        return f"Key(number={self.number})"
 
-@dataclass(frozen=True, slots=True)
-class Authentication:
+
+class Authentication(Struct, frozen=True):
     """The first key is the one that is sent with; all are accepted, so that keys can be changed one end at a time."""
 
     type: AuthType

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from msgspec import Struct
 
 from bird_agent.bfd.auth import Cell, Guard
 from bird_agent.bfd.packet import Packet, PacketError, State, decode, encode
@@ -22,16 +24,14 @@ REFUSAL_S = 5.0
 _Key = tuple[IPAddress, bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Transmission:
+class Transmission(Struct, frozen=True):
     """A packet to send for a session."""
 
     session: Wanted
     payload: bytes
 
 
-@dataclass(slots=True)
-class _Held:
+class _Held(Struct):
     wanted: Wanted
     session: BfdSession
     standing: Standing

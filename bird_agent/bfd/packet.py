@@ -6,9 +6,10 @@ is right is for auth.py to say, and no packet may be used before."""
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
+
+from msgspec import Struct
 
 VERSION: Final = 1
 MANDATORY_LENGTH: Final = 24
@@ -44,8 +45,7 @@ class PacketError(ValueError):
     """A packet that has to be discarded, and why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
+class Section(Struct, frozen=True):
     """The authentication section behind a packet (4.2 to 4.4). `content`: what follows the key's number; None: there is
     no such number. `type` is a number, because others may know more."""
 
@@ -54,8 +54,7 @@ class Section:
     content: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Packet:
+class Packet(Struct, frozen=True, kw_only=True):
     """One control packet. Intervals are microseconds; `diagnostic` is a number, because others may know more. What is
     encoded has no `section`: that is made of the bytes."""
 

@@ -7,8 +7,11 @@ demand mode is not sent periodic packets while both are up."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bird_agent.bfd.packet import Diagnostic, Packet, State
 
@@ -30,8 +33,7 @@ Jitter = Callable[[], float]
 """A number from 0 (inclusive) to 1."""
 
 
-@dataclass(frozen=True, slots=True)
-class BfdSettings:
+class BfdSettings(Struct, frozen=True):
     """How fast: an interval both to send and to receive at, and after how many missing packets the path is dead."""
 
     interval_us: int
@@ -42,8 +44,7 @@ class BfdSettings:
             raise ValueError("an interval of 10 ms to 60 s and a multiplier of 1 to 255 are needed")
 
 
-@dataclass(frozen=True, slots=True)
-class StateChange:
+class StateChange(Struct, frozen=True):
     """`by_will`: the other side has closed the session administratively, which says nothing about the path."""
 
     state: State

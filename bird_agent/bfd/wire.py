@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from ipaddress import ip_address
 from typing import Any, Final
+
+from msgspec import Struct
 
 from bird_agent.bfd.auth import Authentication, AuthType, Key
 from bird_agent.bfd.packet import Diagnostic, State
@@ -20,8 +22,7 @@ SINGLE_HOP_PORT: Final = 3784  # RFC 5881 4
 MULTIHOP_PORT: Final = 4784  # RFC 5883 5
 
 
-@dataclass(frozen=True, slots=True)
-class Watch:
+class Watch(Struct, frozen=True):
     """How a path is to be watched. `multihop`: also towards a peer that is on a network of ours."""
 
     settings: BfdSettings
@@ -29,8 +30,7 @@ class Watch:
     authentication: Authentication | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """One session that should be."""
 
     peer: IPAddress
@@ -44,8 +44,7 @@ class Wanted:
         return MULTIHOP_PORT if self.multihop else SINGLE_HOP_PORT
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Struct, frozen=True):
     """How one session stands. `refused`: why what comes from the peer's address is discarded; empty: it is not."""
 
     peer: IPAddress
@@ -55,22 +54,19 @@ class Report:
     refused: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Trouble:
+class Trouble(Struct, frozen=True):
     """What the process cannot do; empty: everything is well again."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(Struct, frozen=True):
     """The version of the process that answers."""
 
     version: str
 
 
-@dataclass(frozen=True, slots=True)
-class Legacy:
+class Legacy(Struct, frozen=True):
     """What a process leaves its successor: the sessions, and its sockets by number: the one it listens on, those that
     receive by address of ours and port, and those that send in the order of the sessions (None: it has none)."""
 

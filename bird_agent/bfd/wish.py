@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bird_agent.bfd.auth import Authentication, AuthType, Key
 from bird_agent.bfd.session import BfdSettings
@@ -21,16 +23,14 @@ _KEY: Final = re.compile(r"key\s+(\d+)\s+from\s+([^\s/]+)/([^\s/]+)", re.ASCII)
 _TYPES: Final = {str(each): each for each in AuthType}
 
 
-@dataclass(frozen=True, slots=True)
-class AuthenticationWish:
+class AuthenticationWish(Struct, frozen=True):
     """Keys by number, as references to secrets; packets are sent with the first."""
 
     type: AuthType
     keys: tuple[tuple[int, SecretKey], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class BfdWish:
+class BfdWish(Struct, frozen=True):
     """What an administrator asks for."""
 
     settings: BfdSettings

@@ -7,10 +7,11 @@ elsewhere."""
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 from itertools import groupby
 from typing import Final, Literal, NamedTuple
+
+from msgspec import Struct
 
 from bird_agent.exabgp.prefixes import pack
 from weft.model.address import IPAddress, IPNetwork
@@ -23,8 +24,7 @@ PEERS_PER_COMMAND = 100
 _ORIGINS: Final = ("igp", "egp", "incomplete")
 
 
-@dataclass(frozen=True, slots=True)
-class Announcement:
+class Announcement(Struct, frozen=True):
     """The attributes a prefix is announced with. `as_path` is the whole one, our own AS included, a tuple in it an
     AS_SET; empty: as usual. `others` are further attributes as ExaBGP's commands have them."""
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+
+from msgspec import Struct
 
 from weft.model.address import IPAddress
 
@@ -29,8 +30,7 @@ class UnrenderableSessionError(ValueError):
         self.problem = problem
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Neighbor:
+class Neighbor(Struct, frozen=True, kw_only=True):
     """One session as ExaBGP has to know it. `router_id` and the two addresses are this node's and the peer's;
     `versions` are 4 and 6 by the prefixes it carries, none: those of its addresses."""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from exabgp.bgp.message.update import Update
@@ -32,6 +31,7 @@ from exabgp.reactor.protocol import Protocol
 from exabgp.rib.cache import Cache
 from exabgp.rib.change import Change
 from exabgp.rib.outgoing import OutgoingRIB
+from msgspec import Struct
 
 from bird_agent.exabgp import collisions, families, grouping, gtsm, lenient, oversized, received, turns
 
@@ -45,8 +45,7 @@ class UnknownExaBGPError(Exception):
     """The installed ExaBGP is not the one these corrections were written for: do not start it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Correction:
+class Correction(Struct, frozen=True):
     """One defect: `replaces` maps (class, method) to our function; `digests` are of the source as it was read."""
 
     defect: str

@@ -6,23 +6,22 @@ since the epoch), because a replayed line was written long before it is read. `d
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from ipaddress import IPv4Address
+
+from msgspec import Struct
 
 from bird_agent.exabgp.commands import Family
 from weft.model.address import IPAddress, IPNetwork
 
 
-@dataclass(frozen=True, slots=True)
-class AsSegment:
+class AsSegment(Struct, frozen=True):
     """One segment of an AS_PATH (RFC 4271 4.3, RFC 5065)."""
 
     kind: str
     numbers: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PathAttributes:
+class PathAttributes(Struct, frozen=True):
     """What a peer said about a path, next hop excepted. Absent attributes are None or empty."""
 
     origin: int = 2
@@ -39,8 +38,7 @@ class PathAttributes:
     have it: the aggregator, and optional transitive attributes that nobody here knows."""
 
 
-@dataclass(frozen=True, slots=True)
-class PeerOpen:
+class PeerOpen(Struct, frozen=True):
     """What matters of the peer's OPEN. `restart_families` maps a family of its graceful-restart capability to
     whether it kept forwarding; None means no such capability (RFC 4724). `families`: None, without multiprotocol
     extensions. `extended_next_hop`: IPv6 next hops of IPv4 prefixes (RFC 8950). `restarting`: the peer's speaker had
@@ -58,29 +56,25 @@ class PeerOpen:
     restarting: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SessionConnecting:
+class SessionConnecting(Struct, frozen=True):
     """A TCP connection; whether it becomes a session is open."""
 
     peer: IPAddress
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class SessionOpened:
+class SessionOpened(Struct, frozen=True):
     peer: IPAddress
     at: float
     opened: PeerOpen
 
 
-@dataclass(frozen=True, slots=True)
-class SessionUp:
+class SessionUp(Struct, frozen=True):
     peer: IPAddress
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class SessionDown:
+class SessionDown(Struct, frozen=True):
     """Also said of attempts that never came up. `notification` is (code, subcode) when one was sent or received."""
 
     peer: IPAddress
@@ -90,8 +84,7 @@ class SessionDown:
     sent: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RoutesReceived:
+class RoutesReceived(Struct, frozen=True):
     """One UPDATE: prefixes with their next hop, and prefixes withdrawn."""
 
     peer: IPAddress
@@ -100,14 +93,12 @@ class RoutesReceived:
     withdrawn: tuple[IPNetwork, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class EndOfRib:
+class EndOfRib(Struct, frozen=True):
     peer: IPAddress
     family: Family
 
 
-@dataclass(frozen=True, slots=True)
-class RefreshMark:
+class RefreshMark(Struct, frozen=True):
     """The peer begins or has ended to send a family again (RFC 7313)."""
 
     peer: IPAddress
@@ -115,8 +106,7 @@ class RefreshMark:
     begins: bool
 
 
-@dataclass(frozen=True, slots=True)
-class SessionReport:
+class SessionReport(Struct, frozen=True):
     """Answer to `sync`: how a session stands; `opened` only when established."""
 
     peer: IPAddress
@@ -125,31 +115,27 @@ class SessionReport:
     opened: PeerOpen | None
 
 
-@dataclass(frozen=True, slots=True)
-class AdvertisedReport:
+class AdvertisedReport(Struct, frozen=True):
     """Answer to `sync`: (part of) what was last announced to a peer."""
 
     peer: IPAddress
     prefixes: tuple[IPNetwork, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class UnsentReport:
+class UnsentReport(Struct, frozen=True):
     """Answer to `unsent`: peers with an established session for which something waits to be sent."""
 
     number: int
     peers: tuple[IPAddress, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class SyncEnd:
+class SyncEnd(Struct, frozen=True):
     """The answer to `sync` is complete; `digest` names the configuration that ExaBGP runs with."""
 
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
-class ReloadReport:
+class ReloadReport(Struct, frozen=True):
     """The configuration with this digest was read."""
 
     digest: str
@@ -157,16 +143,14 @@ class ReloadReport:
     error: str
 
 
-@dataclass(frozen=True, slots=True)
-class CommandRefused:
+class CommandRefused(Struct, frozen=True):
     """A command (its beginning) that could not be read, and why; nothing of it was done. A defect of ours."""
 
     command: str
     problem: str
 
 
-@dataclass(frozen=True, slots=True)
-class Unrecognised:
+class Unrecognised(Struct, frozen=True):
     """A line we cannot use, and why."""
 
     line: str

@@ -16,8 +16,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from bird_agent.exabgp.configuration import digest_of, without_passwords
 from bird_agent.exabgp.launcher import API_VERSION, EXIT_REFUSED
@@ -46,8 +47,7 @@ class InvalidConfigurationError(Exception):
     """ExaBGP does not accept a rendered configuration: a defect of ours. The old one stays in force."""
 
 
-@dataclass(frozen=True, slots=True)
-class SpeakerPaths:
+class SpeakerPaths(Struct, frozen=True):
     """Where the speaker's files are, all below the run directory, and how much the link may keep."""
 
     run_dir: Path

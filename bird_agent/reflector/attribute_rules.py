@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
+
+from msgspec import Struct
 
 from bird_agent.exabgp.events import AsSegment, PathAttributes
 from bird_agent.reflector import as_path
@@ -44,8 +45,7 @@ _CACHED: Final = 8192
 _KIND: Final = OPTIONAL | TRANSITIVE
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """`sizes`: the lengths there are; `multiple_of`: or any such multiple but zero; neither: any. `discard`: malformed
     it is left out, otherwise its routes are withdrawn. `internal`: from an external peer it is left out."""
 
@@ -81,8 +81,7 @@ RULES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ReadAttributes:
+class ReadAttributes(Struct, frozen=True):
     """`known` is None if the routes cannot be announced: `withdraw` says which attribute is malformed, `missing` which
     one is not there (which is an error only beside prefixes). `next_hop` is that of the NEXT_HOP attribute."""
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 from weakref import WeakValueDictionary
+
+from msgspec.structs import replace
 
 from bird_agent.exabgp.events import PathAttributes
 from bird_agent.reflector import as_path

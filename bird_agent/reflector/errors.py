@@ -5,9 +5,10 @@ is the state machine's to say."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Final
+
+from msgspec import Struct
 
 from weft.model.errors import WeftError
 
@@ -74,8 +75,7 @@ _CODE_NAMES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Notification:
+class Notification(Struct, frozen=True):
     """What a NOTIFICATION says. `str` is a line for the log, with the text of an administrative shutdown or reset."""
 
     code: int

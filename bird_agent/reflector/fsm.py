@@ -15,10 +15,11 @@ show; the idle-hold timer (13) starts by 6 or 7. The table differs from the RFC 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import Enum, IntEnum, auto
 from types import MappingProxyType
 from typing import Final
+
+from msgspec import Struct
 
 
 class State(Enum):
@@ -93,8 +94,7 @@ class Action(Enum):
     """Count a failure, and hold the peer idle if it has no other connection."""
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
+class Transition(Struct, frozen=True):
     state: State
     actions: tuple[Action, ...] = ()
 

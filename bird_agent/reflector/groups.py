@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final, Protocol
+
+from msgspec import Struct, field
 
 from bird_agent.reflector.attributes import AttributeSet
 from bird_agent.reflector.prefixes import Nlri
@@ -31,8 +32,7 @@ class Encoder(Protocol):
     def withdraw(self, prefixes: Sequence[Nlri]) -> Sequence[bytes]: ...
 
 
-@dataclass(slots=True)
-class _Member:
+class _Member(Struct):
     """It was given everything up to `position`, and up to `known` once before, if it asked for it again. `synced`: how
     far the log went when it last had all of it. `brought`: what it may have from the group it was in before."""
 
@@ -42,8 +42,7 @@ class _Member:
     brought: set[Nlri] = field(default_factory=set)
 
 
-@dataclass(slots=True)
-class _Entry:
+class _Entry(Struct):
     """A prefix: `told` since `at` (None: withdrawn), `before` since `before_at`, first heard of at `born`."""
 
     at: int
@@ -64,8 +63,7 @@ class _Entry:
         return now is not None and now.source != member
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
+class _Batch(Struct, frozen=True):
     """What takes members to `upto`: `payload` but for its `holes`, which are about what the member brought itself, and
     `first` what it must no longer have from us."""
 

@@ -7,8 +7,9 @@ end-of-RIB. A peer that promises no end-of-RIB has told all when it has been qui
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct, field
 
 from bird_agent.exabgp.commands import Family
 from bird_agent.reflector.negotiation import Negotiated
@@ -20,8 +21,7 @@ RESYNC_TIMEOUT_S: Final = 120.0
 QUIET_S: Final = 3.0
 
 
-@dataclass(slots=True)
-class Learning:
+class Learning(Struct):
     """One peer. `awaited`: families it has not told all of, and until when that is waited for. `by_us`: it was we who
     ended the session, so the peer has gone on forwarding, and will not say that it did: it has not restarted."""
 

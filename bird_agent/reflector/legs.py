@@ -4,7 +4,8 @@ the session (session.py) owns them."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from bird_agent.reflector.errors import COLLISION, HARD_RESET, Code, Notification, SessionError, Stop, shutdown_data
 from bird_agent.reflector.framing import Framer
@@ -16,8 +17,7 @@ from bird_agent.reflector.updates import UpdateDecoder
 _SUBCODES = {State.OPEN_SENT: 1, State.OPEN_CONFIRM: 2, State.ESTABLISHED: 3}
 
 
-@dataclass(slots=True, eq=False)
-class Leg:
+class Leg(Struct, eq=False):
     """`before` is the state before the event that is being carried out, `told` the NOTIFICATION sent because of it."""
 
     state: State = State.IDLE
@@ -36,8 +36,7 @@ class Leg:
     told: Notification | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
+class Cause(Struct, frozen=True):
     """What happened to a leg. `notification` is what came or what is to be sent; `deliver` what came of a message."""
 
     event: Event

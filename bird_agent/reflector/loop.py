@@ -15,8 +15,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct, field
 
 from bird_agent.policy import Policies
 from bird_agent.reflector import outputs, sockets
@@ -41,8 +42,7 @@ _GATHERED_S: Final = 0.05
 """but no longer than this."""
 
 
-@dataclass(slots=True)
-class _Connection:
+class _Connection(Struct):
     """One TCP connection, or an attempt at one (`conn` 0), which has been here since a round of events."""
 
     peer: IPAddress

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import IPv4Address
 from typing import Final
+
+from msgspec import Struct
 
 from bird_agent.exabgp.commands import Family
 from bird_agent.reflector.as_path import AS_TRANS
@@ -26,19 +27,20 @@ SHORTEST_HOLD_TIME_S: Final = 3
 _MULTIPROTOCOL_CAPABILITY: Final = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Restart:
+class Restart(Struct, frozen=True):
     """The graceful-restart capability (RFC 4724). `families` says for which forwarding went on; `restarting`: the
     sender has just been restarted; `notification`: routes outlive NOTIFICATIONs, too (RFC 8538)."""
 
     time_s: int
-    families: Mapping[Family, bool] = field(hash=False)
+    families: Mapping[Family, bool]
     restarting: bool = False
     notification: bool = False
 
+    def __hash__(self) -> int:
+        return hash((self.time_s, self.restarting, self.notification))
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenMessage:
+
+class OpenMessage(Struct, frozen=True, kw_only=True):
     """An OPEN. `asn` is the true AS number, four bytes where the capability was there (`asn4`).
 
     `families` is None without the multiprotocol capability, which means IPv4 unicast alone."""
@@ -57,8 +59,7 @@ class OpenMessage:
     """What the field of the header said, if it was not `asn`."""
 
 
-@dataclass(frozen=True, slots=True)
-class EncodingGroup:
+class EncodingGroup(Struct, frozen=True):
     """All that changes the bytes of an UPDATE: sessions with equal ones can be sent the same bytes."""
 
     internal: bool
@@ -70,8 +71,7 @@ class EncodingGroup:
     """0 for internal sessions, whose UPDATEs it does not change."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Negotiated:
+class Negotiated(Struct, frozen=True, kw_only=True, dict=True):
     """What both sides of a session agreed on. `hold_time_s` is 0 where neither keepalives nor a hold timer run.
 
     `restart` is what the peer offered. `extended_next_hop`: families that may have next hops of the other kind."""
@@ -87,7 +87,7 @@ class Negotiated:
     enhanced_refresh: bool = False
     message_size: int = ORDINARY_SIZE
     restart: Restart | None = None
-    keeps_after_notification: bool = field(default=False)
+    keeps_after_notification: bool = False
     """Both sides have said that routes outlive NOTIFICATIONs (RFC 8538)."""
 
     @property

@@ -4,7 +4,7 @@ Values only. `conn` is the number that the loop gave a TCP connection."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from bird_agent.exabgp.commands import Family
 from bird_agent.reflector.attributes import AttributeSet
@@ -14,48 +14,41 @@ from bird_agent.reflector.prefixes import Nlri
 from weft.model.address import IPAddress
 
 
-@dataclass(frozen=True, slots=True)
-class Connect:
+class Connect(Struct, frozen=True):
     """Begin to connect to the peer; an attempt still under way is given up. Answer with `on_connection` or
     `on_connect_failed`."""
 
 
-@dataclass(frozen=True, slots=True)
-class CancelConnect:
+class CancelConnect(Struct, frozen=True):
     """Give up the attempt under way; nothing is to be answered."""
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(Struct, frozen=True):
     conn: int
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(Struct, frozen=True):
     """Send what was written before, then close. Nothing is to be answered."""
 
     conn: int
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(Struct, frozen=True):
     """The peer's OPEN was accepted. This may be one of two connections of which one will be closed."""
 
     conn: int
     negotiated: Negotiated
 
 
-@dataclass(frozen=True, slots=True)
-class Up:
+class Up(Struct, frozen=True):
     """Established; UPDATEs may be written to `conn` from here on."""
 
     conn: int
     negotiated: Negotiated
 
 
-@dataclass(frozen=True, slots=True)
-class Down:
+class Down(Struct, frozen=True):
     """The end of a session that was up, or of an attempt that reached an OPEN (`was_up` tells).
 
     `graceful`: its routes are to be kept as stale for the time of the peer's OPEN (RFC 4724, RFC 8538), otherwise they
@@ -69,8 +62,7 @@ class Down:
     silent: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Updates:
+class Updates(Struct, frozen=True):
     """Routes of one family from one UPDATE. Withdrawals come first. `attributes` and `next_hop` are None if nothing is
     announced. A link-local next hop is one that no other peer can use."""
 
@@ -81,28 +73,24 @@ class Updates:
     withdrawn: tuple[Nlri, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class EndOfRib:
+class EndOfRib(Struct, frozen=True):
     family: Family
 
 
-@dataclass(frozen=True, slots=True)
-class RefreshAsked:
+class RefreshAsked(Struct, frozen=True):
     """The peer wants everything of a family again (RFC 2918)."""
 
     family: Family
 
 
-@dataclass(frozen=True, slots=True)
-class RefreshMark:
+class RefreshMark(Struct, frozen=True):
     """The peer begins or has ended to send a family again (RFC 7313)."""
 
     family: Family
     begins: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Treated:
+class Treated(Struct, frozen=True):
     """An UPDATE was not as it should be, and the session goes on (RFC 7606): a line for the log."""
 
     problem: str

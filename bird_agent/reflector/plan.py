@@ -5,15 +5,16 @@ Values only. They are made of resources elsewhere; the session loop and the RIB 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from bird_agent.session_config import DEFAULT_PORT, DEFAULT_RESTART_TIME_S, Problem, SessionConfig, SessionKind
 from weft.model.address import IPAddress, IPNetwork
 
 
-@dataclass(frozen=True, slots=True)
-class ReflectorSession:
+class ReflectorSession(Struct, frozen=True):
     """One session. `client`: routes of other internal peers are reflected to it, and its own to all (RFC 4456 6); an
     internal peer that is none gets clients' and external routes. `passive`: the other end connects."""
 
@@ -40,8 +41,7 @@ class ReflectorSession:
         return ReflectorSession(config, client=False, passive=self.passive)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReflectorPlan:
+class ReflectorPlan(Struct, frozen=True, kw_only=True):
     """A reflector. It listens on `addresses`, which need not be the node's; `sessions` are by peer address. `networks`
     are those it is on, as far as they are known: a peer there reaches the next hops there by itself."""
 

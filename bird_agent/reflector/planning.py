@@ -6,7 +6,8 @@ not reflectors of the same cluster are its clients, as in Calico."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from bird_agent.reflector.plan import ReflectorPlan, ReflectorSession
 from bird_agent.session_config import Peering, Problem

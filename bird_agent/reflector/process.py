@@ -18,8 +18,10 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bird_agent.datastore_view import Concern, DatastoreView, watched_prefixes
 from bird_agent.policy import Policies
@@ -80,8 +82,7 @@ class PlanSource(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Control:
+class Control(Struct, frozen=True):
     """A running process, to its companion. `trouble` says why it does not listen; `recalling`: the datastore has not
     answered since the start, and what it said before that counts; `replan` asks the source again."""
 
@@ -126,8 +127,7 @@ class OwnNode:
         return Wanted(plan, self._view.policies(planned))
 
 
-@dataclass(slots=True)
-class ReflectorProcess:
+class ReflectorProcess(Struct):
     """One running reflector, with everything that is given to it."""
 
     config: AgentConfig

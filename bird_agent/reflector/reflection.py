@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from enum import Enum
 from ipaddress import IPv4Address
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bird_agent.bestpath import local_preference_of
 from bird_agent.exabgp.commands import Family
@@ -55,8 +57,7 @@ def role_of(session: ReflectorSession) -> Role:
     return Role.CLIENT if session.client else Role.NON_CLIENT
 
 
-@dataclass(frozen=True, slots=True)
-class Audience:
+class Audience(Struct, frozen=True):
     """What peers that are told the same have in common.
 
     `own`: the next hops they are told instead of the path's, for IPv4 and IPv6 prefixes; None: the path's. `shared`: a
@@ -82,8 +83,7 @@ def audience_of(session: ReflectorSession, exports: Rules, networks: Iterable[IP
     return Audience(role, config.local_as if external else None, own, shared, exports)
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(Struct, frozen=True):
     """What a group is told about some prefixes; `source` brought the path and is told nothing of it."""
 
     attributes: AttributeSet

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_interface
 from typing import Final, Self
 
 import msgspec
+from msgspec import Struct
 
 from weft.config import ConfigError, parse_as_number
 from weft.datastore.base import Datastore
@@ -30,8 +30,7 @@ CLUSTER_ID: Final = f"{PREFIX}CLUSTER_ID"
 ATTEMPTS: Final = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Struct, frozen=True):
     """What the Node should say. `labels` are added to those that it has."""
 
     name: str

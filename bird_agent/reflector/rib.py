@@ -8,8 +8,9 @@ prefixes that came with the same attributes, so a route costs two places in dict
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct, field
 
 from bird_agent.bestpath import Path, Peer, Standing, explain, select
 from bird_agent.exabgp.commands import Family
@@ -20,8 +21,7 @@ from weft.model.address import IPAddress
 _ALL_REACHABLE: Final = 0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Route:
+class Route(Struct, frozen=True, eq=False):
     """A path and all its attributes. `path.attributes` says the same as `attributes`, or as the import policy changed
     them; `refused` why the path is not considered."""
 
@@ -34,8 +34,7 @@ Judge = Callable[[Route, Family, Nlri], Route]
 """The import policy: a route as it is considered, perhaps as one that is refused."""
 
 
-@dataclass(slots=True)
-class AdjRibIn:
+class AdjRibIn(Struct):
     """One family of one peer: what it said, what of it is not considered (with the reason), and what has not been heard
     again since a restart or a refresh."""
 

@@ -7,8 +7,9 @@ lots: `now` and the jitter are arguments. Which routes are told to the peer is n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from bird_agent.reflector import exabgp_codec
 from bird_agent.reflector.attributes import AttributeSets

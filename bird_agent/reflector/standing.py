@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import Final
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from bird_agent.exabgp.commands import Family
 from bird_agent.reflector.learning import Learning
@@ -17,8 +19,7 @@ STALLED_S: Final = 480.0
 """A peer that takes nothing for this long, or twice the hold time, is given up (RFC 9687)."""
 
 
-@dataclass(slots=True)
-class Standing:
+class Standing(Struct):
     """One session. Behind all that is known go the end-of-RIB of `ends` and the end mark of what is `refreshing`.
     `refresh_asked`: what is to be told again after that."""
 

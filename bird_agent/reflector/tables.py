@@ -6,10 +6,11 @@ Pure. It joins the RIB, the rules of reflection and the groups, and knows no con
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from types import MappingProxyType
 from typing import assert_never
+
+from msgspec import Struct, field
 
 from bird_agent.bestpath import Local, Path, Peer, unusable
 from bird_agent.drain import honoured
@@ -39,8 +40,7 @@ from weft.model.address import IPAddress
 _Key = tuple[object, Audience, Family]
 
 
-@dataclass(slots=True)
-class _Channel:
+class _Channel(Struct):
     """One group, and what has been decided for it about attribute sets, which come many times each."""
 
     key: _Key
@@ -264,8 +264,7 @@ class Tables:
         return None if isinstance(answer, str) else answer
 
 
-@dataclass(frozen=True, slots=True)
-class _OfFamily:
+class _OfFamily(Struct, frozen=True):
     """The encoder of one family, as a group wants it."""
 
     encoder: Encoder

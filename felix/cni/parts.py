@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
+
+from msgspec import Struct, field
 
 from felix.cni.ports import Programmer, Wiring
 from felix.cni.turns import Turns
@@ -13,16 +14,14 @@ from weft.datastore.base import Datastore
 from weft.ipam.client import IPAMClient
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(Struct, frozen=True):
     """What the agent knows of its machine: the workloads' MTU now, and their gateways by IP version."""
 
     mtu: Callable[[], int]
     gateways: Mapping[int, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(Struct, frozen=True):
     """The agent's side of the CNI server. `adding` are the containers that are being added now."""
 
     store: Datastore

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct
 
 from felix.cni.configuration import NetworkConfiguration
 from weft.model.address import IPAddress
@@ -60,8 +60,7 @@ class CNIError(WeftError):
         super().__init__(f"{message}: {details}" if details else message)
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """One call of the plugin, checked: what its command needs is there. `netns` is a path, or ""."""
 
     command: str
@@ -73,8 +72,7 @@ class Request:
     configuration: NetworkConfiguration
 
 
-@dataclass(frozen=True, slots=True)
-class Interface:
+class Interface(Struct, frozen=True):
     """An interface of a result; `sandbox` is "" on the host."""
 
     name: str

@@ -1,6 +1,6 @@
 """What a workload's pair of interfaces is: the values that the wiring takes and gives back. Nothing here acts."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from weft.model.address import IPAddress
 from weft.model.errors import WeftError
@@ -14,8 +14,7 @@ class InterfaceExistsError(WeftError):
         self.interface = interface
 
 
-@dataclass(frozen=True, slots=True)
-class Attachment:
+class Attachment(Struct, frozen=True):
     """A veth pair to make: one end in the workload's namespace, the other on the host.
 
     netns: an open descriptor of the namespace; the caller keeps it open during the call and closes it.
@@ -29,8 +28,7 @@ class Attachment:
     mac: str
 
 
-@dataclass(frozen=True, slots=True)
-class Inspection:
+class Inspection(Struct, frozen=True):
     """CHECK's view of a pair. `mac` and `addresses` are those of the workload's end; None and () if it is gone."""
 
     host_interface_up: bool

@@ -8,7 +8,8 @@ import errno
 import fcntl
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from felix.calc.hosts import is_workloads
 from weft.model.address import IPAddress
@@ -39,8 +40,7 @@ _SIOCGIFINDEX = 0x8933  # linux/sockios.h
 _IFREQ_INDEX = struct.Struct("16si20x")  # struct ifreq of 64-bit machines
 
 
-@dataclass(slots=True)
-class HostChanges:
+class HostChanges(Struct):
     """What notifications brought.
 
     links: name -> index of links that came, or went up or down; None: no link has that name any more.

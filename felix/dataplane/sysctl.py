@@ -5,9 +5,10 @@ where turning on IPv6 forwarding would otherwise stop an interface listening to 
 default route). All else is the operator's; what gets in our way is reported as a `SettingProblem`, never changed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from msgspec import Struct
 
 ROOT = Path("/proc/sys/net")
 FORWARDING_IPV4 = "ipv4/ip_forward"
@@ -28,15 +29,13 @@ class Settings(Protocol):
         """Interfaces that have settings in "ipv4" or "ipv6"."""
 
 
-@dataclass(frozen=True, slots=True)
-class SettingChange:
+class SettingChange(Struct, frozen=True):
     name: str
     was: str
     now: str
 
 
-@dataclass(frozen=True, slots=True)
-class SettingProblem:
+class SettingProblem(Struct, frozen=True):
     """A setting that weakens or breaks what we promise, for the operator to decide."""
 
     name: str

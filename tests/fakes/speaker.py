@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, ip_address, ip_network
+
+from msgspec.structs import replace
 
 from bird_agent.agent import Agent
 from bird_agent.exabgp import events, link

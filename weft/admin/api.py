@@ -6,10 +6,11 @@ need not know which. A resource is its JSON document here: its schema has one ho
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Protocol
+
+from msgspec import Struct
 
 from weft.model.address import IPAddress, IPNetwork
 from weft.model.errors import WeftError
@@ -36,8 +37,7 @@ class Verb(Enum):
     REPLACE = "replace"
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(Struct, frozen=True):
     """One document as somebody wrote it, and where: `position` is its index in `source`, 0 first."""
 
     document: bytes
@@ -46,8 +46,7 @@ class Manifest:
     default_namespace: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredResource:
+class StoredResource(Struct, frozen=True):
     """One resource; `json` is its v3 document with metadata.resourceVersion set."""
 
     kind: str
@@ -57,14 +56,12 @@ class StoredResource:
     json: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(Struct, frozen=True):
     items: tuple[StoredResource, ...]
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(Struct, frozen=True):
     """What is stored now (before a delete: what was), and what will not have the effect one would expect."""
 
     resource: StoredResource
@@ -80,8 +77,7 @@ class ChangeType(Enum):
     IN_SYNC = "IN_SYNC"
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """`resource` is None in IN_SYNC; of what was deleted only kind, namespace, name and revision are known."""
 
     type: ChangeType
@@ -104,8 +100,7 @@ class ResourceAPI(Protocol):
     def watch(self, kind: str, namespace: str = "", name: str = "") -> AsyncGenerator[Change, None]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class BlockUsage:
+class BlockUsage(Struct, frozen=True):
     """`affinity` is "host:<node>", "virtual:<name>" or empty; counts are addresses."""
 
     cidr: IPNetwork
@@ -115,8 +110,7 @@ class BlockUsage:
     reserved: int
 
 
-@dataclass(frozen=True, slots=True)
-class PoolUsage:
+class PoolUsage(Struct, frozen=True):
     name: str
     cidr: IPNetwork
     total: int
@@ -125,16 +119,14 @@ class PoolUsage:
     blocks: tuple[BlockUsage, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Utilization:
+class Utilization(Struct, frozen=True):
     """`orphans`: blocks that lie in no pool any more."""
 
     pools: tuple[PoolUsage, ...]
     orphans: tuple[BlockUsage, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class BorrowedAddress:
+class BorrowedAddress(Struct, frozen=True):
     """An address that a node holds in a block which is another's or nobody's."""
 
     address: IPAddress
@@ -153,8 +145,7 @@ class AddressState(Enum):
     RESERVED = "reserved"
 
 
-@dataclass(frozen=True, slots=True)
-class AddressInfo:
+class AddressInfo(Struct, frozen=True):
     state: AddressState
     pool: str = ""
     block: str = ""
@@ -163,8 +154,7 @@ class AddressInfo:
     attributes: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class IPAMSettings:
+class IPAMSettings(Struct, frozen=True):
     """`max_blocks_per_host` 0: no limit."""
 
     strict_affinity: bool
@@ -172,8 +162,7 @@ class IPAMSettings:
     max_blocks_per_host: int
 
 
-@dataclass(frozen=True, slots=True)
-class Released:
+class Released(Struct, frozen=True):
     released: tuple[IPAddress, ...]
     not_held: tuple[IPAddress, ...]
 

@@ -5,7 +5,8 @@ The only place that knows both the admin services and the parts of weft that cle
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from weft.admin import api
 from weft.admin.addresses import AddressStore
@@ -25,8 +26,7 @@ NOBODY = "weftctl"
 SETTLE_S = 0.5  # as Calico
 
 
-@dataclass(frozen=True, slots=True)
-class DatastoreAPI:
+class DatastoreAPI(Struct, frozen=True):
     """The admin API on a datastore."""
 
     resources: api.ResourceAPI

@@ -5,10 +5,11 @@ Only values and the port; how they travel is in services/bgp.py, how they look i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address
 from typing import Protocol
+
+from msgspec import Struct
 
 from weft.model.address import IPAddress, IPNetwork
 
@@ -22,8 +23,7 @@ class PathView(Enum):
     ADVERTISED = "advertised"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PeerReport:
+class PeerReport(Struct, frozen=True, kw_only=True):
     """One session. `hold_time_s` is what both ends agreed on; `max_prefixes` and `ttl_security_hops` 0: none.
     `bfd` is the state of the BFD session that watches the path; empty: none does. `role` is what a reflector's peer is
     to it, `behind` how many changes it has yet to take."""
@@ -53,8 +53,7 @@ class PeerReport:
     behind: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PathReport:
+class PathReport(Struct, frozen=True, kw_only=True):
     """One path: from `peer`, or to it. `standing` is one word for how it fared, `reason` says why."""
 
     prefix: IPNetwork
@@ -72,8 +71,7 @@ class PathReport:
     stale: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class TraceReport:
+class TraceReport(Struct, frozen=True):
     """All about the most specific prefix known that holds what was asked; None: there is none."""
 
     prefix: IPNetwork | None
@@ -82,8 +80,7 @@ class TraceReport:
     kernel: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigReport:
+class ConfigReport(Struct, frozen=True):
     """This node as a BGP speaker. `speaker` is the text that ExaBGP was given, without passwords."""
 
     asn: int

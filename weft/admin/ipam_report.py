@@ -4,8 +4,9 @@ Counts are taken over blocks, which are few; a pool is never walked address by a
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
+
+from msgspec.structs import replace
 
 from weft.admin import api
 from weft.model.address import IPAddress, IPNetwork
@@ -117,7 +118,7 @@ def look_up(
         if index is None:
             return info
         attribute = block.attributes[index]
-        return dataclasses.replace(
+        return replace(
             info,
             state=api.AddressState.IN_USE,
             handle_id=attribute.handle_id or "",

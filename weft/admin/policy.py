@@ -5,16 +5,16 @@ Only values and the port; how they travel is in services/policy.py."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from weft.model.address import IPAddress
 from weft.model.keys import ResourceKey
 from weft.policy.values import Action, Direction
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
+class Count(Struct, frozen=True):
     """Of connections' first packets: what belongs to a connection that is there is not asked again."""
 
     packets: int = 0
@@ -24,8 +24,7 @@ class Count:
         return Count(self.packets + other.packets, self.bytes + other.bytes)
 
 
-@dataclass(frozen=True, slots=True)
-class RuleCount:
+class RuleCount(Struct, frozen=True):
     """`index` is the rule's place in its policy and direction, `id` is `weft.policy.values.Rule.id`."""
 
     direction: Direction
@@ -35,8 +34,7 @@ class RuleCount:
     count: Count
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyCount:
+class PolicyCount(Struct, frozen=True):
     """ingress, egress: all rules of the direction, and what changed or removed ones have counted."""
 
     policy: ResourceKey
@@ -48,8 +46,7 @@ class PolicyCount:
         return self.ingress if direction is Direction.INGRESS else self.egress
 
 
-@dataclass(frozen=True, slots=True)
-class EndCount:
+class EndCount(Struct, frozen=True):
     """What no rule decided and the end of a tier denied; `tier` "": what nothing allowed."""
 
     direction: Direction
@@ -57,14 +54,12 @@ class EndCount:
     count: Count
 
 
-@dataclass(frozen=True, slots=True)
-class Counters:
+class Counters(Struct, frozen=True):
     policies: tuple[PolicyCount, ...] = ()
     ends: tuple[EndCount, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Party:
+class Party(Struct, frozen=True):
     """One end of a flow. `namespace` and `name` "": no endpoint that this node knows has the address."""
 
     address: IPAddress
@@ -73,8 +68,7 @@ class Party:
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Flow:
+class Flow(Struct, frozen=True):
     """What was decided about a connection's first packet, `packets` times between `first_s` and `last_s` (epoch).
 
     tier "": a profile, or the end of everything. policy None: the end of the tier, or of everything."""
@@ -97,8 +91,7 @@ class Flow:
     rule_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Flows:
+class Flows(Struct, frozen=True):
     """`last` is the sequence of the last flow there is. `lost`: packets that were to be logged and were not."""
 
     flows: Sequence[Flow] = ()

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import msgspec
+from msgspec import Struct, field
 
 from weft.model.errors import WeftError
 from weft.model.keys import Addressee
@@ -107,15 +107,13 @@ def part_name(number: int) -> str:
     return f"{number:04}"
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """Instead of an answer: an ErrorDetail."""
 
     detail: bytes
 
 
-@dataclass(slots=True)
-class _Run:
+class _Run(Struct):
     parts: dict[str, bytes] = field(default_factory=dict)
     ending: Ending | None = None
 

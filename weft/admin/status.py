@@ -4,9 +4,10 @@ Only values and the port; how they travel is in services/status.py, how they loo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
+
+from msgspec import Struct
 
 from weft.model.address import IPAddress, IPNetwork
 
@@ -33,8 +34,7 @@ class Severity(Enum):
     NOT_ENFORCED = "not enforced"
 
 
-@dataclass(frozen=True, slots=True)
-class AgentStatus:
+class AgentStatus(Struct, frozen=True):
     """`name` is "felix", "bird-agent" or "node"; times are seconds since the epoch."""
 
     name: str
@@ -46,8 +46,7 @@ class AgentStatus:
     datastore_error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class SessionStatus:
+class SessionStatus(Struct, frozen=True):
     """One BGP session. `state` is RFC 4271's name ("Established"); `since_s` 0 if it never changed."""
 
     peer_ip: IPAddress
@@ -67,16 +66,14 @@ class SessionStatus:
         return self.state == "Established"
 
 
-@dataclass(frozen=True, slots=True)
-class NextHop:
+class NextHop(Struct, frozen=True):
     """`gateway` None: directly connected; an empty interface: none (a blackhole)."""
 
     gateway: IPAddress | None
     interface: str
 
 
-@dataclass(frozen=True, slots=True)
-class RouteStatus:
+class RouteStatus(Struct, frozen=True):
     destination: IPNetwork
     next_hops: tuple[NextHop, ...]
     origin: RouteOrigin
@@ -85,8 +82,7 @@ class RouteStatus:
     installed: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointStatus:
+class EndpointStatus(Struct, frozen=True):
     """`state` is "up", "down", "pending" or "error"; `detail` says why. A host endpoint has neither namespace nor
     workload; its interface is "*" where it is for all that have none of their own."""
 
@@ -101,8 +97,7 @@ class EndpointStatus:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(Struct, frozen=True):
     """`subject` names a resource as "IPPool/name"."""
 
     severity: Severity
@@ -110,8 +105,7 @@ class Notice:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class NodeStatus:
+class NodeStatus(Struct, frozen=True):
     """One agent's part. An agent leaves empty what another one knows."""
 
     node: str

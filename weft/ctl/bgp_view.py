@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
+
+from msgspec import Struct
 
 from weft.admin.bgp import ConfigReport, PathReport, PeerReport, TraceReport
 from weft.ctl.node_view import since
@@ -90,9 +91,9 @@ def tree(value: Any) -> Any:
     """Any of the reports for programs, with calicoctl's kind of names; what there is none of is left out."""
     if isinstance(value, (list, tuple)):
         return [tree(one) for one in value]
-    if not hasattr(value, "__dataclass_fields__"):
+    if not isinstance(value, Struct):
         return value if isinstance(value, (str, int, float)) else str(value)
-    present = {field.name: getattr(value, field.name) for field in fields(value)}
+    present = {name: getattr(value, name) for name in value.__struct_fields__}
     return {_camel(name): tree(one) for name, one in present.items() if one is not None}
 
 

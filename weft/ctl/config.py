@@ -6,9 +6,10 @@ an explicit --socket over both. Says where, connects nowhere."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from weft.ctl.errors import CommandError
 
@@ -32,8 +33,7 @@ FILE_FIELDS = {
 IGNORED_FIELDS = {"datastoreType", "kubeconfig", "k8sAPIEndpoint", "k8sKeyFile", "k8sCertFile", "k8sCAFile"}
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """`etcd`: run the services in process; else ask the first of `sockets` that answers."""
 
     etcd: EtcdConfig | None

@@ -8,9 +8,10 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
+
+from msgspec import Struct, field
 
 from weft.admin.api import Manifest, ResourceAPI, Verb
 from weft.admin.rules import check_by_hand
@@ -38,8 +39,7 @@ class Outcome(Enum):
     PASSED_OVER = "passed over"
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
+class Planned(Struct, frozen=True):
     """What would become of one resource; `after` None: nothing would be there. `reason`: why it is refused; `exists`:
     because it is there."""
 
@@ -50,8 +50,7 @@ class Planned:
     exists: bool = False
 
 
-@dataclass(slots=True)
-class Plan:
+class Plan(Struct):
     """What documents so far would have done."""
 
     planned: list[Planned] = field(default_factory=list)

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import Struct
+
 from weft.ctl import tables
 from weft.model.keys import ResourceKey
 from weft.policy.cluster import Cluster
@@ -25,8 +27,7 @@ Count = tuple[int, int]
 """Packets and bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(Struct, frozen=True):
     """What this node has counted, whichever of its endpoints it was. `rules`: by direction, policy and `Rule.id`; what
     the agent does not have yet, or has no more, is not there. `ends`: by direction and tier, "" behind everything."""
 

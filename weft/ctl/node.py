@@ -7,8 +7,9 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from weft.admin.status import NodeStatus
 from weft.ctl import node_view, output
@@ -19,8 +20,7 @@ AGENTS = {"felix": True, "bird-agent": True, "node": False}
 TIMEOUT_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """What one agent said, or why it did not."""
 
     agent: str

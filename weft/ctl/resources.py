@@ -10,8 +10,9 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from weft.admin.api import AgentUnavailableError, ChangeType, Manifest, ResourceAPI, StoredResource, Verb, Written
 from weft.ctl import listing, output
@@ -30,8 +31,7 @@ MOST_AT_ONCE = 32
 FORMATS = ("ps", "wide", "yaml", "json", "name")
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """What get and delete are about; an empty name means all of the kind, an empty namespace every one.
 
     `converted`: it was named by an object of Kubernetes' own API."""
@@ -84,8 +84,7 @@ def check_dry_run(arguments: Namespace) -> None:
         raise UsageError("--exit-code is for --diff-flows")
 
 
-@dataclass(slots=True)
-class Tally:
+class Tally(Struct):
     """What became of the resources of one command."""
 
     verb: str

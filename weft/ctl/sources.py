@@ -7,9 +7,10 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from weft.ctl.errors import CommandError
 
@@ -20,8 +21,7 @@ SUFFIXES = (".yaml", ".yml", ".json")
 SEPARATOR = re.compile(r"^---(?=\s|$)", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(Struct, frozen=True):
     """One resource, and where it was written (`position` counts documents from 0).
 
     `converted`: it was written as an object of Kubernetes' own API."""

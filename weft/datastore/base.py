@@ -8,15 +8,15 @@ The port refuses to hide a lost race or a lost connection: both are errors whose
 """
 
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias
+
+from msgspec import Struct
 
 MAX_GROUP = 100
 """Writes in one group: etcd refuses a transaction of more than 128 operations by default."""
 
 
-@dataclass(frozen=True, slots=True)
-class KeyValue:
+class KeyValue(Struct, frozen=True):
     """One stored key; `revision` is that of its last write, `lease` what it goes away with (0: it stays)."""
 
     key: str
@@ -25,16 +25,14 @@ class KeyValue:
     lease: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True):
     """Everything under a prefix at one revision of the store; watch from `revision + 1` to miss nothing."""
 
     items: tuple[KeyValue, ...]
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class Create:
+class Create(Struct, frozen=True):
     """Write a key that must not exist. `lease`: it goes away with this one (0: it stays)."""
 
     key: str
@@ -42,8 +40,7 @@ class Create:
     lease: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
+class Update(Struct, frozen=True):
     """Write a key whose revision must still be `revision`."""
 
     key: str
@@ -51,8 +48,7 @@ class Update:
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(Struct, frozen=True):
     """Delete a key whose revision must still be `revision`; None: delete it if it is there."""
 
     key: str
@@ -62,8 +58,7 @@ class Delete:
 Write: TypeAlias = Create | Update | Delete
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """Writes in an order in which the committer may stop after any of them and leave nothing broken.
 
     A store with transactions commits each group as one; a store without runs the writes one by one.
@@ -102,30 +97,26 @@ class Plan:
         return bool(self.groups)
 
 
-@dataclass(frozen=True, slots=True)
-class CommitResult:
+class CommitResult(Struct, frozen=True):
     """What a committed plan left behind: the revision of each key's last write (or of its deletion)."""
 
     revisions: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
+class Changed(Struct, frozen=True):
     """A key was created or updated."""
 
     kv: KeyValue
 
 
-@dataclass(frozen=True, slots=True)
-class Removed:
+class Removed(Struct, frozen=True):
     """A key was deleted, at this revision of the store."""
 
     key: str
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Struct, frozen=True):
     """Everything up to this revision has been seen: a watch may resume behind it."""
 
     revision: int

@@ -8,13 +8,13 @@ when every endpoint has failed and they have changed, which is how a renewed cer
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
 from aetcd import rpc
+from msgspec import Struct
 
 from weft.config import EtcdConfig
 from weft.model.errors import DatastoreUnavailableError
@@ -42,8 +42,7 @@ CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
 Metadata = tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """An endpoint as gRPC wants it."""
 
     name: str

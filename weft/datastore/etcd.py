@@ -7,12 +7,12 @@ broken watch is the syncer's: a watch here ends with the error that says how to 
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import grpc
 import grpc.aio
 from aetcd import rpc
+from msgspec import Struct
 
 from weft.config import EtcdConfig
 from weft.datastore.base import (
@@ -241,8 +241,7 @@ class EtcdDatastore:
                 raise
 
 
-@dataclass(frozen=True, slots=True)
-class _Lost:
+class _Lost(Struct, frozen=True):
     """The key whose comparison failed, and whether there is such a key."""
 
     key: str

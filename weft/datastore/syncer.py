@@ -12,8 +12,9 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import TypeAlias, assert_never
+
+from msgspec import Struct, field
 
 from weft.datastore.base import Changed, Datastore, Event, KeyValue, Progress, Removed, Snapshot
 from weft.model import codec, keys
@@ -27,8 +28,7 @@ FIRST_BACK_OFF_S = 0.1
 LONGEST_BACK_OFF_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Upserted:
+class Upserted(Struct, frozen=True):
     """A key has this value now."""
 
     key: Key
@@ -36,8 +36,7 @@ class Upserted:
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class Unreadable:
+class Unreadable(Struct, frozen=True):
     """A key has a value now that cannot be decoded; `reason` says in words why."""
 
     key: Key
@@ -45,15 +44,13 @@ class Unreadable:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Deleted:
+class Deleted(Struct, frozen=True):
     """A key that was upserted or unreadable before has no value any more."""
 
     key: Key
 
 
-@dataclass(frozen=True, slots=True)
-class InSync:
+class InSync(Struct, frozen=True):
     """Everything that is stored has been emitted: absence means absence from now on."""
 
 
@@ -61,8 +58,7 @@ SyncEvent: TypeAlias = Upserted | Unreadable | Deleted | InSync
 Sink: TypeAlias = Callable[[Sequence[SyncEvent]], None]
 
 
-@dataclass(frozen=True, slots=True)
-class SyncStatus:
+class SyncStatus(Struct, frozen=True):
     """How the syncer does; `undecodable` maps the path of each unusable value to what is wrong with it."""
 
     connected: bool
@@ -72,8 +68,7 @@ class SyncStatus:
     undecodable: dict[str, str]
 
 
-@dataclass(slots=True)
-class Mirror:
+class Mirror(Struct):
     """What has been emitted for one prefix: pure, so the difference can be tested without a store."""
 
     known: dict[Key, int] = field(default_factory=dict)

@@ -9,9 +9,10 @@ only by a handle that already lists its block, so that releasing the handle alwa
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
+
+from msgspec import Struct, field
 
 from weft.ipam.block import Block, Holder, reserved_ordinals
 from weft.ipam.plan import Answer, Ask, Change, Deciding, Decision, Fetch, Scan, Stored
@@ -34,8 +35,7 @@ RESERVED_PROBES = 4096
 """How many blocks are skipped because a reservation covers them, once all blocks are listed."""
 
 
-@dataclass(frozen=True, slots=True)
-class AssignRequest:
+class AssignRequest(Struct, frozen=True):
     """Addresses for one holder: the ones named, or as many per IP version as `counts` says, from `pools` if any.
 
     Addresses that the handle already holds (a crash left them) are used before new ones, except those in
@@ -309,8 +309,7 @@ class _Draft:
         return any(len(span) == cidr.num_addresses for span in reserved_ordinals(cidr, self._context.reserved))
 
 
-@dataclass(slots=True)
-class _Owned:
+class _Owned(Struct):
     """The node's affinities in the usable pools, and what they refer to."""
 
     affinities: dict[AffinityKey, Stored | None] = field(default_factory=dict)

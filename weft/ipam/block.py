@@ -9,10 +9,10 @@ allocation remembers the block's sequence number of that moment; every write of 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
+from msgspec import Struct
 
 from weft.model.address import IPAddress, IPNetwork
 from weft.model.errors import AddressInUseError, BlockFullError
@@ -20,16 +20,14 @@ from weft.model.ipam import Attribute, BlockValue, empty_block
 from weft.model.keys import Owner
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(Struct, frozen=True):
     """Who holds an address: the handle that releases it, and what an administrator wants to read about it."""
 
     handle_id: str
     attributes: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(Struct, frozen=True):
     """A stored block with the operations IPAM needs."""
 
     value: BlockValue

@@ -6,8 +6,9 @@ leaves behind is found and used, or released, by a later call with the same hand
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from weft.datastore.base import Create, Delete, Update, Write
 from weft.model import codec, keys
@@ -18,8 +19,7 @@ from weft.model.keys import Key
 IPAMValue: TypeAlias = BlockValue | AffinityValue | HandleValue
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(Struct, frozen=True):
     """What a key holds now. `value` is None where it could not be understood: such a key is left alone.
 
     `raw` is what to take unknown fields from when the key is rewritten; b"" where there are none."""
@@ -29,15 +29,13 @@ class Stored:
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class Fetch:
+class Fetch(Struct, frozen=True):
     """Read these keys."""
 
     keys: tuple[Key, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Scan:
+class Scan(Struct, frozen=True):
     """Read everything under a prefix."""
 
     prefix: str
@@ -47,8 +45,7 @@ Ask: TypeAlias = Fetch | Scan
 Answer: TypeAlias = Mapping[Key, Stored | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """A key from `previous` (None: absent) to `value` (None: deleted)."""
 
     key: Key
@@ -71,8 +68,7 @@ class Change:
         return b"" if merged == codec.encode_stored(self.value) else merged
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """Changes to commit. Not `final`: a step on the way; commit it, then decide again from fresh reads.
 
     `addresses` are those assigned, or those released."""

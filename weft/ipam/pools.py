@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
+
+from msgspec import Struct
 
 from weft.model.address import IPAddress, IPNetwork
 from weft.model.errors import NoFreeAddressError
@@ -17,8 +18,7 @@ DEFAULT_MAX_BLOCKS = 20
 """Blocks a node may own per IP version when the configuration names no limit (as Calico)."""
 
 
-@dataclass(frozen=True, slots=True)
-class IPAMContext:
+class IPAMContext(Struct, frozen=True):
     """What a decision depends on besides blocks and handles. `pools` are all of them, disabled ones too."""
 
     node: str

@@ -5,8 +5,9 @@ means; it opens no socket. Numbers are in host byte order unless a name says `be
 
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from msgspec import Struct
 
 # Address families of the messages that carry addresses.
 AF_UNSPEC = 0
@@ -73,8 +74,7 @@ class Message(NamedTuple):
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Acknowledgement:
+class Acknowledgement(Struct, frozen=True):
     """An NLMSG_ERROR. `errno` is positive, and 0 means done; `offset` is where in the refused message the kernel
     found the fault (from its start, header included)."""
 

@@ -4,8 +4,9 @@ Replacing an object moves every route that names it at once. A link that goes do
 their routes, without a notification."""
 
 import struct
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+
+from msgspec import Struct
 
 from weft.netlink import message as nl
 from weft.netlink.message import AF_INET, AF_INET6, AF_UNSPEC, MalformedMessageError, Message
@@ -25,8 +26,7 @@ _NHMSG = struct.Struct("=BBBBI")
 _MEMBER = struct.Struct("=IBBH")
 
 
-@dataclass(frozen=True, slots=True)
-class NextHop:
+class NextHop(Struct, frozen=True):
     """Exactly one of: a link with or without a gateway on it, `members` (object id -> weight), a blackhole."""
 
     id: int

@@ -6,9 +6,10 @@ ipaddress objects costs more than the kernel takes for the route itself."""
 
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from weft.netlink import message as nl
 from weft.netlink.message import AF_INET, AF_INET6, MalformedMessageError, Message
@@ -141,8 +142,7 @@ class RouteOwner(NamedTuple):
         return (route.metric, route.table) == (metric, self.table)
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Struct, frozen=True):
     """A route of the kernel, for those who look at single ones."""
 
     destination: IPNetwork

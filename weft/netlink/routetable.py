@@ -9,9 +9,10 @@ change. Both agents that write routes use this: felix for workloads and blocks, 
 
 import errno
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from weft.netlink.message import AF_INET, AF_INET6, NLM_F_APPEND, NLM_F_REPLACE, Message
 from weft.netlink.route import (
@@ -38,8 +39,7 @@ FIRST_RETRY_S = 0.5
 LONGEST_RETRY_S = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class RouteChanges:
+class RouteChanges(Struct, frozen=True):
     """What to write. `create` must not overwrite anything; `replace` and `delete` name routes that are ours."""
 
     create: Mapping[PackedPrefix, Target] = field(default_factory=dict)
@@ -47,8 +47,7 @@ class RouteChanges:
     delete: Sequence[PackedPrefix] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class RouteRefusal:
+class RouteRefusal(Struct, frozen=True):
     """What the kernel said to one write."""
 
     prefix: PackedPrefix
@@ -56,8 +55,7 @@ class RouteRefusal:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class RouteFailure:
+class RouteFailure(Struct, frozen=True):
     """A route that is not as desired. It stays pending and is tried again at `retry_at_s`."""
 
     prefix: IPNetwork

@@ -5,7 +5,6 @@ their own. Links are named by their interface index; only creation and look-up t
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
 from msgspec import Struct
@@ -107,8 +106,7 @@ class Link(Struct, frozen=True):
     peer: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(Struct, frozen=True):
     index: int
     interface: IPInterface
     flags: int
@@ -117,8 +115,7 @@ class Address:
     """Who made it; kernels before 5.18 do not keep that."""
 
 
-@dataclass(frozen=True, slots=True)
-class Neighbour:
+class Neighbour(Struct, frozen=True):
     index: int
     address: IPAddress
     mac: str | None

@@ -14,9 +14,10 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeVar
+
+from msgspec import Struct
 
 from weft.netlink.message import (
     FLAGS_OFFSET,
@@ -63,8 +64,7 @@ class DumpInterruptedError(Exception):
     """The dumped tables changed during every attempt to read them: try again later."""
 
 
-@dataclass(frozen=True, slots=True)
-class NetlinkFailure:
+class NetlinkFailure(Struct, frozen=True):
     """One message of a batch that the kernel refused. `index` is its place in the batch, `offset` the kernel's
     pointer into the message."""
 
@@ -74,8 +74,7 @@ class NetlinkFailure:
     offset: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answers:
+class Answers(Struct, frozen=True):
     """What came back for a batch: the failures, in order of arrival, and the other messages (GET, NLM_F_ECHO)."""
 
     failures: list[NetlinkFailure]

@@ -7,9 +7,10 @@ have fitted as well, the detection names them and how to pin one.
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from ipaddress import ip_interface, ip_network
 from typing import Literal, TypeAlias
+
+from msgspec import Struct, field
 
 from weft.model.address import IPAddress, IPInterface, IPNetwork
 
@@ -27,8 +28,7 @@ class DetectionError(Exception):
     """No address can be told: the text says why and what would help."""
 
 
-@dataclass(frozen=True, slots=True)
-class HostInterface:
+class HostInterface(Struct, frozen=True):
     """One interface of the host with its addresses in the kernel's order."""
 
     index: int
@@ -36,8 +36,7 @@ class HostInterface:
     addresses: tuple[IPInterface, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """An address that a method allows."""
 
     interface: str
@@ -47,8 +46,7 @@ class Candidate:
         return f"{self.address} on {self.interface}"
 
 
-@dataclass(frozen=True, slots=True)
-class Detection:
+class Detection(Struct, frozen=True):
     """The address chosen and those that would have fitted, too."""
 
     chosen: Candidate
@@ -72,8 +70,7 @@ class Detection:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(Struct, frozen=True):
     """What a detection may look at besides the interfaces."""
 
     interfaces: tuple[HostInterface, ...]

@@ -10,12 +10,12 @@ import errno
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+
+class Ended(Struct, frozen=True):
     """How a process ended; `status` is None for a process that was not our child."""
 
     pid: int

@@ -6,8 +6,9 @@ nor is reachable from outside; the directory's mode is the access control.
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from weft.config import AgentConfig, ConfigError, EtcdConfig
 from weft.node.supervisor import Program

@@ -8,11 +8,11 @@ it is said in the log and in the status, and tried again.
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from typing import Literal
 
 import msgspec
+from msgspec import Struct
 
 from weft.config import AddressSetting, AgentConfig
 from weft.datastore.base import Datastore, KeyValue
@@ -52,8 +52,7 @@ class AddressConflictError(WeftError):
         self.other = other
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """The address to register, and what an administrator should know about it."""
 
     address: IPInterface | None
@@ -61,8 +60,7 @@ class Decision:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Registration:
+class Registration(Struct, frozen=True):
     """What is registered. `notices` are ambiguities and the like, `errors` what keeps an address from being told."""
 
     node: Node

@@ -11,8 +11,9 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from weft import singleton
 from weft.node.children import Ended, Watch, reap_orphans, spawn
@@ -27,8 +28,7 @@ STOP_S = 10.0
 """How long an agent may take to end before it is killed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(Struct, frozen=True):
     """Something to keep running.
 
     `argv[0]` is a path, `lock` the name of the lock that it holds while it runs; `leftovers` are files that one
@@ -42,8 +42,7 @@ class Program:
     leftovers: tuple[Path, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ProgramStatus:
+class ProgramStatus(Struct, frozen=True):
     """How a program does; `pid` None: not running now."""
 
     name: str

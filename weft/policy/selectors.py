@@ -4,9 +4,10 @@ A namespaced policy chooses in its namespace. So do its rules' selectors, unless
 those look at labels that endpoints inherit from the profile of their namespace (`pcns.`) or service account
 (`pcsa.`). Calico's rules, restated: libcalico-go/lib/backend/syncersv1/updateprocessors (3.32.1)."""
 
-from dataclasses import replace
 from functools import lru_cache
 from hashlib import sha256
+
+from msgspec.structs import replace
 
 from weft.model.base import Resource
 from weft.model.defaults import NAMESPACE_LABEL as NAMESPACE

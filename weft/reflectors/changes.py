@@ -6,11 +6,11 @@ same but for who wrote it; a writer that lost reads again and asks again."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 import msgspec
+from msgspec import Struct
 
 from weft.model.reflectors import ReflectorSettings, ReflectorState, Replacement
 from weft.reflectors.plan import Fabric, Plan, domain_of, plan, wanted_mode
@@ -18,8 +18,7 @@ from weft.reflectors.plan import Fabric, Plan, domain_of, plan, wanted_mode
 MOST_REPLACED: Final = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Writer:
+class Writer(Struct, frozen=True):
     """Who writes, and when."""
 
     node: str

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from hashlib import blake2b
 from typing import Final
+
+from msgspec import Struct, field
 
 from weft.model import drain
 from weft.model.node import Node
@@ -29,8 +30,7 @@ NO_SETTINGS: Final = ReflectorSettings()
 NO_STATE: Final = ReflectorState()
 
 
-@dataclass(frozen=True, slots=True)
-class Fabric:
+class Fabric(Struct, frozen=True):
     """What the choice rests on. `has_mesh`: BGPConfiguration does not turn the node-to-node mesh off."""
 
     nodes: Mapping[str, Node]
@@ -38,8 +38,7 @@ class Fabric:
     has_mesh: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """Reflectors by domain, best first, and the domain of each member. In a mesh there are no reflectors."""
 
     mode: Mode = "mesh"

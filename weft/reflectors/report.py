@@ -5,9 +5,9 @@ Pure. Of sessions it counts those inside the fabric: mesh, clients with reflecto
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import msgspec
+from msgspec import Struct, field
 
 from weft.model.base import Value, written
 from weft.model.reflectors import AttachmentRecord, ReflectorRecord, ReflectorSettings, ReflectorState
@@ -15,8 +15,7 @@ from weft.reflectors.plan import NO_SETTINGS, NO_STATE, Fabric, Plan, plan, want
 from weft.reflectors.progress import Awaited, awaited
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(Struct, frozen=True):
     """What the datastore says; records are by node."""
 
     fabric: Fabric

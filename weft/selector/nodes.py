@@ -5,15 +5,16 @@ Every function here is a recursion over the tree; parsing is `weft.selector.pars
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import Literal, assert_never
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 Labels = Mapping[str, str]
 Matcher = Callable[[Labels], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Compare:
+class Compare(Struct, frozen=True):
     """A label against one value. An absent label matches only `!=`."""
 
     label: str
@@ -24,8 +25,7 @@ class Compare:
         return f"{self.label} {self.operator} {_quoted(self.value)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(Struct, frozen=True):
     """A label against a set of values, sorted. An absent label matches only `not in`."""
 
     label: str
@@ -36,8 +36,7 @@ class Member:
         return f"{self.label} {self.operator} {{{', '.join(map(_quoted, self.values))}}}"
 
 
-@dataclass(frozen=True, slots=True)
-class Has:
+class Has(Struct, frozen=True):
     """That a label is there, with any value."""
 
     label: str
@@ -46,8 +45,7 @@ class Has:
         return f"has({self.label})"
 
 
-@dataclass(frozen=True, slots=True)
-class Everything:
+class Everything(Struct, frozen=True):
     """`all()` and `global()` match any labels; where `global()` may stand, callers decide what it means."""
 
     word: Literal["all", "global"]
@@ -56,16 +54,14 @@ class Everything:
         return f"{self.word}()"
 
 
-@dataclass(frozen=True, slots=True)
-class Not:
+class Not(Struct, frozen=True):
     operand: Node
 
     def __str__(self) -> str:
         return f"!{self.operand}"
 
 
-@dataclass(frozen=True, slots=True)
-class Junction:
+class Junction(Struct, frozen=True):
     """All operands (`&&`) or any (`||`); at least two."""
 
     operator: Literal["&&", "||"]
@@ -78,8 +74,7 @@ class Junction:
 Node = Compare | Member | Has | Everything | Not | Junction
 
 
-@dataclass(frozen=True, slots=True)
-class Restriction:
+class Restriction(Struct, frozen=True):
     """What a match requires of one label.
 
     `values` None means any value; a restriction that cannot be met (`present` and `absent`, or no values)

@@ -6,11 +6,11 @@ import selectors
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_network
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from bird_agent.exabgp.commands import Family
 from bird_agent.exabgp.events import AsSegment

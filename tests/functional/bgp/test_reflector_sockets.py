@@ -11,11 +11,12 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from bird_agent.policy import Policies
 from bird_agent.reflector.errors import Code

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise, product
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from bird_agent.bfd.packet import Diagnostic, Packet, PacketError, State, decode, encode
 from bird_agent.bfd.session import TRANSITIONS, BfdSession, BfdSettings, StateChange

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
 from ipaddress import ip_address
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from bird_agent.bfd.auth import Authentication, AuthType, Key
 from bird_agent.bfd.engine import REFUSAL_S, Engine

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from bird_agent.bfd.auth import Authentication, AuthType, Key
 from bird_agent.bfd.engine import Engine, Transmission

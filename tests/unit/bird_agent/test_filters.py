@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from bird_agent.exabgp.events import AsSegment
 from bird_agent.filters import MAX_PRIORITY, FilterRoute, apply, interface_pattern, parse_community, rule_set

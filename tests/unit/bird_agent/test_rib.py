@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from bird_agent.bestpath import Local, Path, Peer, Rank, as_path_length, explain, select, unusable
 from bird_agent.exabgp.events import AsSegment, PathAttributes

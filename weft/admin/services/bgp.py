@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import fields
 from functools import lru_cache
 from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Any, Final, TypeVar
 
 import grpc
+from msgspec import Struct
 
 from weft.admin import bgp as values
 from weft.admin.v1 import bgp_pb2 as pb
@@ -21,6 +21,7 @@ from weft.model.address import IPAddress, IPNetwork, parse_address, parse_networ
 from weft.model.errors import ValidationError
 
 T = TypeVar("T")
+S = TypeVar("S", bound=Struct)
 
 VIEWS: Final = {
     values.PathView.ALL: pb.ListBgpPathsRequest.ALL,
@@ -138,13 +139,13 @@ class BgpClient:
 
 def to_message(cls: Callable[..., T], value: Any) -> T:
     """A value of this module's kinds as its message."""
-    present = {field.name: getattr(value, field.name) for field in fields(value)}
+    present = {name: getattr(value, name) for name in value.__struct_fields__}
     return cls(**{name: _plain(one) for name, one in present.items() if one is not None and one != ""})
 
 
-def to_value(cls: Callable[..., T], message: Any) -> T:
+def to_value(cls: type[S], message: Any) -> S:
     """The value again. Raises ValueError for an address that is none."""
-    return cls(**{field.name: _parsed(field.name, message) for field in fields(cls)})  # type: ignore[arg-type]
+    return cls(**{name: _parsed(name, message) for name in cls.__struct_fields__})
 
 
 def trace_value(message: pb.BgpTrace) -> values.TraceReport:

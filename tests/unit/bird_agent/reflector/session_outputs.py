@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from bird_agent.reflector.framing import Message
 from bird_agent.reflector.negotiation import Restart

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from bird_agent.reflector import exabgp_codec
 from bird_agent.reflector.errors import OpenError

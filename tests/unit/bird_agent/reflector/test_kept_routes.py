@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from ipaddress import IPv4Address, ip_network
+
+from msgspec.structs import replace
 
 from bird_agent.bestpath import Peer
 from bird_agent.exabgp.commands import Family

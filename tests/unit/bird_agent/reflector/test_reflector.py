@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import tracemalloc
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, ip_address
 
 import pytest
+from msgspec.structs import replace
 
 from bird_agent.exabgp.events import AsSegment, PathAttributes
 from bird_agent.reflector.framing import Message

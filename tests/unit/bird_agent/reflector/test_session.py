@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
+from msgspec.structs import replace
 
 from bird_agent.reflector import exabgp_codec
 from bird_agent.reflector.errors import Notification, Stop
