@@ -89,7 +89,9 @@ class Daemon:
             config.node_name, started_at, self._agent, self._kernel, self._tables, self._syncer
         )
         self._bfd = BfdClient(config.run_dir, self._on_bfd, self._agent.paths.on_lost)
-        self._inspection = BgpInspection(self._agent, self._kernel, self._tables, self._speaker_text)
+        self._inspection = BgpInspection(
+            self._agent, self._kernel, self._tables, self._speaker_text, lambda: self._agent.problems(time.time())
+        )
         self._service = BgpServer(self._inspection)
         addressee, inspection = Addressee("agent", config.node_name), self._inspection
         self._answerer = Answerer(self._store, addressee, self._service.methods(), lambda: inspection.caught_up)

@@ -14,7 +14,7 @@ from bird_agent.kernel import KernelView
 from bird_agent.path_report import path_report
 from bird_agent.rib import AdjRibIn, sorted_prefixes
 from bird_agent.routetables import RouteTables
-from bird_agent.session_config import SessionConfig
+from bird_agent.session_config import Problem, SessionConfig
 from bird_agent.sessions import STATE_NAMES
 from weft.admin.bgp import ConfigReport, PathReport, PathView, PeerReport, TraceReport
 from weft.model.address import IPAddress, IPNetwork
@@ -22,13 +22,22 @@ from weft.model.errors import NotFoundError
 
 
 class BgpInspection:
-    """The agent's BgpProvider. `speaker_text` is what the speaker was given, without passwords."""
+    """The agent's BgpProvider. `speaker_text` is what the speaker was given, without passwords, `problems` what is
+    asked for and has no effect."""
 
-    def __init__(self, agent: Agent, kernel: KernelView, tables: RouteTables, speaker_text: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        kernel: KernelView,
+        tables: RouteTables,
+        speaker_text: Callable[[], str],
+        problems: Callable[[], list[Problem]],
+    ) -> None:
         self._agent = agent
         self._kernel = kernel
         self._tables = tables
         self._speaker_text = speaker_text
+        self._problems = problems
 
     @property
     def caught_up(self) -> bool:
@@ -70,6 +79,9 @@ class BgpInspection:
                 )
             )
         return sorted(found, key=lambda each: (each.address.version, int(each.address)))
+
+    def not_enforced(self) -> list[str]:
+        return [f"{one.subject}: {one.text}" for one in self._problems()]
 
     def paths(self, view: PathView, peer: IPAddress | None) -> Iterator[list[PathReport]]:
         adjs = list(self._agent.rib.peers())

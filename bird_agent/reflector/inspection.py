@@ -14,6 +14,7 @@ from bird_agent.reflector.reflection import Told, role_of
 from bird_agent.reflector.reflector import Reflector
 from bird_agent.reflector.rib import Route
 from bird_agent.reflector.standing import Standing
+from bird_agent.session_config import Problem
 from weft.admin.bgp import ConfigReport, PathReport, PathView, PeerReport, TraceReport
 from weft.model.address import IPAddress, IPNetwork
 from weft.model.errors import NotFoundError
@@ -23,18 +24,26 @@ _USED = Rank.USED.value
 
 class ReflectorInspection:
     """The reflector's BgpProvider. `wall_time` turns a time of the reflector's clock into seconds since the epoch;
-    `bfd` says how the BFD session with a peer stands."""
+    `bfd` says how the BFD session with a peer stands, `problems` what is asked for and has no effect."""
 
     def __init__(
-        self, reflector: Reflector, wall_time: Callable[[float], float], bfd: Callable[[IPAddress], str]
+        self,
+        reflector: Reflector,
+        wall_time: Callable[[float], float],
+        bfd: Callable[[IPAddress], str],
+        problems: Callable[[], list[Problem]],
     ) -> None:
         self._reflector = reflector
         self._wall_time = wall_time
         self._bfd = bfd
+        self._problems = problems
 
     def peers(self) -> list[PeerReport]:
         found = [self._peer(peer, standing) for peer, standing in self._reflector.peers.items()]
         return sorted(found, key=lambda each: (each.address.version, int(each.address)))
+
+    def not_enforced(self) -> list[str]:
+        return [f"{one.subject}: {one.text}" for one in self._problems()]
 
     def _peer(self, peer: IPAddress, standing: Standing) -> PeerReport:
         config, negotiated, tables = standing.wanted.config, standing.negotiated, self._reflector.tables

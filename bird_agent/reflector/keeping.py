@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from bird_agent.reflector import recall
-from bird_agent.reflector.recall import Recall, UnusableError
+from bird_agent.reflector.recall import Recall, UnusableError, Whose
 from weft.datastore.syncer import SyncEvent
 
 log = logging.getLogger("weft-reflector")
@@ -67,9 +67,9 @@ def write(path: Path, data: bytes) -> None:
 class Keeping:
     """Between the syncer and `consumer`, who says whether what it was told may concern the plan."""
 
-    def __init__(self, path: Path, reflector: str, consumer: Callable[[Sequence[SyncEvent]], bool]) -> None:
+    def __init__(self, path: Path, whose: Whose, consumer: Callable[[Sequence[SyncEvent]], bool]) -> None:
         self._path = path
-        self._reflector = reflector
+        self._whose = whose
         self._consumer = consumer
         self._recall = Recall()
         self._answered = asyncio.Event()
@@ -145,7 +145,7 @@ class Keeping:
             if data is None:
                 log.warning("the datastore does not answer, and there is no %s to begin with", self._path)
                 return
-            kept = recall.decode(self._reflector, data)
+            kept = recall.decode(self._whose, data)
         except (OSError, UnusableError) as error:
             log.error("the datastore does not answer, and %s cannot be used: %s", self._path, error)
             return
@@ -158,7 +158,7 @@ class Keeping:
         await asyncio.to_thread(self._write_unless_closed, self._encoded())  # a disk may take its time
 
     def _encoded(self) -> bytes:
-        return recall.encode(self._reflector, int(time.time()), self._recall.known)
+        return recall.encode(self._whose, int(time.time()), self._recall.known)
 
     def _write_unless_closed(self, data: bytes) -> None:
         with self._writing:

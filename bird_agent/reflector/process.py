@@ -30,11 +30,12 @@ from bird_agent.reflector.keeping import Keeping, path_of
 from bird_agent.reflector.loop import Network
 from bird_agent.reflector.plan import ReflectorPlan
 from bird_agent.reflector.planning import reflector_plan
+from bird_agent.reflector.recall import Whose
 from bird_agent.reflector.reflector import Reflector
 from bird_agent.reflector.registration import Identity, own_environ, register
 from bird_agent.reflector.status import ReflectorStatus
 from bird_agent.reflector.watching import Watching
-from bird_agent.session_config import Needs, Surroundings
+from bird_agent.session_config import Needs, Problem, Surroundings
 from bird_agent.surroundings import SecretFiles, look_around
 from weft.admin.answering import Answerer
 from weft.admin.server import AdminServer
@@ -151,19 +152,23 @@ class _Running:
         self._watching = Watching(config.run_dir, config.node_name, self._network.lose)
         self._syncer = Syncer(given.store, watched_prefixes(config.node_name))
         kept = path_of(config.state_dir, config.node_name)
-        self._keeping = Keeping(kept, config.node_name, self._on_datastore)
+        whose = Whose(config.node_name, () if config.etcd is None else config.etcd.endpoints)
+        self._keeping = Keeping(kept, whose, self._on_datastore)
         self._secrets = SecretFiles(config.bgp_secrets_dir, config.namespace)
         self._surroundings = Surroundings()
         self._wanted: Wanted | None = None
         self._changed = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._inspection = ReflectorInspection(self._reflector, self._wall_time, self._watching.state)
+        self._inspection = ReflectorInspection(self._reflector, self._wall_time, self._watching.state, self._problems)
         self._status = ReflectorStatus(
             config.node_name, self._wall_began, self._reflector, self._inspection, self._syncer, self._network
         )
-        self._status.watching = self._watching.problems
+        self._status.problems = self._problems
         self._status.keeping = self._keeping.notices
         self._metrics: ReflectorMetrics | None = None
+
+    def _problems(self) -> list[Problem]:
+        return self._reflector.problems(time.monotonic()) + self._watching.problems()
 
     def _wall_time(self, at: float) -> float:
         return time.time() - (time.monotonic() - at)

@@ -28,11 +28,13 @@ class UnusableError(WeftError):
 
 
 class _Header(msgspec.Struct, frozen=True, kw_only=True):
-    """The first line. `at_s`: when, since 1970; `checksum`: CRC-32 of the rest."""
+    """The first line. `endpoints` of the datastore that said it; `at_s`: when, since 1970; `checksum`: CRC-32 of the
+    rest."""
 
     what: str
     version: int
     reflector: str
+    endpoints: tuple[str, ...] = ()
     at_s: int
     checksum: int
 
@@ -44,18 +46,32 @@ class Kept(NamedTuple):
     at_s: int
 
 
-def encode(reflector: str, at_s: int, known: Mapping[Key, StoredValue | bytes]) -> bytes:
+class Whose(NamedTuple):
+    """The reflector, and the endpoints of its datastore: a machine may be moved to another cluster."""
+
+    reflector: str
+    endpoints: tuple[str, ...]
+
+
+def encode(whose: Whose, at_s: int, known: Mapping[Key, StoredValue | bytes]) -> bytes:
     """A line of JSON about the rest, and the rest: a MessagePack map of paths to values as the datastore has them."""
     items = {
         keys.path(key): value if isinstance(value, bytes) else codec.encode_stored(value)
         for key, value in known.items()
     }
     body = msgspec.msgpack.encode(items, order="deterministic")
-    header = _Header(what=_WHAT, version=_VERSION, reflector=reflector, at_s=at_s, checksum=crc32(body))
+    header = _Header(
+        what=_WHAT,
+        version=_VERSION,
+        reflector=whose.reflector,
+        endpoints=whose.endpoints,
+        at_s=at_s,
+        checksum=crc32(body),
+    )
     return msgspec.json.encode(header) + b"\n" + body
 
 
-def decode(reflector: str, data: bytes) -> Kept:
+def decode(whose: Whose, data: bytes) -> Kept:
     """Raises UnusableError. A value that this version cannot read is an event of its own."""
     first, _, body = data.partition(b"\n")
     try:
@@ -64,8 +80,11 @@ def decode(reflector: str, data: bytes) -> Kept:
         raise UnusableError("it does not begin as it should") from None
     if header.what != _WHAT or header.version != _VERSION:
         raise UnusableError(f"it is {header.what!r} of version {header.version}, not {_WHAT!r} of {_VERSION}")
-    if header.reflector != reflector:
+    if header.reflector != whose.reflector:
         raise UnusableError(f"it is of the reflector {header.reflector}")
+    if header.endpoints and whose.endpoints and not set(header.endpoints) & set(whose.endpoints):
+        said, ours = (", ".join(each) for each in (header.endpoints, whose.endpoints))
+        raise UnusableError(f"it was said by a datastore at {said}, and ours is at {ours}")
     if header.checksum != crc32(body):
         raise UnusableError("it is damaged: its checksum is wrong")
     try:

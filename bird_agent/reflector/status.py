@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -43,8 +42,8 @@ class ReflectorStatus:
         self._peers = peers
         self._syncer = syncer
         self._sockets = sockets
-        self.watching: Callable[[], list[Problem]] = list
-        """What keeps BFD from watching paths."""
+        self.problems: Callable[[], list[Problem]] = list
+        """What is asked for and has no effect."""
         self.keeping: Callable[[], list[str]] = list
         """What there is to say of the file with what the datastore said."""
 
@@ -82,8 +81,7 @@ class ReflectorStatus:
 
     def _notices(self) -> list[Notice]:
         subject = f"Node/{self._name}"
-        problems = self._reflector.problems(time.monotonic()) + self.watching()
-        notices = [Notice(Severity.NOT_ENFORCED, each.subject, each.text) for each in problems]
+        notices = [Notice(Severity.NOT_ENFORCED, each.subject, each.text) for each in self.problems()]
         if self._reflector.plan is None and self._syncer.status.in_sync:
             notices.append(Notice(Severity.WARNING, subject, "there is no such Node, or it has no address"))
         elif self._reflector.deferring:

@@ -96,6 +96,10 @@ class BgpProvider(Protocol):
 
     def peers(self) -> list[PeerReport]: ...
 
+    def not_enforced(self) -> list[str]:
+        """What is asked for and has no effect: "BGPPeer/tor: why"."""
+        ...
+
     def paths(self, view: PathView, peer: IPAddress | None) -> Iterator[list[PathReport]]:
         """Prefix by prefix, those without any included: each as it is when its turn comes, because a large table takes
         long and the loop has other work. Raises NotFoundError, at once, where `peer` is no peer."""

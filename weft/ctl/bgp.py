@@ -139,8 +139,8 @@ async def _ask(client: BgpClient, arguments: Namespace) -> tuple[Any, str]:
     wide = arguments.output == "wide"
     match arguments.action:
         case "peers":
-            peers = await client.peers()
-            return peers, bgp_view.peers_table(peers, time.time(), wide)
+            peers, not_enforced = await client.peers()
+            return peers, bgp_view.peers_table(peers, not_enforced, time.time(), wide)
         case "trace":
             trace = await client.trace(arguments.destination)
             return trace, bgp_view.trace_text(trace, arguments.destination, wide)

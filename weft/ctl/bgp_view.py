@@ -27,9 +27,14 @@ _MARKS = {
 LEGEND = "> best  = used beside it  ? next hop unreachable  x refused  s kept of a peer that is away\n"
 
 
-def peers_table(peers: Sequence[PeerReport], now_s: float, wide: bool) -> str:
-    if not peers:
-        return "No BGP peers.\n"
+def peers_table(peers: Sequence[PeerReport], not_enforced: Sequence[str], now_s: float, wide: bool) -> str:
+    table = _peers_rows(peers, now_s, wide) if peers else "No BGP peers.\n"
+    if not not_enforced:
+        return table
+    return f"{table}\n" + "".join(f"Not enforced: {each}\n" for each in not_enforced)
+
+
+def _peers_rows(peers: Sequence[PeerReport], now_s: float, wide: bool) -> str:
     rows = []
     for one in peers:
         info = [one.last_error] if one.last_error and one.state != "Established" else []

@@ -39,6 +39,9 @@ class Table:
     def peers(self) -> list[PeerReport]:
         return []
 
+    def not_enforced(self) -> list[str]:
+        return ["BGPPeer/tor: no AS number"]
+
     def paths(self, view: PathView, peer: IPAddress | None) -> Iterator[list[PathReport]]:
         if peer == ip_address("192.0.2.1"):
             raise NotFoundError(f"BGP peer {peer}")

@@ -11,6 +11,7 @@ from tests.functional.bgp.fabric import wait_until
 from tests.functional.bgp.pair import BLOCK, Pair
 from weft.ctl.main import main
 from weft.model.bgp import BGPFilterRuleV4
+from weft.model.keys import ResourceKey
 
 pytestmark = pytest.mark.root
 
@@ -34,6 +35,11 @@ def test_an_engineer_sees_sessions_paths_and_why_they_are_used_or_not(
     assert (peer["address"], peer["state"], peer["resource"]) == ("10.1.0.254", "Established", "BGPPeer/tor")
     assert (peer["received"], peer["accepted"], peer["announced"], peer["flaps"]) == (2, 2, 1, 0)
     assert (peer["routerId"], peer["holdTimeS"]) == ("10.1.0.254", 30)
+    assert "Not enforced" not in table("peers")
+    pair.store.peer("second", peer_ip="10.1.0.99")
+    why = "Not enforced: BGPPeer/second: asNumber is needed for 10.1.0.99, which is no node"
+    wait_until("it is told", lambda: why in table("peers"))
+    pair.store.delete(ResourceKey("BGPPeer", "second"))
     pair.store.filter("f", import_v4=[BGPFilterRuleV4(action="Reject", as_path_prefix=(65001,))])
     pair.store.peer("tor", peer_ip="10.1.0.254", as_number=65001, filters=("f",))
     wait_until("the filter refuses everything", lambda: pair.routes() == set())

@@ -65,6 +65,9 @@ class Known:
     def peers(self) -> list[PeerReport]:
         return []
 
+    def not_enforced(self) -> list[str]:
+        return ["BGPPeer/tor: no AS number"]
+
     def paths(self, view: PathView, peer: IPAddress | None) -> Iterator[list[PathReport]]:
         self.asked.append((view, peer))
         return ([path] for path in self._paths)

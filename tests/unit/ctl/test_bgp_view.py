@@ -42,12 +42,14 @@ def path(**values: Any) -> PathReport:
 
 
 def test_peers() -> None:
-    text = bgp_view.peers_table([PEER], 0.0, wide=False)
+    text = bgp_view.peers_table([PEER], [], 0.0, wide=False)
     assert "Active" in text
     assert "hold timer expired; its routes are kept" in text
     assert "password" not in text
-    assert "password, at most 100 prefixes, filter tor" in bgp_view.peers_table([PEER], 0.0, wide=True)
-    assert bgp_view.peers_table([], 0.0, wide=False) == "No BGP peers.\n"
+    assert "password, at most 100 prefixes, filter tor" in bgp_view.peers_table([PEER], [], 0.0, wide=True)
+    assert bgp_view.peers_table([], [], 0.0, wide=False) == "No BGP peers.\n"
+    left_out = bgp_view.peers_table([], ["BGPPeer/tor: no AS number"], 0.0, wide=False)
+    assert left_out == "No BGP peers.\n\nNot enforced: BGPPeer/tor: no AS number\n"
 
 
 def test_paths_say_how_they_fared() -> None:

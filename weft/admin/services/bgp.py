@@ -72,7 +72,8 @@ class BgpServer(pb_grpc.BgpServiceServicer):
         pb_grpc.add_BgpServiceServicer_to_server(self, server)
 
     async def ListBgpPeers(self, request: pb.ListBgpPeersRequest, context: object) -> pb.BgpPeers:
-        return pb.BgpPeers(peers=[to_message(pb.BgpPeer, one) for one in self._provider.peers()])
+        peers = [to_message(pb.BgpPeer, one) for one in self._provider.peers()]
+        return pb.BgpPeers(peers=peers, not_enforced=self._provider.not_enforced())
 
     async def ListBgpPaths(self, request: pb.ListBgpPathsRequest, context: object) -> pb.BgpPaths:
         view = _VIEWS.get(request.view)
@@ -115,9 +116,10 @@ class BgpClient:
     def __init__(self, exchange: Callable[[str, bytes], Awaitable[bytes]]) -> None:
         self._exchange = exchange
 
-    async def peers(self) -> list[values.PeerReport]:
+    async def peers(self) -> tuple[list[values.PeerReport], list[str]]:
+        """Also what is asked for and has no effect."""
         found = pb.BgpPeers.FromString(await self._ask("ListBgpPeers", pb.ListBgpPeersRequest()))
-        return [to_value(values.PeerReport, one) for one in found.peers]
+        return [to_value(values.PeerReport, one) for one in found.peers], list(found.not_enforced)
 
     async def paths(self, view: values.PathView, peer: str = "") -> list[values.PathReport]:
         """`peer` for what is received from or advertised to one."""

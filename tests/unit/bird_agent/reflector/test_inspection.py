@@ -27,7 +27,7 @@ def world() -> World:
 
 @pytest.fixture
 def inspection(world: World) -> ReflectorInspection:
-    return ReflectorInspection(world.reflector, lambda at: at, lambda peer: "")
+    return ReflectorInspection(world.reflector, lambda at: at, lambda peer: "", list)
 
 
 def paths(inspection: ReflectorInspection, view: PathView, peer: str | None = None) -> list[PathReport]:

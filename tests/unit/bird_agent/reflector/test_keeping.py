@@ -16,13 +16,15 @@ from weft.model.base import Metadata
 from weft.model.keys import ResourceKey
 from weft.model.node import Node, NodeSpec
 
+RR = recall.Whose("rr", ("etcd:2379",))
+
 
 def node(name: str) -> Upserted:
     return Upserted(ResourceKey("Node", name), Node(metadata=Metadata(name=name), spec=NodeSpec()), 1)
 
 
 def kept(path: Path) -> set[str]:
-    events = recall.decode("rr", path.read_bytes()).events
+    events = recall.decode(RR, path.read_bytes()).events
     return {event.key.name for event in events if isinstance(event, Upserted) and isinstance(event.key, ResourceKey)}
 
 
@@ -59,7 +61,7 @@ async def end_in_a_write(made: Keeping, disk: SlowDisk, before_the_end: Callable
 async def test_an_end_in_the_middle_of_a_slow_write_keeps_what_was_said_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = Keeping(path_of(tmp_path, "rr"), "rr", lambda told: True)
+    made = Keeping(path_of(tmp_path, "rr"), RR, lambda told: True)
     await end_in_a_write(made, SlowDisk(monkeypatch), lambda: made.on_datastore([node("n2")]))
     assert kept(path_of(tmp_path, "rr")) == {"n1", "n2"}
 
@@ -67,7 +69,7 @@ async def test_an_end_in_the_middle_of_a_slow_write_keeps_what_was_said_last(
 async def test_what_is_forgotten_in_the_middle_of_a_slow_write_is_not_there_in_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = Keeping(path_of(tmp_path, "rr"), "rr", lambda told: True)
+    made = Keeping(path_of(tmp_path, "rr"), RR, lambda told: True)
     await end_in_a_write(made, SlowDisk(monkeypatch), made.forget)
     assert list(tmp_path.iterdir()) == []
 
@@ -78,14 +80,14 @@ async def test_what_was_kept_counts_where_the_datastore_says_nothing_and_not_whe
 ) -> None:
     monkeypatch.setattr(keeping, "ANSWER_S", 0.5)
     old = node("old")
-    keeping.write(path_of(tmp_path, "rr"), recall.encode("rr", 1, {old.key: old.value}))
+    keeping.write(path_of(tmp_path, "rr"), recall.encode(RR, 1, {old.key: old.value}))
     told: list[SyncEvent] = []
 
     def consume(batch: Sequence[SyncEvent]) -> bool:
         told.extend(batch)
         return False
 
-    made = Keeping(path_of(tmp_path, "rr"), "rr", consume)
+    made = Keeping(path_of(tmp_path, "rr"), RR, consume)
     run = asyncio.create_task(made.run())
     for number in range(parts):
         await asyncio.sleep(0.2)

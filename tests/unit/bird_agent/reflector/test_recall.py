@@ -15,7 +15,7 @@ from bird_agent.datastore_view import DatastoreView
 from bird_agent.policy import Policies
 from bird_agent.reflector import keeping
 from bird_agent.reflector.process import OwnNode, Wanted
-from bird_agent.reflector.recall import Recall, UnusableError, decode, encode
+from bird_agent.reflector.recall import Recall, UnusableError, Whose, decode, encode
 from bird_agent.session_config import Surroundings
 from weft.config import AgentConfig
 from weft.datastore.syncer import Deleted, InSync, SyncEvent, Unreadable, Upserted
@@ -88,7 +88,7 @@ def test_what_is_recalled_is_replaced_at_once(
     before: list[Resource], now: list[Resource], unreadable: bool, cut: int
 ) -> None:
     consumer, between = Consumer(), Recall()
-    kept = decode("rr", encode("rr", 77, stored(before, unreadable)))
+    kept = decode(RR, encode(RR, 77, stored(before, unreadable)))
     assert kept.at_s == 77
     consumer.tell(between.on_recalled(kept.events))
     assert between.recalling
@@ -129,7 +129,7 @@ def test_records_and_what_cannot_be_read_are_kept_as_they_are() -> None:
         ReflectorKey("serving", "n1"): ReflectorRecord(addresses=(IPv4Address("10.9.0.1"),), up=True),
         BROKEN: b"\xff\x00",
     }
-    told = decode("rr", encode("rr", 0, values)).events
+    told = decode(RR, encode(RR, 0, values)).events
     assert {event.key: event.value for event in told if isinstance(event, Upserted)} == {
         key: value for key, value in values.items() if key != BROKEN
     }
@@ -138,10 +138,11 @@ def test_records_and_what_cannot_be_read_are_kept_as_they_are() -> None:
 
 def test_a_password_is_kept_as_the_name_of_its_secret() -> None:
     """Whoever puts text of secrets into resources' classes has to change what is kept."""
-    assert b'"password":{"secretKeyRef":{"key":"key","name":"bgp"}}' in encode("rr", 0, stored([peer("p1", 1)]))
+    assert b'"password":{"secretKeyRef":{"key":"key","name":"bgp"}}' in encode(RR, 0, stored([peer("p1", 1)]))
 
 
-GOOD = encode("rr", 0, stored([node("rr", 1), peer("p1", 2)]))
+RR = Whose("rr", ("etcd1:2379", "etcd2:2379"))
+GOOD = encode(RR, 0, stored([node("rr", 1), peer("p1", 2)]))
 
 
 @pytest.mark.parametrize(
@@ -151,15 +152,28 @@ GOOD = encode("rr", 0, stored([node("rr", 1), peer("p1", 2)]))
         (b"\xff\xfe", "begin as it should"),
         (b"[]\n", "begin as it should"),
         (GOOD.replace(b'"version":1', b'"version":2'), "of version 2"),
-        (encode("other", 0, {}), "of the reflector other"),
+        (encode(Whose("other", ()), 0, {}), "of the reflector other"),
+        (
+            encode(Whose("rr", ("etcd9:2379",)), 0, {}),
+            "at etcd9:2379, and ours is at etcd1:2379, etcd2:2379",
+        ),
         (GOOD[:-1], "checksum"),
         (GOOD.replace(b"10.0.0.2", b"10.0.0.3"), "checksum"),
     ],
-    ids=["nothing", "no text", "no header", "another version", "another reflector's", "cut short", "changed"],
+    ids=[
+        "nothing",
+        "no text",
+        "no header",
+        "another version",
+        "another reflector's",
+        "another cluster's",
+        "cut short",
+        "changed",
+    ],
 )
 def test_what_is_not_ours_or_damaged_is_refused(data: bytes, why: str) -> None:
     with pytest.raises(UnusableError, match=why):
-        decode("rr", data)
+        decode(RR, data)
 
 
 @given(st.integers(0, len(GOOD) - 1), st.integers(1, 255))
@@ -167,16 +181,16 @@ def test_one_wrong_byte_is_noticed(at: int, change: int) -> None:
     damaged = bytearray(GOOD)
     damaged[at] ^= change
     try:
-        told = decode("rr", bytes(damaged)).events
+        told = decode(RR, bytes(damaged)).events
     except UnusableError:
         return
-    assert told == decode("rr", GOOD).events  # the time, which decides nothing
+    assert told == decode(RR, GOOD).events  # the time, which decides nothing
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(UnusableError):
-        decode("rr", data)
+        decode(RR, data)
 
 
 def test_the_file_is_ours_alone_and_replaced_in_one_step(tmp_path: Path) -> None:
@@ -199,3 +213,8 @@ def test_a_file_that_others_can_write_is_refused(tmp_path: Path) -> None:
     path.chmod(0o620)
     with pytest.raises(UnusableError, match="others"):
         keeping.read(path)
+
+
+def test_a_datastore_with_another_member_is_the_same() -> None:
+    more = RR._replace(endpoints=("etcd2:2379", "etcd3:2379"))
+    assert decode(more, GOOD) == decode(RR, GOOD)
