@@ -20,7 +20,8 @@ from weft.model.reflectors import (
     changed_settings,
 )
 from weft.reflectors.plan import DEFAULT_AS, NO_SETTINGS, Fabric
-from weft.reflectors.report import ReflectorReport, Stored, report
+from weft.reflectors.report import ReflectorReport, report
+from weft.reflectors.stored import Stored
 
 ATTEMPTS = 5
 SETTINGS = ReflectorKey("settings")

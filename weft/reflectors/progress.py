@@ -6,15 +6,13 @@ What each node waits for before it gives a session up is decided in bird_agent/a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
 from weft.model.base import Value, written
 from weft.reflectors.plan import Plan, plan, wanted_mode
-
-if TYPE_CHECKING:
-    from weft.reflectors.report import Stored
+from weft.reflectors.stored import Stored
 
 MESH_PATIENCE_S: Final = 120.0
 """So long a node that turns back to the mesh waits for mesh sessions that do not come up."""

@@ -4,25 +4,13 @@ Pure. Of sessions it counts those inside the fabric: mesh, clients with reflecto
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import msgspec
-from msgspec import Struct, field
 
 from weft.model.base import Value, written
-from weft.model.reflectors import AttachmentRecord, ReflectorRecord, ReflectorSettings, ReflectorState
-from weft.reflectors.plan import NO_SETTINGS, NO_STATE, Fabric, Plan, plan, wanted_mode
+from weft.model.reflectors import ReflectorSettings, ReflectorState
+from weft.reflectors.plan import Plan, plan, wanted_mode
 from weft.reflectors.progress import Awaited, awaited
-
-
-class Stored(Struct, frozen=True):
-    """What the datastore says; records are by node."""
-
-    fabric: Fabric
-    settings: ReflectorSettings = NO_SETTINGS
-    state: ReflectorState = NO_STATE
-    serving: Mapping[str, ReflectorRecord] = field(default_factory=dict)
-    attached: Mapping[str, AttachmentRecord] = field(default_factory=dict)
+from weft.reflectors.stored import Stored
 
 
 class DomainReport(Value, frozen=True, kw_only=True):

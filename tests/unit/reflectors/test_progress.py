@@ -10,7 +10,8 @@ from tests.unit.reflectors.fabrics import ON, SETTINGS, fabric, zones
 from weft.ctl import reflectors_view
 from weft.model.reflectors import AttachmentRecord, ReflectorRecord, ReflectorSettings, ReflectorState
 from weft.reflectors.plan import plan
-from weft.reflectors.report import Stored, report
+from weft.reflectors.report import report
+from weft.reflectors.stored import Stored
 
 NODES = zones(6, "a")
 FABRIC = fabric(NODES)
