@@ -28,15 +28,7 @@ from bird_agent.reflector.framing import KEEPALIVE, Framer, Message, notificatio
 from bird_agent.reflector.fsm import TABLE, Action, Event, State
 from bird_agent.reflector.legs import Cause, Leg, cease, down, error, state_error
 from bird_agent.reflector.negotiation import Negotiated, negotiate, our_open
-from bird_agent.reflector.outputs import (
-    CancelConnect,
-    Close,
-    Connect,
-    Opened,
-    Output,
-    Up,
-    Write,
-)
+from bird_agent.reflector.outputs import CancelConnect, Close, Connect, Opened, Output, Up, Write
 from bird_agent.reflector.plan import ReflectorPlan, ReflectorSession
 from bird_agent.reflector.updates import UpdateDecoder, decode_refresh
 
