@@ -13,7 +13,6 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,6 +92,17 @@ class Pair:
                 return found
             assert time.monotonic() < deadline, (found, self.node.log())
             time.sleep(0.1)
+
+    def lines(self, count: int) -> list[dict[str, Any]]:
+        """The file with what was denied, which a thread writes: when it has so many lines."""
+        file = self.node.directory / "flows.jsonl"
+        deadline = time.monotonic() + WITHIN_S
+        while True:
+            found = file.read_text().splitlines(keepends=True) if file.exists() else []
+            if len(found) >= count and found[-1].endswith("\n"):
+                return [json.loads(line) for line in found]
+            assert time.monotonic() < deadline, (found, self.node.log())
+            time.sleep(0.05)
 
     def weftctl(self, *arguments: str) -> str:
         done = subprocess.run(
@@ -195,7 +205,7 @@ async def test_what_is_denied_is_told_with_the_names_of_all_concerned(pair: Pair
     assert [by_port[port].protocol for port in (53, 99, 7)] == [17, 6, 17]
     assert by_port[53].packets == 3
 
-    lines = [json.loads(line) for line in Path(pair.node.directory / "flows.jsonl").read_text().splitlines()]
+    lines = pair.lines(before + len(told))
     assert lines[-1]["node"] == "n1"
     assert {one["destination"]["endpoint"] for one in lines[-3:]} == {"default/server-0123456789"}
     shown = pair.weftctl("policy", "flows")
