@@ -33,7 +33,7 @@ from exabgp.rib.change import Change
 from exabgp.rib.outgoing import OutgoingRIB
 from msgspec import Struct
 
-from bird_agent.exabgp import collisions, families, grouping, gtsm, lenient, oversized, received, turns
+from bird_agent.exabgp import collisions, families, grouping, gtsm, malformed, oversized, received, turns
 
 KNOWN_VERSION = "5.0.15"
 COMMANDS_PER_TURN = 500
@@ -271,7 +271,7 @@ CORRECTIONS: tuple[Correction, ...] = (
     ),
     Correction(
         "B20 a route with a malformed ORIGIN or an unknown well-known attribute stays",
-        {(Attributes, "_parse_one"): lenient.parse_one},
+        {(Attributes, "_parse_one"): malformed.parse_one},
         {
             "Attributes.parse": "5c6fd3aa6a92f530",
             "Attributes._parse_one": "3a23a3ce12cfa67b",

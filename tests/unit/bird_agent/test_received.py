@@ -18,7 +18,7 @@ from exabgp.reactor.api.response.json import JSON
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bird_agent.exabgp import lenient, received
+from bird_agent.exabgp import malformed, received
 from bird_agent.exabgp.decoder import Decoder
 from bird_agent.exabgp.events import EndOfRib, RoutesReceived, SpeakerEvent
 from tests.unit.bird_agent import lines
@@ -120,7 +120,7 @@ def test_what_is_to_be_treated_as_withdrawn_is_left_to_exabgp(attributes: bytes)
 def strict(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """With correction B20 or without it."""
     if request.param:
-        monkeypatch.setattr(Attributes, "_parse_one", lenient.parse_one)
+        monkeypatch.setattr(Attributes, "_parse_one", malformed.parse_one)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_of_an_attribute_that_comes_twice_the_first_counts_and_others_pass(attri
     data = update(packed([(0x0A410000, 24)]), attributes + LONG_ORIGIN * longer)
     before = said(data, corrected=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Attributes, "_parse_one", lenient.parse_one)
+        patch.setattr(Attributes, "_parse_one", malformed.parse_one)
         assert said(data, corrected=True) == before
 
 
