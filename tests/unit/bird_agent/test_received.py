@@ -68,6 +68,11 @@ def said(data: bytes, *, corrected: bool, addpath: bool = False) -> SpeakerEvent
     return event
 
 
+def is_withdrawn(data: bytes) -> bool:
+    found = received.unpack_message(data, Direction.IN, Negotiated())
+    return Attribute.CODE.INTERNAL_TREAT_AS_WITHDRAW in found.attributes
+
+
 prefixes = st.lists(
     st.builds(
         lambda bits, number: (number >> (32 - bits) << (32 - bits), bits), st.integers(0, 32), st.integers(0, 2**32 - 1)
@@ -130,17 +135,16 @@ def strict(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 )
 @pytest.mark.usefixtures("strict")
 def test_a_route_with_a_malformed_attribute_is_as_good_as_withdrawn(attributes: bytes) -> None:
-    found = received.unpack_message(update(packed([(0x0A410000, 24)]), attributes), Direction.IN, Negotiated())
-    assert Attribute.CODE.INTERNAL_TREAT_AS_WITHDRAW in found.attributes
+    assert is_withdrawn(update(packed([(0x0A410000, 24)]), attributes))
 
 
 @given(attributes=some_attributes, longer=st.booleans())
 def test_of_an_attribute_that_comes_twice_the_first_counts_and_others_pass(attributes: bytes, longer: bool) -> None:
     data = update(packed([(0x0A410000, 24)]), attributes + LONG_ORIGIN * longer)
-    before = said(data, corrected=True)
+    before = said(data, corrected=True), is_withdrawn(data)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Attributes, "_parse_one", malformed.parse_one)
-        assert said(data, corrected=True) == before
+        assert (said(data, corrected=True), is_withdrawn(data)) == before
 
 
 def test_path_identifiers_are_left_to_exabgp() -> None:

@@ -7,6 +7,7 @@ from ipaddress import IPv4Network, ip_address
 import pytest
 
 from bird_agent.reflector.inspection import ReflectorInspection
+from bird_agent.session_config import Problem
 from tests.unit.bird_agent.reflector.world import CLUSTER, World, attributes, plan, session
 from weft.admin.bgp import PathReport, PathView
 from weft.model.errors import NotFoundError
@@ -73,3 +74,9 @@ def test_what_a_peer_is_told_and_why_another_is_not(inspection: ReflectorInspect
 def test_an_address_that_is_no_peer_is_not_found(inspection: ReflectorInspection) -> None:
     with pytest.raises(NotFoundError):
         inspection.paths(PathView.RECEIVED, ip_address("192.0.2.1"))
+
+
+def test_what_has_no_effect_is_told_with_the_reason(world: World) -> None:
+    problems = [Problem("BGPPeer/tor", "asNumber is needed")]
+    made = ReflectorInspection(world.reflector, lambda at: at, lambda peer: "", lambda: problems)
+    assert made.not_enforced() == ["BGPPeer/tor: asNumber is needed"]
