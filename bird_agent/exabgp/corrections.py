@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from exabgp.bgp.message import NOP, KeepAlive, Notify, Open
 from exabgp.bgp.message.update import Update
 from exabgp.bgp.message.update.attribute import Attributes
 from exabgp.bgp.message.update.nlri.cidr import CIDR
@@ -145,6 +146,21 @@ def _notification(self: Any, neighbor: Any, direction: str, code: int, subcode: 
         _original_notification(self, neighbor, direction, code, subcode, data, *headers)
 
 
+# B21: an OPEN that comes again while a KEEPALIVE is waited for ends the session. There it is weighed against other
+# connections and no more (RFC 4271 8.2.2); OpenBGPD sends one left over from an attempt that failed.
+def _read_keepalive(self: Any) -> Iterator[Any]:
+    known = str(self.negotiated.received_open)
+    said: Any = NOP()
+    while said.TYPE == NOP.TYPE or (said.TYPE == Open.TYPE and str(said) == known):
+        for said in self.read_message():
+            if said.TYPE != NOP.TYPE:
+                break
+            yield said
+    if said.TYPE != KeepAlive.TYPE:
+        raise Notify(5, 2)
+    yield said
+
+
 CORRECTIONS: tuple[Correction, ...] = (
     Correction(
         "B2 reload dropped while routes are pending",
@@ -276,6 +292,15 @@ CORRECTIONS: tuple[Correction, ...] = (
             "Attributes.parse": "5c6fd3aa6a92f530",
             "Attributes._parse_one": "3a23a3ce12cfa67b",
             "Attributes.add": "9439e3466cf06cdc",
+        },
+    ),
+    Correction(
+        "B21 an OPEN that comes twice ends the session",
+        {(Protocol, "read_keepalive"): _read_keepalive},
+        {
+            "Protocol.read_keepalive": "2a89b25bf9a2fc1f",
+            "Protocol.read_message": "1266df3f50c763ff",
+            "Peer._read_ka": "a85e7e322c837f89",
         },
     ),
     # What ExaBGP's own commands get wrong or do slowly is not corrected, but avoided (docs/adr/0190).

@@ -1,4 +1,5 @@
-"""Two connections with one peer at a time (RFC 4271 6.8): whichever the peer has chosen must not be closed."""
+"""Two connections with one peer at a time (RFC 4271 6.8): whichever the peer has chosen must not be closed; and what is
+left of one that failed."""
 
 from __future__ import annotations
 
@@ -244,3 +245,20 @@ def test_a_peer_that_cannot_be_reached_is_told_our_open_before_its_own(
     with ExitStack() as stack, tor.enter():
         made = socket.create_connection(("10.1.0.1", 179), timeout=20, source_address=("10.1.0.254", 0))
         assert Connection(stack.enter_context(made)).next()[18] == OPEN_TYPE
+
+
+@pytest.mark.parametrize("left_out", ["", pytest.param("B21", marks=UNCORRECTED)], ids=["corrected", "uncorrected"])
+def test_an_open_left_over_from_attempts_that_failed_ends_no_session(
+    speaker: Speaker, peer: Peer, left_out: str
+) -> None:
+    peer.first.send(3 * open_message(HIGHER))
+    assert peer.first.next()[18] == KEEPALIVE_TYPE
+    peer.first.send(KEEPALIVE)
+    there_is_a_session(speaker, left_out)
+
+
+@CORRECTED
+def test_an_open_that_says_something_else_than_the_first_is_an_error(peer: Peer) -> None:
+    peer.first.send(open_message(HIGHER) + open_message(LOWER))
+    assert peer.first.next()[18] == KEEPALIVE_TYPE
+    assert peer.first.refusal() == b"\x05\x02", "finite state machine error: unexpected in OpenConfirm (RFC 6608)"
