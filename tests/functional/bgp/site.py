@@ -31,6 +31,8 @@ NODE = {4: "10.1.0.1", 6: "fd01::1"}
 SECOND = {4: "10.1.0.2", 6: "fd01::2"}
 BLOCK = {4: "10.65.1.0/26", 6: "fd65::1:0/122"}
 SECOND_BLOCK = {4: "10.65.2.0/26", 6: "fd65::2:0/122"}
+OTHER_BLOCK = "10.65.3.0/26"
+"""Of the node's while a test says so."""
 PASSWORD = "not.for/any=log"
 SECRET = BGPPassword(secret_key_ref=SecretKeySelector(name="bgp", key="router"))
 
@@ -74,6 +76,13 @@ class Site:
             assert main(["bgp", "received", address, "-o", "json"]) == 0
         return {path["prefix"]: path for path in json.loads(said.getvalue())}
 
+    def own_blocks(self) -> None:
+        """The blocks that the nodes have, whatever a test that failed has left."""
+        for name, blocks in (("n1", BLOCK), ("n2", SECOND_BLOCK)):
+            for block in blocks.values():
+                self.store.block(name, block)
+        self.store.release_block("n1", OTHER_BLOCK)
+
     def settle(self) -> None:
         """Take away what the test made, and wait until nothing is left of it."""
         for router in self.routers:
@@ -85,6 +94,7 @@ class Site:
         for name in self.peers:
             self.store.remove_peer(name)
         self.peers.clear()
+        self.own_blocks()
         for node in (self.node, self.second):
             if node.agent is not None:
                 wait_until(
@@ -154,7 +164,6 @@ def _populate(made: Site, run_dir: Path) -> None:
     secret.parent.mkdir(parents=True)
     secret.write_text(PASSWORD + "\n")
     made.store.pool("pool", "10.65.0.0/16")
-    for name, addresses, blocks in (("n1", NODE, BLOCK), ("n2", SECOND, SECOND_BLOCK)):
+    for name, addresses in (("n1", NODE), ("n2", SECOND)):
         made.store.node(name, f"{addresses[4]}/24", address6=f"{addresses[6]}/64")
-        for block in blocks.values():
-            made.store.block(name, block)
+    made.own_blocks()

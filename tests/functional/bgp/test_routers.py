@@ -19,6 +19,7 @@ from tests.functional.bgp.site import (
     BLOCK,
     FAR,
     NODE,
+    OTHER_BLOCK,
     PASSWORD,
     ROUTER,
     SECOND,
@@ -156,20 +157,19 @@ def test_our_restart_costs_the_router_no_route(site: Site) -> None:
         os.kill(speaker, signal.SIGKILL)
         wait_until("it has noticed", lambda: not router.established(NODE[4]))
         assert router.learnt(NODE[4]) == {BLOCK[4]}
-        site.store.block("n1", "10.65.3.0/26")
+        site.store.block("n1", OTHER_BLOCK)
         site.store.release_block("n1", BLOCK[4])
         site.node.start()
         seen: list[set[str]] = []
 
         def caught_up() -> bool:
             seen.append(router.learnt(NODE[4]))
-            return seen[-1] == {"10.65.3.0/26"}
+            return seen[-1] == {OTHER_BLOCK}
 
         wait_until("what changed meanwhile replaces what was kept", caught_up)
     assert all(seen), seen
     assert deleted == []
-    site.store.release_block("n1", "10.65.3.0/26")
-    site.store.block("n1", BLOCK[4])
+    site.own_blocks()
     wait_until("it has our block again", lambda: router.learnt(NODE[4]) == {BLOCK[4]})
 
 
