@@ -5,6 +5,7 @@ somebody else is never signalled."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -38,8 +39,14 @@ class Process:
         return found is not None and found.start_ticks == self.start_ticks and found.state != "Z"
 
     def signal(self, number: int) -> None:
-        if self.alive():
-            os.kill(self.pid, number)
+        """Nothing happens to a process that has ended, at whichever moment."""
+        with contextlib.suppress(ProcessLookupError):
+            held = os.pidfd_open(self.pid)
+            try:
+                if self.alive():
+                    signal.pidfd_send_signal(held, number)
+            finally:
+                os.close(held)
 
     def log_tail(self, lines: int = 25) -> str:
         try:
