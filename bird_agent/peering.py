@@ -85,7 +85,11 @@ class _Planner:
 
     def plan(self, router_id: IPv4Address | Literal["hash"] | None) -> Peering:
         planned: dict[IPAddress, SessionConfig | None] = {}
-        for step in (self._explicit, self._reversed, self._mesh):
+        for peer, session in self._explicit():
+            first = planned.setdefault(peer, session)
+            if first is not None and session is not None:
+                self._compare(first, session)
+        for step in (self._reversed, self._mesh):
             for peer, session in step():
                 planned.setdefault(peer, session)
         own = self._own
@@ -104,6 +108,12 @@ class _Planner:
             problems=tuple(self._survey.problems),
             needs=Needs(frozenset(self._secrets), frozenset(self._sources)),
         )
+
+    def _compare(self, first: SessionConfig, other: SessionConfig) -> None:
+        """Two BGPPeers may ask for one session; as long as they ask for the same there is nothing to tell."""
+        if first.resource != other.resource and first != replace(other, resource=first.resource, kind=first.kind):
+            text = f"the session with {first.peer} is that of {first.resource}: what is different here has no effect"
+            self._complain(other.resource, text)
 
     def _mesh(self) -> Iterator[_Planned]:
         default = self._survey.default

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from weft.admin.bgp import ConfigReport, PathReport, PeerReport, TraceReport
 from weft.ctl.node_view import since
-from weft.ctl.tables import columns
+from weft.ctl.tables import columns, plain
 
 _PEER_HEADINGS = ("PEER", "AS", "STATE", "SINCE", "RECEIVED", "ACCEPTED", "ANNOUNCED", "FLAPS", "RESOURCE", "INFO")
 _WIDE_PEER_HEADINGS = (*_PEER_HEADINGS, "LOCAL", "LOCAL AS", "ROUTER ID", "HOLD", "UPDATES", "OPTIONS")
@@ -31,7 +31,7 @@ def peers_table(peers: Sequence[PeerReport], not_enforced: Sequence[str], now_s:
     table = _peers_rows(peers, now_s, wide) if peers else "No BGP peers.\n"
     if not not_enforced:
         return table
-    return f"{table}\n" + "".join(f"Not enforced: {each}\n" for each in not_enforced)
+    return f"{table}\n" + "".join(f"Not enforced: {plain(each)}\n" for each in not_enforced)
 
 
 def _peers_rows(peers: Sequence[PeerReport], now_s: float, wide: bool) -> str:

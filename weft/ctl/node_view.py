@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from weft.admin.status import EndpointStatus, NodeStatus, RouteStatus, SessionStatus, Severity
-from weft.ctl.tables import columns, grid
+from weft.ctl.tables import columns, grid, plain
 
 PEER_HEADINGS = ("PEER ADDRESS", "PEER TYPE", "STATE", "SINCE", "INFO")
 WIDE_PEER_HEADINGS = (*PEER_HEADINGS, "PEER AS", "RECEIVED", "ANNOUNCED", "RESOURCE")
@@ -158,7 +158,7 @@ def _notices(statuses: Sequence[NodeStatus]) -> str:
         return ""
     order = (Severity.NOT_ENFORCED, Severity.WARNING, Severity.INFO)
     lines = [
-        f"{notice.severity.value.capitalize()}: {notice.subject}: {notice.text}"
+        f"{notice.severity.value.capitalize()}: {plain(notice.subject)}: {plain(notice.text)}"
         for notice in sorted(notices, key=lambda notice: (order.index(notice.severity), notice.subject))
     ]
     return "\n" + "\n".join(lines) + "\n"

@@ -1,6 +1,6 @@
 """Lay rows out as text, in the two styles that calicoctl's users know.
 
-Pure: rows of strings in, one string out."""
+Pure: rows of strings in, one string out. A cell stays on its line and does nothing to a terminal, whoever wrote it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ NARROWEST_COLUMN = 5
 
 def columns(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns aligned with spaces, no lines: lists of resources. Ends with a newline."""
+    rows = _plain_rows(rows)
     widths = _widths(headings, rows)
     lines = (
         "".join(
@@ -25,6 +26,7 @@ def columns(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def grid(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> str:
     """A table with lines around it: addresses and sessions. `right` names headings aligned to the right."""
+    rows = _plain_rows(rows)
     widths = _widths(headings, rows)
     rule = "+" + "+".join("-" * (width + 2) for width in widths) + "+\n"
 
@@ -37,6 +39,17 @@ def grid(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence
 
     heading_line = "| " + " | ".join(text.center(width) for text, width in zip(headings, widths, strict=True)) + " |\n"
     return rule + heading_line + rule + "".join(map(line, rows)) + (rule if rows else "")
+
+
+def plain(text: str) -> str:
+    r"""As it is, but for line ends and other characters that are not for printing: these as in Python, `\x1b`."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def _plain_rows(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    return [[plain(cell) for cell in row] for row in rows]
 
 
 def _widths(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address, IPv6Interface, ip_address
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address
 from typing import Any
 
 import pytest
@@ -262,6 +262,36 @@ def test_settings_without_effect_are_named(resource: Any, subject: str, text: st
     (problem,) = plan(1, node(1), resource).problems
     assert problem.subject == subject
     assert text in problem.text
+
+
+@pytest.mark.parametrize(
+    ("others", "named"),
+    [
+        pytest.param({"as_number": 65002, "node": "n1"}, True, id="another AS number"),
+        pytest.param({"as_number": 65001, "ttl_security": 1, "node": "n1"}, True, id="TTL security"),
+        pytest.param({"as_number": 65001, "node": "n1"}, False, id="nothing else"),
+    ],
+)
+def test_a_peer_whose_session_is_anothers_is_named_where_it_says_something_else(
+    others: dict[str, Any], named: bool
+) -> None:
+    asked = [peer("b", peer_ip="192.0.2.1", as_number=65001), peer("a", peer_ip="192.0.2.1", **others)]
+    made = plan(1, node(1), NO_MESH, *asked)
+    assert made.sessions[ip_address("192.0.2.1")].resource == "BGPPeer/b"
+    told = [(each.subject, each.text.split(":")[0]) for each in made.problems]
+    assert told == [("BGPPeer/a", "the session with 192.0.2.1 is that of BGPPeer/b")] * named
+
+
+def test_nodes_of_one_address_are_no_second_peer() -> None:
+    made = plan(
+        1,
+        node(1),
+        node(2),
+        node(3, ipv4_address=IPv4Interface("10.0.0.2/24"), as_number=AsNumber(7)),
+        NO_MESH,
+        peer(peer_selector="all()"),
+    )
+    assert made.problems == ()
 
 
 def test_a_restart_time_is_no_longer_than_the_capability_can_carry() -> None:

@@ -48,8 +48,8 @@ def test_peers() -> None:
     assert "password" not in text
     assert "password, at most 100 prefixes, filter tor" in bgp_view.peers_table([PEER], [], 0.0, wide=True)
     assert bgp_view.peers_table([], [], 0.0, wide=False) == "No BGP peers.\n"
-    left_out = bgp_view.peers_table([], ["BGPPeer/tor: no AS number"], 0.0, wide=False)
-    assert left_out == "No BGP peers.\n\nNot enforced: BGPPeer/tor: no AS number\n"
+    left_out = bgp_view.peers_table([], ["BGPPeer/tor\x1b: no AS number"], 0.0, wide=False)
+    assert left_out == "No BGP peers.\n\nNot enforced: BGPPeer/tor\\x1b: no AS number\n"
 
 
 def test_paths_say_how_they_fared() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -45,6 +46,14 @@ def test_columns_are_padded_as_wide_as_their_longest_cell() -> None:
     assert columns(("NAME", "ORDER"), [("a-long-name", "1"), ("b", "")]) == (
         "NAME          ORDER\na-long-name   1\nb\n"
     )
+
+
+@pytest.mark.parametrize("table", [columns, grid])
+def test_what_would_do_something_to_a_terminal_is_shown_as_python_writes_it(table: Callable[..., str]) -> None:
+    text = table(("NAME", "N"), [("a\n\x1b[2J\u202eü", "1")])
+    assert r"a\n\x1b[2J\u202eü" in text
+    assert text.replace("\n", "").isprintable()
+    assert text.count("\n") == table(("NAME", "N"), [("a", "1")]).count("\n")
 
 
 def test_a_grid_has_centred_headings_and_aligns_numbers_to_the_right() -> None:
