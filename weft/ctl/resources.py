@@ -328,7 +328,7 @@ async def _watch(resources: ResourceAPI, one: Wanted, arguments: Namespace, head
     show = _change_printer(arguments, one, headings)
     async for change in resources.watch(one.kind, one.namespace, one.name):
         if change.resource is not None:
-            await asyncio.to_thread(show, change.type, change.resource)
+            show(change.type, change.resource)
 
 
 def _change_printer(

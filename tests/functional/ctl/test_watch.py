@@ -15,7 +15,8 @@ SET = "{apiVersion: projectcalico.org/v3, kind: GlobalNetworkSet, metadata: {nam
 
 def test_a_watch_prints_what_is_there_and_then_each_change(weftctl: Weftctl, etcd: EtcdServer) -> None:
     weftctl("apply", "-f", "-", stdin=SET % "a")
-    command = [sys.executable, "-m", "weft.ctl.main", "get", "globalnetworksets", "-w"]
+    # A shell's background job ignores SIGINT, and so does what it starts: these tests may be one.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "weft.ctl.main", "get", "globalnetworksets", "-w"]
     environ = {**os.environ, "ETCD_ENDPOINTS": etcd.endpoint}
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watch:
         assert watch.stdout is not None
