@@ -282,6 +282,18 @@ def test_a_peer_whose_session_is_anothers_is_named_where_it_says_something_else(
     assert told == [("BGPPeer/a", "the session with 192.0.2.1 is that of BGPPeer/b")] * named
 
 
+@pytest.mark.parametrize("impossible", ["b", "a"])
+def test_of_two_peers_for_one_address_one_that_cannot_be_had_is_compared_with_nothing(impossible: str) -> None:
+    other_family = {impossible: {"reachable_by": ip_address("fd00::1")}}
+    asked = [
+        peer("b", peer_ip="192.0.2.1", as_number=65001, **other_family.get("b", {})),
+        peer("a", peer_ip="192.0.2.1", as_number=65002, node="n1", **other_family.get("a", {})),
+    ]
+    made = plan(1, node(1), NO_MESH, *asked)
+    assert [each.subject for each in made.problems] == [f"BGPPeer/{impossible}"]
+    assert [each.resource for each in made.sessions.values()] == ["BGPPeer/b"] * (impossible == "a")
+
+
 def test_nodes_of_one_address_are_no_second_peer() -> None:
     made = plan(
         1,
