@@ -5,7 +5,7 @@ when nobody answers, what was attached a moment ago, and who has never said anyt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from datetime import UTC, datetime
 from typing import Final
 
@@ -139,7 +139,7 @@ class Automatic:
             there = frozenset(own.attached)  # of an agent before this one
         mesh = look(SessionKind.MESH) if there or shared.plan.mode == "reflectors" else Group()
         seen = Seen(
-            mesh=mesh.there,
+            mesh=mesh.there | (self._may_be_meshed(shared) if first else frozenset()),
             mesh_settled=mesh.settled,
             reflectors=there,
             established=reflectors.established,
@@ -211,6 +211,11 @@ class Automatic:
         silent = shared.plan.domain_of.keys() - shared.attached.keys() if shared.plan.mode == "reflectors" else set()
         self._recordless = {name: self._recordless.get(name, now) for name in silent}
         return frozenset(name for name, since in self._recordless.items() if now - since >= STRANGER_AFTER_S)
+
+    def _may_be_meshed(self, shared: Shared) -> Set[str]:
+        """An agent before this one may have had sessions with nodes that have said nothing: strangers, and nodes that
+        were restarted before they could. A node that has just joined wants none, and then none comes up."""
+        return frozenset() if self._fresh else shared.plan.domain_of.keys() - shared.attached.keys() - {self._node}
 
     def _is_alone(self, shared: Shared, mesh: Group, reflectors: Group, now: float) -> bool:
         """A node of a mesh that is turning still has the mesh: its reflectors may take their time. So may others,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
 
+import pytest
+
 from bird_agent import status
 from bird_agent.automatic.client import STRANGER_AFTER_S, Automatic
 from bird_agent.automatic.sight import Group
@@ -84,6 +86,19 @@ def test_a_node_that_boots_into_a_fabric_with_reflectors_asks_nobody_for_a_mesh_
     assert booted.record is not None
     assert booted.record.complete
     assert not restarted.sessions.without_mesh
+
+
+@pytest.mark.parametrize("complete", [False, True])
+def test_a_restarted_agent_keeps_the_sessions_with_nodes_that_have_said_nothing(complete: bool) -> None:
+    """n6 is a stranger, or its agent was restarted, too, before it could say anything."""
+    made = automatic()
+    ours = serve(made)
+    for name in ("n1", "n2", "n3", "n4", "n5"):
+        made.records.put(ReflectorKey("attached", name), AttachmentRecord(epoch=1, attached=ours, complete=complete), 4)
+    made.decide(looks(), 0.0)
+    assert made.sessions.without_mesh == {"n2", "n3", "n4", "n5"} - (set() if complete else FABRIC.nodes.keys())
+    made.decide(looks(all_of(("n6",)), all_of(ours)), 1.0)
+    assert "n6" not in made.sessions.without_mesh
 
 
 def test_a_node_that_says_nothing_gets_a_mesh_session_after_a_while_because_it_is_not_ours() -> None:
