@@ -150,12 +150,14 @@ def _notification(self: Any, neighbor: Any, direction: str, code: int, subcode: 
 # connections and no more (RFC 4271 8.2.2); OpenBGPD sends one left over from an attempt that failed.
 def _read_keepalive(self: Any) -> Iterator[Any]:
     known = str(self.negotiated.received_open)
-    said: Any = NOP()
-    while said.TYPE == NOP.TYPE or (said.TYPE == Open.TYPE and str(said) == known):
+    while True:
         for said in self.read_message():
             if said.TYPE != NOP.TYPE:
                 break
             yield said
+        if said.TYPE != Open.TYPE or str(said) != known:
+            break
+        yield NOP()  # it is the others' turn, however many come, and the hold timer goes on
     if said.TYPE != KeepAlive.TYPE:
         raise Notify(5, 2)
     yield said

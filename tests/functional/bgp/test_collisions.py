@@ -6,8 +6,10 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
@@ -255,6 +257,29 @@ def test_an_open_left_over_from_attempts_that_failed_ends_no_session(
     assert peer.first.next()[18] == KEEPALIVE_TYPE
     peer.first.send(KEEPALIVE)
     there_is_a_session(speaker, left_out)
+
+
+@CORRECTED
+def test_a_peer_that_says_nothing_but_its_open_stops_nobody_and_is_given_up(speaker: Speaker, peer: Peer) -> None:
+    peer.first.send(open_message(HIGHER))
+    assert peer.first.next()[18] == KEEPALIVE_TYPE
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while not ended.is_set():
+            peer.first.send(1000 * open_message(HIGHER))
+
+    with ThreadPoolExecutor(1) as pool:
+        repeating = pool.submit(repeat)
+        try:
+            speaker.say("weft sync")
+            wait_until("the speaker answers", lambda: speaker.heard(type="weft-synced"), 5)
+            while (told := peer.first.next()) and told[18] == KEEPALIVE_TYPE:
+                pass
+            assert told[18:20] == b"\x03\x04", "the hold timer has expired (RFC 4271 6.5)"
+        finally:
+            ended.set()
+        repeating.result()
 
 
 @CORRECTED
